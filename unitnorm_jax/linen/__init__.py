@@ -1,0 +1,3 @@
+"""``flax.linen`` modules: fetch variables, call ``functional``, store."""
+
+from unitnorm_jax.linen.unitized_batch_norm import UnitizedBatchNorm as UnitizedBatchNorm
