@@ -7,6 +7,7 @@ from tests import oracle, reference
 from tests.golden import cases, layer_cases
 
 CASES = layer_cases()
+TOL = 1e-11  # the vectors are stored with 36 bits of mantissa
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
@@ -26,7 +27,7 @@ def test_outputs_and_gradients(case, mode):
         use_running_average=infer,
         **cases.options(case),
     )
-    oracle.assert_close(out.y, case.arrays[f"y_{mode}"], 1e-11)
+    oracle.assert_close(out.y, case.arrays[f"y_{mode}"], TOL)
     expected = cases.gradients(case, "ginfer_" if infer else "g_")
     assert grads.keys() == expected.keys()
     for name, value in expected.items():
@@ -43,8 +44,8 @@ def test_running_statistics(case):
         )
         debias = 1 - opts["momentum"] ** t
         for ours, theirs in zip((mean, var), cases.running(case, f"after{t}"), strict=True):
-            oracle.assert_close(ours / debias, theirs, cases.accuracy(case))
+            oracle.assert_close(ours / debias, theirs, TOL)
     y = reference.unitized_batch_norm(
         case.arrays["x"], mean / debias, var / debias, use_running_average=True, **opts
     ).y
-    oracle.assert_close(y, case.arrays["y_infer_after"], cases.accuracy(case))
+    oracle.assert_close(y, case.arrays["y_infer_after"], TOL)

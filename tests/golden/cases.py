@@ -9,15 +9,6 @@ from tests.golden import Case
 NAMES = {"gamma": "scale", "beta": "bias", "alpha": "alpha", "x": "x"}
 
 
-def accuracy(case: Case) -> float:
-    """Relative accuracy of the stored statistics and what follows from them.
-
-    They are stored with 36 bits of mantissa; and the authors' variances of a distribution with
-    |mean| / std = 1000 have lost six digits of float64.
-    """
-    return 1e-9 if case.config["dist"] == "bigmean" else 1e-11
-
-
 def options(case: Case) -> dict[str, Any]:
     """Keyword arguments of the layer."""
     config = case.config
