@@ -12,9 +12,7 @@ from unitnorm_jax import functional
 @functools.partial(jax.jit, static_argnames="config")
 def _value_and_grads(params: Any, x: Any, stats: Any, dy: Any, mask: Any, config: Any) -> Any:
     def loss(params: Any, x: Any) -> Any:
-        y, new_stats = functional.unitized_batch_norm(
-            x, stats, **params, mask=mask, **dict(config)
-        )
+        y, new_stats = functional.unitized_batch_norm(x, stats, **params, mask=mask, **dict(config))
         return jnp.sum(y.astype(dy.dtype) * dy), (y, new_stats)
 
     (_, out), grads = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x)

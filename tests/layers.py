@@ -30,14 +30,16 @@ class Layer:
 
     def inputs(self, seed: int = 0) -> jax.Array:
         """A batch with a mean and a spread of its own in every channel."""
-        x, shift = (jax.random.normal(k, self.shape) for k in jax.random.split(jax.random.key(seed)))
-        return x * jnp.exp(shift[:1, :1]) + shift[:1]
+        keys = jax.random.split(jax.random.key(seed), 3)
+        x, shift = (jax.random.normal(key, self.shape) for key in keys[:2])
+        spread = jax.random.uniform(keys[2], (1, *self.shape[1:]), minval=0.5, maxval=2)
+        return x * spread + shift[:1]
 
+    @functools.cache
     def variables(self, seed: int = 0, **fields: Any) -> Tree:
         """Initialised, then every parameter and statistic moved off its initial value."""
-        variables = self.make(**fields).init(
-            jax.random.key(seed), jnp.zeros(self.shape), use_running_average=False
-        )
+        init = functools.partial(self.make(**fields).init, use_running_average=False)
+        variables = jax.jit(init)(jax.random.key(seed), jnp.zeros(self.shape))
         leaves, tree = jax.tree_util.tree_flatten_with_path(variables)
         keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
         moved = [
@@ -52,6 +54,11 @@ class Layer:
         return self.make(**fields).apply(
             variables, x, use_running_average=False, mutable=["batch_stats"]
         )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def jitted(self, variables: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
+        """``apply``, compiled once for all the laws that compare with it."""
+        return self.apply(variables, x)
 
     def infer(self, variables: Tree, x: jax.Array, **fields: Any) -> jax.Array:
         return self.make(**fields).apply(variables, x, use_running_average=True)
