@@ -112,7 +112,7 @@ def test_half_precision(layer, dtype, train):
 def test_float64(layer, x64):
     variables = jax.tree.map(lambda leaf: leaf.astype(float), layer.variables())
     x = layer.inputs().astype(float)
-    y, updated = layer.apply(variables, x, param_dtype=float)
+    y, _ = layer.apply(variables, x, param_dtype=float)
     single = jax.tree.map(lambda leaf: leaf.astype(np.float32), (variables, x))
     assert y.dtype == np.float64
     assert_close(y, layer.apply(*single)[0], 1e-5)

@@ -35,7 +35,7 @@ class Layer:
         spread = jax.random.uniform(keys[2], (1, *self.shape[1:]), minval=0.5, maxval=2)
         return x * spread + shift[:1]
 
-    @functools.cache
+    @functools.cache  # noqa: B019  rows live as long as the run
     def variables(self, seed: int = 0, **fields: Any) -> Tree:
         """Initialised, then every parameter and statistic moved off its initial value."""
         init = functools.partial(self.make(**fields).init, use_running_average=False)

@@ -9,14 +9,15 @@ from tests import layer
 from tests.functional.unitized_batch_norm_test import each_unit, problem
 from unitnorm_jax import functional
 
-X = jax.ShapeDtypeStruct((4, 6, 3), jnp.float32)
-
 
 def of_shape(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def trace(x=X, alpha=of_shape(3), mean=of_shape(3), var=of_shape(3), arrays=None, **config):
+X, PER_CHANNEL = of_shape(4, 6, 3), of_shape(3)
+
+
+def trace(x=X, alpha=PER_CHANNEL, mean=PER_CHANNEL, var=PER_CHANNEL, arrays=None, **config):
     """The layer, traced without values: every error must come out here."""
 
     def run(x, stats, alpha, arrays):
@@ -73,7 +74,7 @@ def test_wrong_arguments(match, wrong):
 def test_the_message_quotes_the_value():
     with pytest.raises(ValueError, match="'samples'"):
         trace(unit="samples")
-    with pytest.raises(ValueError, match="reference.*sample.*rms.*position"):
+    with pytest.raises(ValueError, match=r"reference.*sample.*rms.*position"):
         trace(unit="samples")
     with pytest.raises(ValueError, match=r"1\.1"):
         trace(momentum=1.1)
