@@ -116,7 +116,7 @@ def compile_program(program: Program, dataset: Dataset, batch_size: int) -> Prog
 
 
 def evaluate_test(program: Program, state: steps.TrainState, dataset: Dataset) -> dict[str, float]:
-    """Evaluates ``state`` on all test images; training and ``experiments.evaluate`` both call it."""
+    """Evaluates ``state`` on all test images, for training and ``experiments.evaluate`` alike."""
     return steps.evaluate(
         program.eval_step, state, dataset.test_images, dataset.test_labels, EVAL_BATCH
     )

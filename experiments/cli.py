@@ -12,11 +12,15 @@ Config = TypeVar("Config")
 
 
 def run_cli(
-    config_type: type[Config], arguments: Sequence[str] | None, run: Callable[[Config], Any]
+    prog: str,
+    config_type: type[Config],
+    arguments: Sequence[str] | None,
+    run: Callable[[Config], Any],
 ) -> int:
     """Parses ``arguments`` into a configuration and runs it.
 
     Args:
+        prog: How the program is called, for its help.
         config_type: Dataclass of the options.
         arguments: Command line without the program's name; None for this process's.
         run: Does the work.
@@ -26,7 +30,7 @@ def run_cli(
         cannot be parsed ends the process with status 2, as is customary.)
     """
     try:
-        run(tyro.cli(config_type, args=arguments))
+        run(tyro.cli(config_type, prog=prog, args=arguments))
     except (ValueError, NonFiniteLossError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -98,9 +98,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        _positive(
-            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate
-        )
+        _positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
         _not_negative(weight_penalty=self.weight_penalty)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")

@@ -8,7 +8,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -29,7 +29,7 @@ class NotReproducedError(ValueError):
 class EvaluateConfig:
     """Restores the checkpoints of a run and checks the accuracies it reported."""
 
-    run_folder: tyro.conf.Positional[str]
+    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """Folder that experiments.train wrote."""
 
 
@@ -97,7 +97,12 @@ def _evaluate_one(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    return run_cli(EvaluateConfig, arguments, lambda c: evaluate_run(c.run_folder, Console()))
+    return run_cli(
+        "python -m experiments.evaluate",
+        EvaluateConfig,
+        arguments,
+        lambda config: evaluate_run(config.run_folder, Console()),
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -149,7 +149,7 @@ def _train_stretch(run: Run, dataset: Dataset, batches: np.ndarray, epoch: int) 
     for row in rows:
         for name in ("loss", "grad_norm"):
             if not np.isfinite(row[name]):
-                _fail(run, name, row[name], row["step"])
+                _fail(run, f"{name} is {row[name]}", int(row["step"]))
 
 
 def _evaluate(run: Run, dataset: Dataset) -> None:
@@ -166,14 +166,14 @@ def _evaluate(run: Run, dataset: Dataset) -> None:
 
 def _save(run: Run) -> None:
     if not checkpoint.save(run.manager, run.state):
-        _fail(run, "a weight", float("nan"), len(run.train_rows))
+        _fail(run, "a weight is not finite", len(run.train_rows))
     run.saved_step = len(run.train_rows)
 
 
-def _fail(run: Run, name: str, value: float, step: int) -> None:
+def _fail(run: Run, what: str, step: int) -> NoReturn:
     run.manager.wait_until_finished()
     raise NonFiniteLossError(
-        f"{name} is {value} at update {step} (norm {run.program.norm}, seed {run.seed}); training "
+        f"{what} at update {step} (norm {run.program.norm}, seed {run.seed}); training "
         f"stopped. The last good checkpoint, of update {run.saved_step}, is in "
         f"{run.folder / 'checkpoints'}. Try a smaller --optim.learning-rate."
     )

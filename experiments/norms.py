@@ -38,8 +38,9 @@ def _bn(*, momentum: float, epsilon: float, unit: str | float, axis_name: str | 
 
 
 def _ubn(*, momentum: float, epsilon: float, unit: str | float, axis_name: str | None) -> ModuleDef:
-    fields = {"momentum": momentum, "epsilon": epsilon, "unit": unit, "axis_name": axis_name}
-    return partial(UnitizedBatchNorm, **fields)
+    return partial(
+        UnitizedBatchNorm, momentum=momentum, epsilon=epsilon, unit=unit, axis_name=axis_name
+    )
 
 
 def _gn(*, momentum: float, epsilon: float, unit: str | float, axis_name: str | None) -> ModuleDef:

@@ -113,7 +113,7 @@ def train_step(
     # Where the transform has not summed the gradients already (vmap, pmap), this does; where it
     # has (shard_map, through the mean inside the loss), the mean of equal numbers changes nothing.
     grads, batch_stats = mean((grads, batch_stats))
-    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["grad_norm"] = optax.tree.norm(grads)
     return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics
 
 

@@ -104,7 +104,12 @@ def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[in
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    return run_cli(configs.TrainConfig, arguments, lambda config: train(config, Console()))
+    return run_cli(
+        "python -m experiments.train",
+        configs.TrainConfig,
+        arguments,
+        lambda config: train(config, Console()),
+    )
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Block(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """Pre-activation ResNet: stem convolution, norm, relu, stages of blocks, norm, relu, classifier.
+    """Pre-activation ResNet: stem, stages of blocks, norm, relu, classifier.
 
     ``stem_conv -> stem_norm -> relu -> block_0 -> ... -> head_norm -> relu -> mean over positions
     -> head``. The output of the stem's relu feeds both branches of ``block_0``, whose own norm and
