@@ -18,7 +18,7 @@ LABELS = np.arange(12, dtype=np.int32) % 10
 @functools.cache
 def make_state(norm="ubn", axis_name=None):
     model = models.PreActResNet(
-        blocks=(1,), widths=(4,), norm=norms.make_norm(norm, axis_name=axis_name)
+        blocks=(0,), widths=(4,), norm=norms.make_norm(norm, axis_name=axis_name)
     )
     tx = optax.sgd(0.1, momentum=0.9, nesterov=True)
     init = jax.jit(partial(steps.create_state, model=model, tx=tx))
@@ -39,7 +39,7 @@ def test_step_learns_and_updates_statistics():
     for _ in range(40):
         state, metrics = step(state, {"image": IMAGES, "label": LABELS})
         losses.append(metrics["loss"].item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     assert int(state.step) == 40
     penalty = 1e-3 * steps.kernel_penalty(start.params)
     first = step(start, {"image": IMAGES, "label": LABELS})[1]

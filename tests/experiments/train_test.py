@@ -1,6 +1,7 @@
 """The training job from end to end, on two epochs of a very small network."""
 
 import dataclasses
+import functools
 import io
 import json
 import shutil
@@ -117,26 +118,33 @@ def test_evaluate_needs_a_finished_run(tmp_path, capsys):
     assert "config.json does not exist; give the folder of a finished run" in error
 
 
-def test_flipped_bytes_are_never_loaded_silently(finished, tmp_path):
-    source = finished[0] / "bn-seed0" / "checkpoints"
-    template = make_template()
-    saved = checkpoint.checksum(checkpoint.state_arrays(checkpoint.restore(source, template)))
-    damaged = 0
-    for path in sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file()):
-        folder = shutil.copytree(source, tmp_path / "copy", dirs_exist_ok=True)
+# A failed restore leaves an orbax thread that complains of its closed event loop.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_flipped_bytes_are_never_loaded_silently(tmp_path):
+    # Orbax has a checksum of its own for arrays of less than about a kilobyte, not for larger ones.
+    weights = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    state = make_state().replace(params={"kernel": weights}, opt_state=())
+    with checkpoint.open_manager(tmp_path / "saved") as manager:
+        checkpoint.save(manager, state)
+    saved = checkpoint.checksum(checkpoint.state_arrays(state))
+    damaged = []
+    files = [path for path in (tmp_path / "saved").rglob("*") if path.is_file()]
+    for path in sorted(path.relative_to(tmp_path / "saved") for path in files):
+        folder = shutil.copytree(tmp_path / "saved", tmp_path / "copy", dirs_exist_ok=True)
         content = bytearray((folder / path).read_bytes())
         content[len(content) // 2] ^= 1
         (folder / path).write_bytes(content)
         try:
-            state = checkpoint.restore(folder, template)
+            restored = checkpoint.restore(folder, state)
         except checkpoint.CheckpointError as error:
-            damaged += "is damaged: its SHA-256 is not the one recorded" in str(error)
+            if "is damaged: its SHA-256 is not the one recorded" in str(error):
+                damaged.append(path)
         else:  # Not every file is read back, and not every byte is of a number.
-            assert checkpoint.checksum(checkpoint.state_arrays(state)) == saved, path
-    # Orbax alone loads these.
-    assert damaged >= 2
+            assert checkpoint.checksum(checkpoint.state_arrays(restored)) == saved, path
+    assert any("state" in path.parts for path in damaged), damaged
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_truncated_checkpoint_is_noticed(finished, tmp_path):
     folder = shutil.copytree(finished[0] / "bn-seed0", tmp_path / "copy") / "checkpoints"
     data = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
@@ -275,6 +283,7 @@ def read_rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@functools.cache
 def make_state(norm="bn"):
     dataset = load_dataset("digits")
     program = build_program(SMALL, norm, dataset)
