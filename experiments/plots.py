@@ -34,7 +34,7 @@ def plot_curves(runs: list[Run], path: Path, title: str, target: float) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3 if with_alpha else 2)
     axes[0].set(xlabel="update", ylabel="training cross-entropy, nats", yscale="log")
-    axes[1].set(xlabel="update", ylabel="test accuracy, %", ylim=(80, 100.5))
+    axes[1].set(xlabel="update", ylabel="test accuracy, %")
     for colour, norm in zip(COLOURS, norms, strict=False):
         label = NAMES.get(norm, norm)
         group = groups[norm]
@@ -50,6 +50,9 @@ def plot_curves(runs: list[Run], path: Path, title: str, target: float) -> None:
             # Dozens of layers would print over one another.
             shown = np.arange(0, len(names), max(1, len(names) // 10))
             axes[2].set_xticks(shown, [_short(names[i]) for i in shown])
+    # The interesting part is near the end, unless some norm never got there.
+    worst = min(100 * run.eval_rows[-1]["accuracy"] for run in runs)
+    axes[1].set_ylim(80 if worst > 85 else 0, 100.5)
     axes[1].axhline(100 * target, color="0.5", linestyle=":", label=f"{100 * target:g} %")
     if with_alpha:
         axes[2].axhline(0, color="0.5", linestyle=":", label="start")

@@ -77,7 +77,11 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     base = config.norms[0]
     for norm in config.norms[1:]:
         ratio = report.time_ratio(runs, norm, base)
-        console.print(f"Time per step, {norm} / {base}: {ratio:.2f} (median over paired stretches)")
+        console.print(f"Time per step, {norm} / {base}: {ratio:.2f} (median over pairs)")
+    console.print(
+        "Time per step: median over the stretches between evaluations, without compilation; the "
+        "norms take turns, so each stretch of one is paired with its neighbour of the other."
+    )
     hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {versions['devices'][0]}"
     console.print(f"{hardware}; {summary['seconds']:.0f} s in all.", soft_wrap=True)
     console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)

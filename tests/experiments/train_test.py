@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,11 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from experiments import checkpoint, evaluate, record, report, train
+from experiments import checkpoint, evaluate, loop, record, report, train
 from experiments.build import build_program
 from experiments.config import ModelConfig, OptimConfig, TrainConfig, from_dict
-from experiments.data import load_dataset
-from experiments.loop import NonFiniteLossError
+from experiments.data import DATASETS, load_dataset
+from experiments.norms import NORMS, UNITS
 
 SMALL = TrainConfig(
     seeds=(0, 1),
@@ -95,6 +96,16 @@ def test_table(finished):
     results = json.loads((folder / "summary.json").read_text())["results"]
     accuracies = [100 * r["accuracy"] for r in results if r["norm"] == "ubn"]
     assert f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}" in output
+
+
+def test_progress_is_a_bar_on_a_terminal_only():
+    for terminal in (True, False):
+        output = io.StringIO()
+        console = Console(file=output, width=100, force_terminal=terminal)
+        with train._progress(console, "Seed 7", total=10) as advance:
+            advance(4)
+        assert ("Seed 7" in output.getvalue()) == terminal
+        assert ("4/10" in output.getvalue()) == terminal
 
 
 def test_evaluate_reproduces_the_accuracy(finished, capsys):
@@ -178,25 +189,36 @@ def test_a_step_is_not_saved_twice(tmp_path):
             checkpoint.save(manager, make_state())
 
 
-def test_non_finite_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path):
-    config = dataclasses.replace(
-        SMALL,
-        run_dir=str(tmp_path / "run"),
-        norms=("none",),
-        seeds=(0,),
-        optim=OptimConfig(epochs=3, batch_size=128, learning_rate=1e30, warmup=0.5),
+def test_non_finite_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch, capsys):
+    dataset = load_dataset("digits")
+    dataset.train_images[0] = np.nan
+    monkeypatch.setattr(train, "load_dataset", lambda name: dataset)
+
+    def order(seed, epoch, images):
+        """The bad image is left over in the first epoch, and comes first in the second."""
+        return np.roll(np.arange(images), -1 if epoch == 0 else 0)
+
+    monkeypatch.setattr(loop, "data_order", order)
+    folder = tmp_path / "run" / "bn-seed0"
+    arguments = "--norms bn --seeds 0 --evals-per-epoch 1 --checkpoint-every 1 --optim.epochs 2"
+    arguments += " --optim.batch-size 128 --model.blocks 1 --model.widths 4"
+    assert train.main([*arguments.split(), "--run-dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: loss is \S+, the norm of its gradient nan, at update 12 \(norm bn, seed 0\); "
+        "training stopped. The last good checkpoint, of update 11, is in "
+        f"{re.escape(str(folder / 'checkpoints'))}. Try a smaller --optim.learning-rate.\n",
+        error,
     )
-    message = r"is (nan|inf) at update \d+ \(norm none, seed 0\); training stopped. .* update 0, is"
-    with pytest.raises(NonFiniteLossError, match=message):
-        train.train(config, Console(file=io.StringIO()))
-    folder = tmp_path / "run" / "none-seed0"
+    # What led to it is on record, as JSON that any reader takes.
     rows = read_rows(folder / "train.jsonl")
-    bad = [r["step"] for r in rows if {str(r["loss"]), str(r["grad_norm"])} & {"nan", "inf"}]
-    assert bad
-    state = checkpoint.restore(folder / "checkpoints", make_template("none"))
-    assert int(state.step) == 0
+    assert isinstance(rows[10]["grad_norm"], float)
+    assert rows[11]["grad_norm"] == "nan"
+    state = checkpoint.restore(folder / "checkpoints", make_template())
+    assert int(state.step) == 11
     assert checkpoint.all_finite(state.params)
-    assert not (tmp_path / "run" / "summary.json").exists()
+    assert evaluate.main([str(tmp_path / "run")]) == 1
+    assert "summary.json does not exist" in capsys.readouterr().err
 
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
@@ -269,6 +291,9 @@ def test_help(program):
     }
     for text in expected[program]:
         assert text in result.stdout
+    if program == "train":
+        words = {word.strip(",.") for word in result.stdout.split()}
+        assert words >= {*NORMS, *DATASETS, *UNITS}
 
 
 def test_report_helpers():
