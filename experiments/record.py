@@ -132,7 +132,8 @@ class Recorder:
     """Writes the rows of one training run to JSON lines and TensorBoard events.
 
     ``train.jsonl`` has one row per update, ``eval.jsonl`` one per evaluation; every number of a row
-    but its step is also a TensorBoard scalar of that step, named ``train/...`` or ``eval/...``.
+    but its step is also a TensorBoard scalar of that step, named ``train/...`` or ``eval/...``,
+    unless it is not finite (in the JSON lines it is then a string, "nan" or "inf").
 
     Args:
         folder: Folder of the run; made here.
@@ -152,7 +153,7 @@ class Recorder:
         for row in rows:
             self._files[kind].write(json.dumps(_plain(row), allow_nan=False) + "\n")
             for name, value in row.items():
-                if isinstance(value, int | float) and name != "step":
+                if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                     self._writer.add_scalar(f"{kind}/{name}", value, row["step"], time.time())
         self._files[kind].flush()
 

@@ -78,6 +78,11 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     for norm in config.norms[1:]:
         ratio = report.time_ratio(runs, norm, base)
         console.print(f"Time per step, {norm} / {base}: {ratio:.2f} (median over pairs)")
+    every = -(-updates // config.evals_per_epoch)
+    console.print(
+        f"Updates to {100 * config.target_accuracy:g} %: those done at the first evaluation that "
+        f"good; there is one every {every} updates."
+    )
     console.print(
         "Time per step: median over the stretches between evaluations, without compilation; the "
         "norms take turns, so each stretch of one is paired with its neighbour of the other."
