@@ -77,16 +77,41 @@ def test_augmentation_changes_with_the_step_and_the_key():
     assert np.any(first != other_images)
 
 
-@pytest.mark.parametrize("norm", ["bn", "ubn"])
-def test_split_batch_is_the_whole_batch(norm):
-    """Four shards, averaged over a mapped axis, make the same update as one batch."""
-    whole, whole_metrics = jax.jit(steps.train_step)(
-        make_state(norm), {"image": IMAGES, "label": LABELS}
+SHARDS = 4
+
+
+def by_vmap(step, state, batch):
+    split = jax.tree.map(lambda x: x.reshape(SHARDS, -1, *x.shape[1:]), batch)
+    return jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="shards"))(state, split)
+
+
+def by_pmap(step, state, batch):
+    split = jax.tree.map(lambda x: x.reshape(SHARDS, -1, *x.shape[1:]), batch)
+    devices = jax.devices()[:SHARDS]
+    return jax.pmap(step, "shards", in_axes=(None, 0), devices=devices)(state, split)
+
+
+def by_shard_map(step, state, batch):
+    mesh = jax.make_mesh(
+        (SHARDS,),
+        ("shards",),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=jax.devices()[:SHARDS],
     )
-    shards = {"image": IMAGES.reshape(4, 3, 8, 8, 1), "label": LABELS.reshape(4, 3)}
-    state = make_state(norm, axis_name="shards")
+    one, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("shards")
+    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(one, split), out_specs=one))(
+        state, batch
+    )
+
+
+@pytest.mark.parametrize("norm", ["bn", "ubn"])
+@pytest.mark.parametrize("transform", [by_vmap, by_pmap, by_shard_map])
+def test_split_batch_is_the_whole_batch(transform, norm):
+    """Shards, averaged over a mapped axis, make the same update as one batch."""
+    batch = {"image": IMAGES, "label": LABELS}
+    whole, whole_metrics = jax.jit(steps.train_step)(make_state(norm), batch)
     step = partial(steps.train_step, axis_name="shards")
-    split, metrics = jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="shards"))(state, shards)
+    split, metrics = transform(step, make_state(norm, axis_name="shards"), batch)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, np.broadcast_to(b, a.shape), atol=2e-6),
         (split.params, split.batch_stats, metrics),
