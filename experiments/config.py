@@ -8,7 +8,8 @@ import math
 from typing import Any
 
 from experiments.data import check_dataset
-from experiments.norms import check_norm, check_unit
+from experiments.norms import check_norm
+from unitnorm_jax.functional import check_unit
 
 
 def _positive(**values: float) -> None:

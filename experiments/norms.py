@@ -8,9 +8,8 @@ import flax.linen as nn
 import jax
 
 from experiments.models.preact_resnet import ModuleDef
+from unitnorm_jax.functional import check_unit
 from unitnorm_jax.linen import UnitizedBatchNorm
-
-UNITS = ("reference", "sample", "rms", "position")
 
 
 class NoNorm(nn.Module):
@@ -63,17 +62,6 @@ def check_norm(name: str) -> None:
     """Raises ``ValueError`` naming the valid choices if no norm is called ``name``."""
     if name not in NORMS:
         raise ValueError(f"norm (={name!r}) is unknown; choose from {', '.join(NORMS)}.")
-
-
-def check_unit(unit: str | float) -> None:
-    """Raises ``ValueError`` naming the valid choices if ``unit`` is none of them."""
-    if isinstance(unit, str) and unit in UNITS:
-        return
-    if not isinstance(unit, str) and 0 < unit < float("inf"):
-        return
-    raise ValueError(
-        f"unit (={unit!r}) is unknown; choose from {', '.join(UNITS)}, or give a positive number."
-    )
 
 
 def make_norm(

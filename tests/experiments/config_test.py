@@ -32,9 +32,9 @@ def test_round_through_json():
         ({"data": {"dataset": "mnist"}}, r"dataset \(='mnist'\) is unknown; choose from digits"),
         (
             {"norm": {"unit": "metre"}},
-            r"unit \(='metre'\) is unknown; choose from reference, sample, rms, position, or give",
+            r"`unit` \(='metre'\) must be one of 'reference', 'sample', 'rms', 'position', or a",
         ),
-        ({"norm": {"unit": -1.0}}, r"unit \(=-1.0\) is unknown; .* a positive number"),
+        ({"norm": {"unit": -1.0}}, r"`unit` \(=-1.0\) must be one of .* a finite kappa > 0"),
         ({"seed": 1}, r"field \(='seed'\) is unknown; choose from norms, seeds, run_dir"),
         (
             {"optim": {"lr": 1.0}},

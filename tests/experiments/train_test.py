@@ -20,7 +20,7 @@ from experiments import checkpoint, evaluate, loop, record, report, train
 from experiments.build import build_program
 from experiments.config import ModelConfig, OptimConfig, TrainConfig, from_dict
 from experiments.data import DATASETS, load_dataset
-from experiments.norms import NORMS, UNITS
+from experiments.norms import NORMS
 
 SMALL = TrainConfig(
     seeds=(0, 1),
@@ -259,7 +259,7 @@ def test_values_that_do_not_fit_the_data(tmp_path, change, message):
     [
         (["--norms", "foo"], "norm (='foo') is unknown; choose from bn, ubn, gn, none."),
         (["--data.dataset", "mnist"], "dataset (='mnist') is unknown; choose from digits."),
-        (["--norm.unit", "metre"], "unit (='metre') is unknown; choose from reference"),
+        (["--norm.unit", "metre"], "`unit` (='metre') must be one of 'reference', 'sample'"),
         (["--optim.learningrate", "1"], "Unrecognized options"),
         (["--optim.epochs", "many"], "many"),
     ],
@@ -293,7 +293,7 @@ def test_help(program):
         assert text in result.stdout
     if program == "train":
         words = {word.strip(",.") for word in result.stdout.split()}
-        assert words >= {*NORMS, *DATASETS, *UNITS}
+        assert words >= {*NORMS, *DATASETS, "reference", "sample", "rms", "position"}
 
 
 def test_report_helpers():

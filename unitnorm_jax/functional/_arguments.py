@@ -12,13 +12,13 @@ UNITS = ("reference", "sample", "rms", "position")
 
 
 def check_unit(unit: str | float) -> str | float:
-    """Return ``unit``: one of ``UNITS``, or a finite kappa >= 0 as a float."""
+    """Return ``unit``: one of ``UNITS``, or a finite kappa > 0 as a float."""
     if isinstance(unit, str) and unit in UNITS:
         return unit
-    if not isinstance(unit, str | bool) and math.isfinite(unit) and unit >= 0:
+    if not isinstance(unit, str | bool) and math.isfinite(unit) and unit > 0:
         return float(unit)
     raise ValueError(
-        f"`unit` (={unit!r}) must be one of {', '.join(map(repr, UNITS))}, or a finite kappa >= 0 "
+        f"`unit` (={unit!r}) must be one of {', '.join(map(repr, UNITS))}, or a finite kappa > 0 "
         "that makes the squared norm kappa * sum_c mean_p xhat^2."
     )
 
