@@ -79,5 +79,4 @@ LAYERS = [
     _unitized("bare", use_scale=False, use_bias=False),
     _unitized("dense", shape=(16, 5)),
     _unitized("axis1", shape=(16, 4, 3, 2), axis=1),
-    _unitized("axes12", shape=(16, 2, 3, 2), axis=(1, 2)),
 ]
