@@ -99,7 +99,7 @@ DEGENERATE = {
 }
 
 
-@each_unit
+@pytest.mark.parametrize("unit", ["reference", "position"])
 @pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
 @pytest.mark.parametrize(("x", "mask"), DEGENERATE.values(), ids=DEGENERATE)
 def test_degenerate_inputs_give_finite_numbers(x, mask, train, unit):
@@ -109,11 +109,13 @@ def test_degenerate_inputs_give_finite_numbers(x, mask, train, unit):
         assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
 
 
+# Sums of the first three are exact. That of 1e-3 is not: the mean is off by a rounding, which
+# 1 / sqrt(epsilon) multiplies twice, in xhat and in the norm.
 @each_unit
-@pytest.mark.parametrize("constant", [0.0, 2.5, -1e4, 1e-3])
-def test_constant_channels_give_the_bias(constant, unit):
+@pytest.mark.parametrize(
+    ("constant", "atol"), [(0.0, 1e-6), (2.5, 1e-6), (-1e4, 1e-6), (1e-3, 2**-22 * 1e-3 / 1e-5)]
+)
+def test_constant_channels_give_the_bias(constant, atol, unit):
     args = problem((4, 6, 3)) | {"x": np.full((4, 6, 3), constant)}
     y, *_ = layer.value_and_grads(**args, use_running_average=False, unit=unit)
-    expected = np.broadcast_to(args["params"]["bias"], y.shape)
-    # A rounding error of the mean is multiplied by up to rsqrt(epsilon) twice, and by scale.
-    np.testing.assert_allclose(y, expected, atol=1e-5 + 1e-6 * abs(constant) * 300)
+    np.testing.assert_allclose(y, np.broadcast_to(args["params"]["bias"], y.shape), atol=atol)
