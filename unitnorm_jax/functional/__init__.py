@@ -1,5 +1,6 @@
 """Pure functions: arrays in, arrays out, state as NamedTuples; no Flax."""
 
+from unitnorm_jax.functional._arguments import check_axes as check_axes
 from unitnorm_jax.functional._arguments import check_unit as check_unit
 from unitnorm_jax.functional.unitized_batch_norm import BatchStats as BatchStats
 from unitnorm_jax.functional.unitized_batch_norm import unitized_batch_norm as unitized_batch_norm

@@ -67,8 +67,10 @@ def exact_sums(
 
     Returns:
       The pytree and the totals of the last call, the shift they are about, and minus the shift.
-      (Both are results of the branch so that the compiler cannot express one by the other: each
-      use of ``x - shift`` in a reduction then stays inside it, instead of being stored.)
+      (Both are results of a branch. So the compiler stores the shift: computed again by each of
+      its users it could differ in the last place, which is all that matters where the mean is
+      large. And it cannot express one by the other: each use of ``x - shift`` in a reduction
+      then stays inside it, instead of being stored.)
     """
     result, totals = sums(None)
     zero = jnp.zeros_like(totals[0])
@@ -81,9 +83,10 @@ def exact_sums(
         return *sums(mean), mean, -mean
 
     if reduction.two_pass:
-        return about_mean()
-    var = totals[1] / number - jnp.square(mean)
-    digits_lost = _any(jnp.square(mean) > _MAX_SQUARED_RATIO * (var + reduction.epsilon))
+        limit = jnp.full_like(mean, -1)  # a branch all the same: its shift is one stored number
+    else:
+        limit = _MAX_SQUARED_RATIO * (totals[1] / number - jnp.square(mean) + reduction.epsilon)
+    digits_lost = _any(jnp.square(mean) > limit)
     return lax.cond(digits_lost, about_mean, lambda: (result, totals, zero, zero))
 
 

@@ -27,7 +27,6 @@ def normalize_by_row(
     reduction: Reduction,
     kappa: float,
     bessel_correction: bool,
-    dtype: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array, float]:
     """Normalize with batch statistics and unitize, where every row has a norm of its own.
 
@@ -42,10 +41,10 @@ def normalize_by_row(
       reduction: how batch statistics are reduced.
       kappa: squared norm = kappa * sum over channels of xhat^2.
       bessel_correction: as ``unitized_batch_norm``.
-      dtype: dtype of the result.
 
     Returns:
-      y (rows, channels), and the batch's mean, variance (channels,) and number of values.
+      y (rows, channels) in scale's dtype, and the batch's mean, variance (channels,) and number
+      of values.
     """
     epsilon = reduction.epsilon
     count = float(x.shape[0] * reduction.psum(1))
@@ -58,7 +57,7 @@ def normalize_by_row(
     t = lax.rsqrt(squared_norm + epsilon)
     slope = scale * inv_std
     u = slope * alpha
-    y = _affine(dtype, x, mean, t, u, slope - u, bias)
+    y = _affine(x, mean, t, u, slope - u, bias)
     return y, shift + mean, var, count
 
 
@@ -112,9 +111,8 @@ def _squared_norms_jvp(primals: Any, tangents: Any) -> Any:
     return _squared_norms(*primals), tangent
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@jax.custom_jvp
 def _affine(
-    dtype: Any,
     x: jax.Array,
     mean: jax.Array,
     t: jax.Array,
@@ -124,11 +122,11 @@ def _affine(
 ) -> jax.Array:
     """``(t u + w) (x - mean) + bias``, (r, c)."""
     slope = t[:, None] * u[None] + w[None]
-    return (slope * (x.astype(mean.dtype) - mean[None]) + bias[None]).astype(dtype)
+    return slope * (x.astype(mean.dtype) - mean[None]) + bias[None]
 
 
 @_affine.defjvp
-def _affine_jvp(dtype: Any, primals: Any, tangents: Any) -> Any:
+def _affine_jvp(primals: Any, tangents: Any) -> Any:
     x, mean, t, u, w, _ = primals
 
     def linear(tangents: Any, x: Any, mean: Any, t: Any, u: Any, w: Any) -> jax.Array:
@@ -138,7 +136,7 @@ def _affine_jvp(dtype: Any, primals: Any, tangents: Any) -> Any:
         dslope = _dot(basis, jnp.stack([du, dw])) + _dot(dt[:, None], u[None])
         dy = (t[:, None] * u[None] + w[None]) * dx.astype(mean.dtype)
         dy = dy + dslope * (x.astype(mean.dtype) - mean[None])
-        return (dy + _dot(basis, jnp.stack([-u * dmean, dbias - w * dmean]))).astype(dtype)
+        return dy + _dot(basis, jnp.stack([-u * dmean, dbias - w * dmean]))
 
     tangent = jax.checkpoint(linear, prevent_cse=False)(tangents, x, mean, t, u, w)
-    return _affine(dtype, *primals), tangent
+    return _affine(*primals), tangent

@@ -1,7 +1,8 @@
 """Unitized batch normalization of samples that have positions, and of masked inputs."""
 
 import functools
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,41 @@ from unitnorm_jax.functional._batch_statistics import (
 )
 
 
+class Layout(NamedTuple):
+    """Shape of an input, and how many of its axes, first and last, are samples and features.
+
+    Small arrays are (samples, channels) matrices; the input itself is never reshaped, because
+    XLA would then convert half precision once for each shape.
+    """
+
+    shape: tuple[int, ...]
+    sample_axes: int
+    feature_axes: int
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The axes between those of samples and features."""
+        return tuple(range(self.sample_axes, len(self.shape) - self.feature_axes))
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Numbers of samples, of positions of a sample, and of channels."""
+        last = len(self.shape) - self.feature_axes
+        parts = self.shape[: self.sample_axes], self.shape[self.sample_axes : last]
+        return math.prod(parts[0]), math.prod(parts[1]), math.prod(self.shape[last:])
+
+    def over_positions(self, z: jax.Array, **options: Any) -> jax.Array:
+        """Sum over positions, (samples, channels)."""
+        samples, _, channels = self.counts
+        return z.sum(self.positions, **options).reshape(samples, channels)
+
+    def spread(self, v: jax.Array) -> jax.Array:
+        """A (samples, channels) or (channels,) array, to broadcast with the input."""
+        last = len(self.shape) - self.feature_axes
+        first = self.shape[: self.sample_axes] if v.ndim == 2 else (1,) * self.sample_axes
+        return v.reshape((*first, *(1 for _ in self.positions), *self.shape[last:]))
+
+
 def normalize_by_sample(
     x: jax.Array,
     mask: jax.Array | None,
@@ -23,31 +59,36 @@ def normalize_by_sample(
     bias: jax.Array,
     alpha: jax.Array,
     *,
+    layout: Layout,
     reduction: Reduction,
     unit: str | float,
     bessel_correction: bool,
-    dtype: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
     """Normalize with batch statistics and unitize, by one affine map per (sample, channel).
 
+    Half precision is converted once, so that gradients add in float32, but x is what is kept.
+
     Args:
-      x: input, (samples, positions, channels).
+      x: input.
       mask: None, or True where a value takes part, of x's shape; x must be finite everywhere.
       scale: (channels,), as bias and alpha; their dtype is that of the arithmetic.
       bias: see scale.
       alpha: see scale.
+      layout: the axes of x.
       reduction: how batch statistics are reduced.
       unit: as ``unitized_batch_norm``; "position" is the same as one position per sample.
       bessel_correction: as ``unitized_batch_norm``.
-      dtype: dtype of the result.
 
     Returns:
-      y (samples, positions, channels), and the batch's mean, variance (channels,) and number of
+      y, of x's shape and scale's dtype, and the batch's mean, variance (channels,) and number of
       values: one number or, with a mask, (channels,).
     """
     epsilon = reduction.epsilon
-    (sum1, sum2, number), totals, shift, minus_shift = _moments(reduction, alpha.dtype, x, mask)
-    count = None if mask is not None else _static_count(x, reduction)
+    converted = x.astype(alpha.dtype)
+    (sum1, sum2, number), totals, shift, minus_shift = _moments(
+        layout, reduction, converted, x, mask
+    )
+    count = None if mask is not None else _static_count(layout, reduction)
     count_or_one = total_count(totals, count)
     mean, var = mean_and_variance(totals, count_or_one)
     if bessel_correction:
@@ -55,19 +96,20 @@ def normalize_by_sample(
     inv_std = lax.rsqrt(var + epsilon)
     # The sum over positions of (x - mean)^2, (n, c).
     squares = sum2 - 2 * mean[None] * sum1 + number * jnp.square(mean)[None]
-    weighted = squares * unit_weight(unit, number, x.shape[-1]) * jnp.square(inv_std)[None]
+    weighted = squares * unit_weight(unit, number, layout.counts[2]) * jnp.square(inv_std)[None]
     squared_norm = weighted.sum(1)  # (n, c) -> (n,)
     squared_norm = jnp.where(squared_norm > 0, squared_norm, 0)  # clips roundoff
     inv_norm = lax.rsqrt(squared_norm + epsilon)
     a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
     b = bias[None] - a * mean[None]
     a, b = lax.optimization_barrier((a, b))
-    y = _affine(dtype, x, shift, minus_shift, a, b)
+    y = _affine(layout, converted, x, shift, minus_shift, a, b)
     return y, shift + mean, var, totals[2] if count is None else count
 
 
-def _static_count(x: jax.Array, reduction: Reduction) -> float:
-    return float(x.shape[0] * x.shape[1] * reduction.psum(1))
+def _static_count(layout: Layout, reduction: Reduction) -> float:
+    samples, positions, _ = layout.counts
+    return float(samples * positions * reduction.psum(1))
 
 
 def unit_weight(unit: str | float, number: jax.Array | float, channels: int) -> Any:
@@ -84,37 +126,49 @@ def unit_weight(unit: str | float, number: jax.Array | float, channels: int) -> 
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _moments(reduction: Reduction, dtype: Any, x: jax.Array, mask: jax.Array | None) -> Any:
+def _moments(
+    layout: Layout,
+    reduction: Reduction,
+    converted: jax.Array,
+    x: jax.Array,
+    mask: jax.Array | None,
+) -> Any:
     """Sums over positions, their totals over the batch, and the shift they are about.
 
     A custom derivative because no gradient flows through the shift, the branch that may choose
     it must not store a copy of x, and x is all that is kept for the backward pass.
     """
-    number: Any = float(x.shape[1]) if mask is None else mask.sum(1, dtype=dtype)
+    del x
+    dtype = converted.dtype
+    number: Any = float(layout.counts[1])
+    if mask is not None:
+        number = layout.over_positions(mask, dtype=dtype)
 
     def sums(shift: jax.Array | None) -> Any:
-        z = x.astype(dtype) if shift is None else x.astype(dtype) - shift[None, None]
+        z = converted if shift is None else converted - layout.spread(shift)
         z = z if mask is None else jnp.where(mask, z, 0)
+        sum1, sum2 = layout.over_positions(z), layout.over_positions(jnp.square(z))
         # The barrier keeps XLA from making the totals second reductions over all of x.
-        sum1, sum2 = lax.optimization_barrier((z.sum(1), jnp.square(z).sum(1)))
+        sum1, sum2 = lax.optimization_barrier((sum1, sum2))
         parts = (sum1, sum2) if mask is None else (sum1, sum2, number)
         return (sum1, sum2), reduction.psum(jnp.stack([part.sum(0) for part in parts]))
 
-    count = None if mask is not None else _static_count(x, reduction)
+    count = None if mask is not None else _static_count(layout, reduction)
     (sum1, sum2), totals, shift, minus_shift = exact_sums(sums, count, reduction)
     return (sum1, sum2, number), totals, shift, minus_shift
 
 
 @_moments.defjvp
-def _moments_jvp(reduction: Reduction, dtype: Any, primals: Any, tangents: Any) -> Any:
-    x, mask = primals
-    out = _moments(reduction, dtype, x, mask)
+def _moments_jvp(layout: Layout, reduction: Reduction, primals: Any, tangents: Any) -> Any:
+    converted, x, mask = primals
+    out = _moments(layout, reduction, converted, x, mask)
     (_, _, number), _, shift, _ = out
 
     def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> Any:
-        dx = dx.astype(dtype) if mask is None else jnp.where(mask, dx.astype(dtype), 0)
-        z = x.astype(dtype) - shift[None, None]
-        return lax.optimization_barrier((dx.sum(1), 2 * (z * dx).sum(1)))
+        dx = dx if mask is None else jnp.where(mask, dx, 0)
+        z = x.astype(dx.dtype) - layout.spread(shift)
+        dsum1, dsum2 = layout.over_positions(dx), 2 * layout.over_positions(z * dx)
+        return lax.optimization_barrier((dsum1, dsum2))
 
     dsum1, dsum2 = jax.checkpoint(linear, prevent_cse=False)(tangents[0], x, shift)
     dparts = [dsum1.sum(0), dsum2.sum(0)]
@@ -126,21 +180,27 @@ def _moments_jvp(reduction: Reduction, dtype: Any, primals: Any, tangents: Any) 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _affine(
-    dtype: Any, x: jax.Array, shift: jax.Array, minus_shift: jax.Array, a: jax.Array, b: jax.Array
+    layout: Layout,
+    converted: jax.Array,
+    x: jax.Array,
+    shift: jax.Array,
+    minus_shift: jax.Array,
+    a: jax.Array,
+    b: jax.Array,
 ) -> jax.Array:
     """``a * (x - shift) + b``; the derivative keeps x, not x - shift, and reads ``minus_shift``."""
-    del minus_shift
-    return (a[:, None] * (x.astype(a.dtype) - shift[None, None]) + b[:, None]).astype(dtype)
+    del x, minus_shift
+    return layout.spread(a) * (converted - layout.spread(shift)) + layout.spread(b)
 
 
 @_affine.defjvp
-def _affine_jvp(dtype: Any, primals: Any, tangents: Any) -> Any:
-    x, _, minus_shift, a, _ = primals
-    dx, _, _, da, db = tangents
+def _affine_jvp(layout: Layout, primals: Any, tangents: Any) -> Any:
+    _, x, _, minus_shift, a, _ = primals
+    dx, _, _, _, da, db = tangents
 
     def linear(dx: Any, da: Any, db: Any, x: Any, minus_shift: Any, a: Any) -> jax.Array:
-        z = x.astype(a.dtype) + minus_shift[None, None]
-        return (a[:, None] * dx.astype(a.dtype) + da[:, None] * z + db[:, None]).astype(dtype)
+        z = x.astype(a.dtype) + layout.spread(minus_shift)
+        return layout.spread(a) * dx + layout.spread(da) * z + layout.spread(db)
 
     tangent = jax.checkpoint(linear, prevent_cse=False)(dx, da, db, x, minus_shift, a)
-    return _affine(dtype, *primals), tangent
+    return _affine(layout, *primals), tangent

@@ -33,7 +33,7 @@ from jaxtyping import Array, Float, Shaped
 from unitnorm_jax.functional import _arguments
 from unitnorm_jax.functional._batch_statistics import Reduction
 from unitnorm_jax.functional._by_row import normalize_by_row
-from unitnorm_jax.functional._by_sample import normalize_by_sample, unit_weight
+from unitnorm_jax.functional._by_sample import Layout, normalize_by_sample, unit_weight
 
 
 class BatchStats(NamedTuple):
@@ -158,18 +158,17 @@ def unitized_batch_norm(
     least = jnp.float32 if force_float32_reductions else x.dtype
     compute_dtype = jnp.promote_types(jnp.promote_types(x.dtype, dtype or x.dtype), least)
 
-    # Bring x to (samples, positions, channels); for the usual layouts a mere reshape.
+    # Axes in the order of samples, positions, features, as they usually are.
     positions = tuple(i for i in range(x.ndim) if i not in (sample, *features))
     order = (sample, *positions, *features)
-    ordered_shape = tuple(x.shape[i] for i in order)
     channels = math.prod(shape)
-    samples = x.size // channels if unit == "position" else x.shape[sample]
-    canonical = (samples, x.size // (samples * channels), channels)
+    sample_axes = x.ndim - len(features) if unit == "position" else 1
+    layout = Layout(tuple(x.shape[i] for i in order), sample_axes, len(features))
     if mask is not None:
         mask = _arguments.check_mask(mask, x.shape)
         x = jnp.where(mask | jnp.isfinite(x), x, 0)
-        mask = mask.transpose(order).reshape(canonical)
-    x = x.transpose(order).reshape(canonical)
+        mask = mask.transpose(order)
+    x = x.transpose(order)
 
     def flat(value: jax.Array | None, default: float) -> jax.Array:
         if value is None:
@@ -179,7 +178,9 @@ def unitized_batch_norm(
     scale, bias, alpha = flat(scale, 1.0), flat(bias, 0.0), flat(alpha, 0.0)
     if use_running_average:
         mean, var = flat(stats.mean, 0.0), flat(stats.var, 1.0)
-        y = _with_statistics(x, mask, scale, bias, alpha, mean, var, epsilon, unit, result_dtype)
+        y = _with_statistics(
+            x, mask, scale, bias, alpha, mean, var, layout=layout, epsilon=epsilon, unit=unit
+        )
     else:
         y, mean, var, count = _with_batch_statistics(
             x,
@@ -196,11 +197,11 @@ def unitized_batch_norm(
             ),
             unit=unit,
             bessel_correction=bessel_correction,
-            dtype=result_dtype,
+            layout=layout,
         )
         stats = _update(stats, mean, var, count, momentum)
     inverse = tuple(order.index(i) for i in range(len(order)))
-    return y.reshape(ordered_shape).transpose(inverse), stats
+    return y.astype(result_dtype).transpose(inverse), stats
 
 
 def _hashable(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
@@ -214,14 +215,17 @@ def _with_batch_statistics(
     bias: jax.Array,
     alpha: jax.Array,
     *,
+    layout: Layout,
     unit: str | float,
     **options: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
-    if mask is not None or x.shape[1] > 1:
-        return normalize_by_sample(x, mask, scale, bias, alpha, unit=unit, **options)
-    kappa = unit_weight(unit, 1.0, x.shape[2])
-    y, mean, var, count = normalize_by_row(x[:, 0], scale, bias, alpha, kappa=kappa, **options)
-    return y[:, None], mean, var, count
+    rows, positions, channels = layout.counts
+    if mask is not None or positions > 1:
+        return normalize_by_sample(x, mask, scale, bias, alpha, layout=layout, unit=unit, **options)
+    kappa = unit_weight(unit, 1.0, channels)
+    matrix = x.reshape(rows, channels)
+    y, mean, var, count = normalize_by_row(matrix, scale, bias, alpha, kappa=kappa, **options)
+    return y.reshape(x.shape), mean, var, count
 
 
 def _with_statistics(
@@ -232,20 +236,24 @@ def _with_statistics(
     alpha: jax.Array,
     mean: jax.Array,
     var: jax.Array,
+    *,
+    layout: Layout,
     epsilon: float,
     unit: str | float,
-    dtype: Any,
 ) -> jax.Array:
     """Inference: ``normalize_by_sample`` with given statistics."""
-    z = x.astype(mean.dtype) - mean[None, None]
-    valid = z if mask is None else jnp.where(mask, z, 0)
-    number = float(x.shape[1]) if mask is None else mask.sum(1, dtype=mean.dtype)
+    _, positions, channels = layout.counts
+    z = x.astype(mean.dtype) - layout.spread(mean)
+    valid: jax.Array = z
+    number: jax.Array | float = float(positions)
+    if mask is not None:
+        valid, number = jnp.where(mask, z, 0), layout.over_positions(mask, dtype=mean.dtype)
     inv_std = lax.rsqrt(var + epsilon)
-    squares = jnp.square(valid).sum(1) * unit_weight(unit, number, x.shape[2])
+    squares = layout.over_positions(jnp.square(valid)) * unit_weight(unit, number, channels)
     squared_norm = (squares * jnp.square(inv_std)[None]).sum(1)
     inv_norm = lax.rsqrt(squared_norm + epsilon)
     a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
-    return (a[:, None] * z + bias[None, None]).astype(dtype)
+    return layout.spread(a) * z + layout.spread(bias)
 
 
 def _update(
