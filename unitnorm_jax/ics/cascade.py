@@ -13,7 +13,7 @@ from unitnorm_jax.ics.dual import dual_lower_bound, pairing_potential
 from unitnorm_jax.ics.line import line_em_distance, line_error
 from unitnorm_jax.ics.sinkhorn import plan_upper_bound, sinkhorn
 
-_LP_SIZE = 2**20  # n m above which "auto" leaves the linear program for Sinkhorn
+_LP_SIZE = 2**18  # n m above which "auto" leaves the linear program for Sinkhorn
 
 
 class EMDistance(NamedTuple):

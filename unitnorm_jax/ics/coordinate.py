@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Num
 
 from unitnorm_jax.ics import rounding
 from unitnorm_jax.ics.line import line_em_distance, line_error
-from unitnorm_jax.ics.validation import check_samples
+from unitnorm_jax.ics.samples import as_matrices
 
 
 class CoordinateEMDistance(NamedTuple):
@@ -56,11 +56,9 @@ def coordinate_em_distance(
       S. Vallender, Calculation of the Wasserstein distance between probability distributions
       on the line, 1974. The norm of the coordinates: derived here.
     """
-    check_samples(x, y)
-    (n, m), shape = (x.shape[0], y.shape[0]), x.shape[1:]
-    dtype = rounding.working_dtype(x, y)
-    x, y = x.reshape(n, -1).astype(dtype), y.reshape(m, -1).astype(dtype)
-    d = x.shape[1]
+    shape = x.shape[1:]
+    x, y = as_matrices(x, y)
+    (n, d), m, dtype = x.shape, y.shape[0], x.dtype
     k = rounding.scale_exponent(x, y, d)
     x, y = rounding.times_power_of_two(x, k), rounding.times_power_of_two(y, k)
     distances = line_em_distance(x, y)

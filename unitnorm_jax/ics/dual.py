@@ -15,7 +15,7 @@ class _State(NamedTuple):
     best: jax.Array  # (n,) the g with the smallest decrease so far
     decrease: jax.Array  # () mean g - mean g_next of `best`: bounds the gap it leaves
     last: jax.Array  # () the latest decrease
-    count: jax.Array  # ()
+    iteration: jax.Array  # ()
 
 
 def pairing_potential(
@@ -64,12 +64,12 @@ def pairing_potential(
         better = decrease < state.decrease
         best = jnp.where(better, potential, state.best)
         least = jnp.minimum(decrease, state.decrease)
-        return _State(potential, best, least, decrease, state.count + 1)
+        return _State(potential, best, least, decrease, state.iteration + 1)
 
     start = jnp.where(active, jnp.min(cost, axis=0), 0)
     infinity = jnp.full((), jnp.inf, cost.dtype)
     state = _State(start, start, infinity, infinity, jnp.zeros((), jnp.int32))
-    running = lambda s: (s.last > target) & (s.count < max_iterations)  # noqa: E731
+    running = lambda s: (s.last > target) & (s.iteration < max_iterations)  # noqa: E731
     return lax.while_loop(running, step, state).best
 
 
@@ -120,8 +120,9 @@ def dual_lower_bound(
     g = lowered(jnp.min(below - f[:, None], axis=0), columns)
 
     def certified(*parts):  # sums of weight * value, with the error of weights, products, sum
-        total = sum(rounding.tree_sum(w * v) for w, v in parts)
-        size = sum(rounding.tree_sum(w * jnp.abs(v)) for w, v in parts)
+        zero = jnp.zeros((), cost.dtype)
+        total = sum((rounding.tree_sum(w * v) for w, v in parts), zero)
+        size = sum((rounding.tree_sum(w * jnp.abs(v)) for w, v in parts), zero)
         depth = rounding.tree_depth(max(n, m))
         return rounding.nudge(total, size, -(2 * depth + 12))
 

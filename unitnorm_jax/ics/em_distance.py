@@ -11,7 +11,7 @@ from unitnorm_jax.ics import rounding
 from unitnorm_jax.ics.assignment import Solver
 from unitnorm_jax.ics.cascade import EMDistance, Options, Problem, cascade, sort_bounds
 from unitnorm_jax.ics.cost import cost_matrix
-from unitnorm_jax.ics.validation import check_method, check_samples, check_weights
+from unitnorm_jax.ics.samples import as_matrices, check_method, check_samples, check_weights
 
 
 def em_distance(
@@ -106,10 +106,8 @@ def em_distance(
 
 @functools.partial(jax.jit, static_argnames="options")
 def _em_distance(x, y, x_weights, y_weights, options: Options) -> EMDistance:
-    n, m = x.shape[0], y.shape[0]
-    dtype = rounding.working_dtype(x, y)
-    x, y = x.reshape(n, -1).astype(dtype), y.reshape(m, -1).astype(dtype)
-    d = x.shape[1]
+    x, y = as_matrices(x, y)
+    (n, d), m, dtype = x.shape, y.shape[0], x.dtype
     w = jnp.ones((n,), dtype) if x_weights is None else x_weights.astype(dtype)
     v = jnp.ones((m,), dtype) if y_weights is None else y_weights.astype(dtype)
 

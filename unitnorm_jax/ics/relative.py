@@ -1,5 +1,7 @@
 """Distances in units of the layer's own spread."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from jaxtyping import Array, Float, Num
 
 from unitnorm_jax.ics import rounding
 from unitnorm_jax.ics.cascade import EMDistance
-from unitnorm_jax.ics.validation import check_samples
+from unitnorm_jax.ics.samples import as_matrices
 
 
 @jax.jit
@@ -76,12 +78,10 @@ def relative(distance: EMDistance, x: Num[Array | np.ndarray, "n ..."]) -> EMDis
     return EMDistance(distance.value / unit, lower, upper, distance.exact)
 
 
-def _spread(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _spread(x: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The scaled spread, its absolute error, and the exponent k of the scale."""
-    check_samples(x, x)
-    n, dtype = x.shape[0], rounding.working_dtype(x)
-    x = x.reshape(n, -1).astype(dtype)
-    d = x.shape[1]
+    x, _ = as_matrices(x, x)
+    n, d = x.shape
     k = rounding.scale_exponent(x, x, d)
     x = rounding.times_power_of_two(x, k)
     x = x - x[:1]  # one rounding, so that a large common offset does no harm
@@ -91,4 +91,4 @@ def _spread(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     offset = jnp.sqrt(rounding.tree_sum(jnp.square(mean)))
     depth = rounding.tree_depth(n)
     units = (depth + 8) * (value + offset) + (rounding.tree_depth(d) / 2 + depth + 10) * value
-    return value, units * rounding.unit_roundoff(dtype), k
+    return value, units * rounding.unit_roundoff(x.dtype), k

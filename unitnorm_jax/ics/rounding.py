@@ -9,6 +9,7 @@ for the rest), u the unit roundoff. `jnp.sum` leaves the order to the compiler, 
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ def unit_roundoff(dtype: jnp.dtype) -> float:
     return float(jnp.finfo(dtype).eps) / 2
 
 
-def working_dtype(*arrays: jax.Array) -> jnp.dtype:
+def working_dtype(*arrays: Any) -> jnp.dtype:
     """The dtype to compute in: the promoted one, at least float32; for integers the default."""
     dtype = jnp.result_type(*arrays)
     if not jnp.issubdtype(dtype, jnp.floating):

@@ -22,7 +22,7 @@ class _State(NamedTuple):
     g: jax.Array  # (m,)
     epsilon: jax.Array  # ()
     error: jax.Array  # () how far the plan's columns are from b, in total mass
-    count: jax.Array  # ()
+    iteration: jax.Array  # ()
 
 
 def sinkhorn(
@@ -68,11 +68,11 @@ def sinkhorn(
         scores = log_a[:, None] + (f[:, None] - cost) / eps  # (n, m)
         mass = jnp.exp(state.g / eps + jax.nn.logsumexp(scores, axis=0))  # columns of the plan / b
         error = jnp.sum(y_weights * jnp.abs(mass - 1))
-        return _State(f, eps * softmin(scores, 0), eps, error, state.count + 1)
+        return _State(f, eps * softmin(scores, 0), eps, error, state.iteration + 1)
 
     def running(state):
         settled = (state.epsilon <= final) & (state.error < 1e-3)
-        return ~settled & (state.count < max_iterations)
+        return ~settled & (state.iteration < max_iterations)
 
     zeros = lambda k: jnp.zeros((k,), cost.dtype)  # noqa: E731
     infinity = jnp.full((), jnp.inf, cost.dtype)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Num
 
 from unitnorm_jax.ics import rounding
 from unitnorm_jax.ics.line import line_em_distance, line_error
-from unitnorm_jax.ics.validation import check_samples
+from unitnorm_jax.ics.samples import as_matrices
 
 _BLOCK = 256  # columns per matrix product: its own order of summation is not ours
 
@@ -88,13 +88,10 @@ def sliced_em_distance(
       J. Rabin, G. Peyre, J. Delon, M. Bernot, Wasserstein barycenter and its application to
       texture mixing, 2011 (sliced W); the bound from frames: derived here.
     """
-    check_samples(x, y)
     if num_directions < 1:
         raise ValueError(f"`num_directions` (={num_directions}) must be at least 1; try 64.")
-    n, m = x.shape[0], y.shape[0]
-    dtype = rounding.working_dtype(x, y)
-    x, y = x.reshape(n, -1).astype(dtype), y.reshape(m, -1).astype(dtype)
-    d = x.shape[1]
+    x, y = as_matrices(x, y)
+    (n, d), m, dtype = x.shape, y.shape[0], x.dtype
     frame = min(num_directions, d)
     count = -(-num_directions // frame)
     k = rounding.scale_exponent(x, y, d)

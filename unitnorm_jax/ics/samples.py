@@ -1,10 +1,20 @@
-"""Errors at trace time: what was given, what must hold, the way out."""
+"""Samples as matrices, and the errors at trace time: rule, value, way out."""
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+from unitnorm_jax.ics import rounding
+
 METHODS = ("auto", "pairing", "scipy", "sinkhorn")
+
+
+def as_matrices(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
+    """Both samples, checked, (n, ...) -> (n, d), in the dtype to compute in."""
+    check_samples(x, y)
+    dtype = rounding.working_dtype(x, y)
+    return tuple(jnp.asarray(z).reshape(z.shape[0], -1).astype(dtype) for z in (x, y))  # type: ignore[return-value]
 
 
 def check_samples(x: Any, y: Any) -> None:
