@@ -14,7 +14,19 @@ def as_matrices(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
     """Both samples, checked, (n, ...) -> (n, d), in the dtype to compute in."""
     check_samples(x, y)
     dtype = rounding.working_dtype(x, y)
-    return tuple(jnp.asarray(z).reshape(z.shape[0], -1).astype(dtype) for z in (x, y))  # type: ignore[return-value]
+    x, y = (jnp.asarray(z).reshape(z.shape[0], -1).astype(dtype) for z in (x, y))
+    return x, y
+
+
+def centred(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
+    """Matrices minus the first sample of x, so that a large common offset does no harm."""
+    x, y = as_matrices(x, y)
+    return x - x[:1], y - x[:1]
+
+
+def norms(x: jax.Array) -> jax.Array:
+    """Euclidean norm of every row, (n, d) -> (n,)."""
+    return jnp.sqrt(jnp.sum(jnp.square(x), axis=1))
 
 
 def check_samples(x: Any, y: Any) -> None:

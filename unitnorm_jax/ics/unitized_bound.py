@@ -147,10 +147,9 @@ def unitized_upper_bound(
     typical = math.sqrt(positions * channels)
 
     def side(alpha, scale, norm):
+        size = typical if norm is None else norm
         unitized = jnp.max(jnp.abs(scale * alpha)) * radius
-        return unitized + jnp.max(jnp.abs(scale * (1 - alpha))) * (
-            typical if norm is None else norm
-        )
+        return unitized + jnp.max(jnp.abs(scale * (1 - alpha))) * size
 
     parameters = {"alpha": alpha, "scale": scale, "bias": bias}
     given = {"alpha": alpha_after, "scale": scale_after, "bias": bias_after}
