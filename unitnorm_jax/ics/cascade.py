@@ -37,7 +37,7 @@ class Problem(NamedTuple):
     b: jax.Array  # (m,) sum 1
     raw: tuple[jax.Array, jax.Array]  # the weights as given
     same: jax.Array  # () whether the given weights agree, point by point
-    x: jax.Array  # (n, d)
+    x: jax.Array  # (n, d) the points as given, to tell 0 from underflow
     y: jax.Array  # (m, d)
 
 
@@ -52,9 +52,11 @@ class Options(NamedTuple):
     weighted: bool
 
 
-def sort_bounds(x: jax.Array, y: jax.Array, options: Options) -> EMDistance:
-    """Step 1: one axis, equal weights. The scaled x (n, 1) and y (m, 1)."""
-    value = line_em_distance(x, y)[0]
+def sort_bounds(
+    scaled_x: jax.Array, scaled_y: jax.Array, x: jax.Array, y: jax.Array, options: Options
+) -> EMDistance:
+    """Step 1: one axis, equal weights. x (n, 1) and y (m, 1), scaled and as given."""
+    value = line_em_distance(scaled_x, scaled_y)[0]
     relative = line_error(x.shape[0], y.shape[0], x.dtype)
     absolute = cost_error(1, 1, 1, x.dtype).absolute
     upper = value * (1 + relative) + absolute

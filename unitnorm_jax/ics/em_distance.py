@@ -122,13 +122,13 @@ def _em_distance(x, y, x_weights, y_weights, options: Options) -> EMDistance:
     w, v = jnp.where(valid, w, 1), jnp.where(valid, v, 1)
 
     k = rounding.scale_exponent(x, y, d)
-    x, y = rounding.times_power_of_two(x, k), rounding.times_power_of_two(y, k)
-    if d == 1 and not (x_weights is not None or y_weights is not None):
-        result = sort_bounds(x, y, options)
+    scaled = rounding.times_power_of_two(x, k), rounding.times_power_of_two(y, k)
+    if d == 1 and x_weights is None and y_weights is None:
+        result = sort_bounds(*scaled, x, y, options)
     else:
         same = jnp.all(w == v) if n == m else jnp.zeros((), bool)
         a, b = w / rounding.tree_sum(w), v / rounding.tree_sum(v)
-        result = cascade(Problem(cost_matrix(x, y), a, b, (w, v), same, x, y), options)
+        result = cascade(Problem(cost_matrix(*scaled), a, b, (w, v), same, x, y), options)
 
     def unscaled(value, floor):  # an upper bound must not underflow to 0
         small = jnp.finfo(dtype).tiny if floor else 0
