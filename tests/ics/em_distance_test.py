@@ -158,7 +158,9 @@ def test_solver_is_not_run_when_the_pairing_is_proven():
 
 
 @pytest.mark.parametrize(
-    "answer", [[0, 0, 0], [1, 2, 3], [2, 0, 1], [-1, 0, 1]], ids=["twice", "out", "poor", "negative"]
+    "answer",
+    [[0, 0, 0], [1, 2, 3], [2, 0, 1], [-1, 0, 1]],
+    ids=["twice", "out", "poor", "negative"],
 )
 def test_a_wrong_solver_gives_wide_bounds_not_wrong_ones(exact, answer):
     x, y = swapped()
@@ -181,7 +183,10 @@ def test_does_not_recompile_and_runs_under_jit_vmap_and_map(exact, pair):
     for p, t in zip(pairs, truth, strict=True):
         assert_certified(measure(*p), t)
     assert len(traces) == 1
-    for mapped in (jax.vmap(ics.em_distance), lambda a, b: jax.lax.map(lambda p: measure(*p), (a, b))):
+    for mapped in (
+        jax.vmap(ics.em_distance),
+        lambda a, b: jax.lax.map(lambda p: measure(*p), (a, b)),
+    ):
         np.testing.assert_allclose(mapped(x, y).value, truth, rtol=1e-5)
 
 
@@ -196,7 +201,10 @@ def test_does_not_recompile_and_runs_under_jit_vmap_and_map(exact, pair):
         ({"x_weights": np.ones(2)}, r"`x_weights` \(=shape \(2,\)\) must hold one weight per"),
         ({"y_weights": np.ones((3, 1))}, r"`y_weights` \(=shape \(3, 1\)\) must hold one weight"),
         ({"method": "exact"}, r"`method` \(='exact'\) must be one of auto, pairing, scipy, sink"),
-        ({"y": np.zeros((4, 2)), "method": "pairing"}, r"needs paired samples, but x has 3 and y 4"),
+        (
+            {"y": np.zeros((4, 2)), "method": "pairing"},
+            r"needs paired samples, but x has 3 and y 4",
+        ),
         ({"y": np.zeros((4, 2)), "method": len}, r"as many samples in x \(=3\) as in y \(=4\)"),
         ({"x_weights": np.ones(3), "method": len}, r"and no weights; use 'auto', or 'sinkhorn'"),
         ({"method": lambda c: jnp.arange(2)}, r"of shape \(3,\), but returned \(2,\); return a"),
