@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib import ticker
@@ -26,7 +27,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    style = {
+    style: Any = {
         "font.size": 9,
         "axes.titlesize": 10,
         "axes.titlelocation": "left",
@@ -72,7 +73,7 @@ def _against(axis, rows, study):
         axis.plot(at, bound, color=colour, lw=1.4, label=NAMES[alpha])
         axis.plot(at, exact, "o", color=colour, ms=4)
     axis.set_yscale("log")
-    _plain(axis.yaxis)
+    _plain(axis.yaxis, subs=(1, 2, 5) if study == "dimension" else (1,))
     axis.annotate("2", (at[-1], 2), (4, 0), textcoords="offset points", va="center", color=colour)
 
 
@@ -106,8 +107,8 @@ def _relative(axis, rows):
     )
 
 
-def _plain(axis):
-    """Numbers instead of powers, at 1, 10, 100."""
-    axis.set_major_locator(ticker.LogLocator(base=10))
+def _plain(axis, subs=(1,)):
+    """Numbers instead of powers, at the given multiples of 1, 10, 100."""
+    axis.set_major_locator(ticker.LogLocator(base=10, subs=subs))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
