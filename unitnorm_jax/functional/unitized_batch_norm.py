@@ -1,28 +1,62 @@
-"""Unitized batch normalization as a pure function (plain form, replaced below)."""
+"""Unitized batch normalization as a pure function.
 
+Why it looks as it does. The layer is bound by memory traffic, and written as its formula reads
+(xhat, its norm, the output) it moves three times what batch normalization moves. But all that it
+needs from x are first and second moments per (sample, channel); what follows is arithmetic on
+small arrays and one affine map per (sample, channel): x is read as often as by batch
+normalization, and x is all that the backward pass keeps (``_by_sample``). A dense input has one
+position, so its moments would be as large as itself: there the norm is a matrix product
+(``_by_row``, also for unit="position").
+
+The moments are taken about zero, in one pass, and checked: where the mean is so large that digits
+were lost they are taken again about the mean, in a branch that does not run otherwise
+(``_batch_statistics``). Two other forms lost: a shift by the running mean is read in every
+reduction (a third slower on a CPU) and is no help on the first batches, when the running mean is
+still 0; a shift taken from the batch costs another pass and a collective. bfloat16 inputs are not
+checked: their own rounding moves the variance by more than one pass loses.
+
+Derivatives are custom only to say what autodiff cannot know: no gradient flows through the shift,
+what is cheap is not kept but computed again, and sums are written such that XLA stores small
+results rather than evaluating them for every element. Everything is built from custom JVPs, so
+forward and reverse mode, ``vmap``, ``scan`` and ``remat`` compose.
+"""
+
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import canonicalize_dtype
+from jax import lax
+from jaxtyping import Array, Float, Shaped
+
+from unitnorm_jax.functional import _arguments
+from unitnorm_jax.functional._batch_statistics import Reduction
+from unitnorm_jax.functional._by_row import normalize_by_row
+from unitnorm_jax.functional._by_sample import normalize_by_sample, unit_weight
 
 
 class BatchStats(NamedTuple):
-    """Running statistics of a batch normalization: ``mean`` and ``var``, one per feature."""
+    """Running statistics of a batch normalization.
 
-    mean: jax.Array
-    var: jax.Array
+    Attributes:
+      mean: running mean, of the shape of the feature axes.
+      var: running variance, likewise.
+    """
+
+    mean: Shaped[Array, "..."]
+    var: Shaped[Array, "..."]
 
 
 def unitized_batch_norm(
-    x: jax.Array,
+    x: Shaped[Array, "..."],
     stats: BatchStats,
-    alpha: jax.Array,
-    scale: jax.Array | None = None,
-    bias: jax.Array | None = None,
+    alpha: Shaped[Array, "..."],
+    scale: Shaped[Array, "..."] | None = None,
+    bias: Shaped[Array, "..."] | None = None,
     *,
     use_running_average: bool,
-    axis: int = -1,
+    axis: int | Sequence[int] = -1,
     sample_axis: int = 0,
     momentum: float = 0.99,
     epsilon: float = 1e-5,
@@ -30,28 +64,203 @@ def unitized_batch_norm(
     unit: str | float = "reference",
     bessel_correction: bool = False,
     axis_name: str | None = None,
-    axis_index_groups: Any = None,
-    mask: jax.Array | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    mask: Shaped[Array, "..."] | None = None,
     use_fast_variance: bool = True,
     force_float32_reductions: bool = True,
-) -> tuple[jax.Array, BatchStats]:
-    red = tuple(range(x.ndim - 1))
-    xf = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+) -> tuple[Float[Array, "..."], BatchStats]:
+    r"""Batch normalization whose output is divided by its norm, mixed by ``alpha``.
+
+    With n a sample, p one of its P positions (all axes but the sample's and the features'), c one
+    of its C channels, and mean and variance over samples and positions::
+
+        xhat = (x - mean_c) / sqrt(var_c + epsilon)
+        s_n  = kappa * sum_c mean_p xhat^2
+        y    = scale_c * xhat * (alpha_c / sqrt(s_n + epsilon) + 1 - alpha_c) + bias_c
+
+    =============  ======  =====================================================================
+    unit           kappa   s_n
+    =============  ======  =====================================================================
+    "reference"    1/P     the authors' layer: the mean over positions, divided by P once more
+    "sample"       P       the squared norm of the sample: at alpha = 1 it becomes a unit vector
+    "rms"          1/C     the mean square of the sample, whatever its number of positions
+    a float kappa  kappa   the authors' image_size and scale_coe: 1 / (image_size * scale_coe)
+    "position"     --      sum_c xhat^2 for every position on its own
+    =============  ======  =====================================================================
+
+    At ``alpha = 0`` it is batch normalization. Gradients flow through mean, var and s.
+
+    With a mask, statistics are over the places where it is True, and so is s_n: P is then each
+    channel's number of such places in the sample, so that a padded sample gives what it gives
+    without padding. Other places are normalized too, and if they are not finite, finite values
+    stand in for them: nothing they hold reaches the rest or any gradient.
+
+    Args:
+      x: input, of rank >= 2 and a floating dtype.
+      stats: running statistics; ``mean`` and ``var`` have the shape of the feature axes
+        (ascending). Their dtype is kept.
+      alpha: mixing coefficients, of that shape.
+      scale: scales, of that shape (default: 1).
+      bias: biases, of that shape (default: 0).
+      use_running_average: normalize with ``stats`` (inference), not with the batch's statistics.
+      axis: the feature axis or axes.
+      sample_axis: the sample axis.
+      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch.
+      epsilon: added to the variance and to the squared norm.
+      dtype: dtype of the result (default: that of x, scale and bias together).
+      unit: see the table.
+      bessel_correction: multiply the batch's variance by M / (M - (1 + epsilon)), for M values
+        per channel, wherever it is used: the authors' code. (Default: the biased variance.)
+      axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices statistics are
+        taken: sums and counts are added, in one collective.
+      axis_index_groups: groups of indices within that axis, to share statistics in groups.
+      mask: True where a value takes part; broadcastable to x.
+      use_fast_variance: one pass over x, and a second only where it would lose digits. False:
+        always two.
+      force_float32_reductions: compute in at least float32.
+
+    Returns:
+      The normalized input, and the updated running statistics (``stats`` itself at inference).
+
+    Raises:
+      ValueError: an argument is out of its range, or shapes do not fit.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.functional import BatchStats, unitized_batch_norm
+      >>> x = 3 + jax.random.normal(jax.random.key(0), (8, 4, 4, 6))
+      >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
+      >>> y, stats = unitized_batch_norm(
+      ...     x, stats, alpha=jnp.ones(6), use_running_average=False, unit="sample")
+      >>> norms = jnp.sqrt(jnp.square(y).sum((1, 2, 3)))
+      >>> bool(jnp.allclose(norms, 1, atol=1e-5))
+      True
+
+    References:
+      You Huang and Yuanlong Yu, `An Internal Covariate Shift Bounding Algorithm for Deep Neural
+      Networks by Unitizing Layers' Outputs`, CVPR 2020. The units other than "reference", masks
+      and the statement with kappa are derived here.
+    """
+    unit = _arguments.check_unit(unit)
+    _arguments.check_hyperparameters(momentum, epsilon)
+    _arguments.check_floating(x)
+    features, sample = _arguments.check_axes(x.shape, axis, sample_axis)
+    shape = tuple(x.shape[i] for i in features)
+    for name, value in (("mean", stats.mean), ("var", stats.var), ("alpha", alpha)):
+        _arguments.check_features(name, value, shape)
+    given = {"scale": scale, "bias": bias}
+    for name, parameter in given.items():
+        if parameter is not None:
+            _arguments.check_features(name, parameter, shape)
+
+    parameters = [value for value in given.values() if value is not None]
+    result_dtype = jnp.result_type(x, *parameters) if dtype is None else dtype
+    least = jnp.float32 if force_float32_reductions else x.dtype
+    compute_dtype = jnp.promote_types(jnp.promote_types(x.dtype, dtype or x.dtype), least)
+
+    # Bring x to (samples, positions, channels); for the usual layouts a mere reshape.
+    positions = tuple(i for i in range(x.ndim) if i not in (sample, *features))
+    order = (sample, *positions, *features)
+    ordered_shape = tuple(x.shape[i] for i in order)
+    channels = math.prod(shape)
+    samples = x.size // channels if unit == "position" else x.shape[sample]
+    canonical = (samples, x.size // (samples * channels), channels)
+    if mask is not None:
+        mask = _arguments.check_mask(mask, x.shape)
+        x = jnp.where(mask | jnp.isfinite(x), x, 0)
+        mask = mask.transpose(order).reshape(canonical)
+    x = x.transpose(order).reshape(canonical)
+
+    def flat(value: jax.Array | None, default: float) -> jax.Array:
+        if value is None:
+            return jnp.full(channels, default, compute_dtype)
+        return value.reshape(channels).astype(compute_dtype)
+
+    scale, bias, alpha = flat(scale, 1.0), flat(bias, 0.0), flat(alpha, 0.0)
     if use_running_average:
-        mean, var = stats
+        mean, var = flat(stats.mean, 0.0), flat(stats.var, 1.0)
+        y = _with_statistics(x, mask, scale, bias, alpha, mean, var, epsilon, unit, result_dtype)
     else:
-        mean = xf.mean(red)
-        var = jnp.square(xf - mean).mean(red)
-        stats = BatchStats(
-            momentum * stats.mean + (1 - momentum) * mean,
-            momentum * stats.var + (1 - momentum) * var,
+        y, mean, var, count = _with_batch_statistics(
+            x,
+            mask,
+            scale,
+            bias,
+            alpha,
+            reduction=Reduction(
+                axis_name=axis_name,
+                axis_index_groups=_hashable(axis_index_groups),
+                epsilon=epsilon,
+                guarded=x.dtype != jnp.bfloat16,
+                two_pass=not use_fast_variance,
+            ),
+            unit=unit,
+            bessel_correction=bessel_correction,
+            dtype=result_dtype,
         )
-    xhat = (xf - mean) * jax.lax.rsqrt(var + epsilon)
-    size = xf[0, ..., 0].size
-    channels = x.shape[-1]
-    kappa = {"reference": 1 / size, "sample": size, "rms": 1 / channels, "position": 1.0}.get(unit, unit)
-    s = kappa * jnp.square(xhat).sum(red[1:] + (x.ndim - 1,), keepdims=True) / size
-    y = xhat * (alpha * jax.lax.rsqrt(s + epsilon) + (1 - alpha))
-    y = y * (1.0 if scale is None else scale) + (0.0 if bias is None else bias)
-    args = [a for a in (x, scale, bias) if a is not None]
-    return y.astype(canonicalize_dtype(*args, dtype=dtype)), stats
+        stats = _update(stats, mean, var, count, momentum)
+    inverse = tuple(order.index(i) for i in range(len(order)))
+    return y.reshape(ordered_shape).transpose(inverse), stats
+
+
+def _hashable(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+    return None if groups is None else tuple(tuple(group) for group in groups)
+
+
+def _with_batch_statistics(
+    x: jax.Array,
+    mask: jax.Array | None,
+    scale: jax.Array,
+    bias: jax.Array,
+    alpha: jax.Array,
+    *,
+    unit: str | float,
+    **options: Any,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
+    if mask is not None or x.shape[1] > 1:
+        return normalize_by_sample(x, mask, scale, bias, alpha, unit=unit, **options)
+    kappa = unit_weight(unit, 1.0, x.shape[2])
+    y, mean, var, count = normalize_by_row(x[:, 0], scale, bias, alpha, kappa=kappa, **options)
+    return y[:, None], mean, var, count
+
+
+def _with_statistics(
+    x: jax.Array,
+    mask: jax.Array | None,
+    scale: jax.Array,
+    bias: jax.Array,
+    alpha: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    epsilon: float,
+    unit: str | float,
+    dtype: Any,
+) -> jax.Array:
+    """Inference: ``normalize_by_sample`` with given statistics."""
+    z = x.astype(mean.dtype) - mean[None, None]
+    valid = z if mask is None else jnp.where(mask, z, 0)
+    number = float(x.shape[1]) if mask is None else mask.sum(1, dtype=mean.dtype)
+    inv_std = lax.rsqrt(var + epsilon)
+    squares = jnp.square(valid).sum(1) * unit_weight(unit, number, x.shape[2])
+    squared_norm = (squares * jnp.square(inv_std)[None]).sum(1)
+    inv_norm = lax.rsqrt(squared_norm + epsilon)
+    a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
+    return (a[:, None] * z + bias[None, None]).astype(dtype)
+
+
+def _update(
+    stats: BatchStats,
+    mean: jax.Array,
+    var: jax.Array,
+    count: jax.Array | float,
+    momentum: float,
+) -> BatchStats:
+    """New running statistics; those of channels without a valid value stay as they are."""
+
+    def blend(old: jax.Array, new: jax.Array) -> jax.Array:
+        new = momentum * old + (1 - momentum) * new.reshape(old.shape)
+        if not isinstance(count, float):
+            new = jnp.where(count.reshape(old.shape) > 0, new, old)
+        return new.astype(old.dtype)
+
+    return BatchStats(blend(stats.mean, mean), blend(stats.var, var))

@@ -1,17 +1,77 @@
-"""Unitized batch normalization as a ``flax.linen`` module."""
+"""Unitized batch normalization as a ``flax.linen`` module, and checkpoints of ``nn.BatchNorm``."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.module import merge_param
+from flax.traverse_util import flatten_dict, unflatten_dict
 from flax.typing import Dtype, Initializer
+from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax import functional
+from unitnorm_jax.functional._arguments import check_axes
 
 
 class UnitizedBatchNorm(nn.Module):
+    """Unitized batch normalization: a drop-in for ``flax.linen.BatchNorm``.
+
+    The layer is ``functional.unitized_batch_norm``, where formula, units and masks are explained::
+
+        xhat = (x - mean_c) / sqrt(var_c + epsilon)
+        y    = scale_c * xhat * (alpha_c / sqrt(s_n + epsilon) + 1 - alpha_c) + bias_c
+
+    with s_n the squared norm of sample n of xhat. ``alpha`` starts at 0, where the layer is batch
+    normalization; ``add_alpha`` loads a checkpoint of that. It costs no more than
+    ``flax.linen.BatchNorm``: why it is written as it is, is told in ``functional``.
+
+    The fields are those of ``flax.linen.BatchNorm``, in its order and with its defaults, then four
+    of its own. Statistics are those of the global batch under ``jit`` with shardings; under
+    ``pmap`` and ``shard_map`` set ``axis_name``. ``init`` updates no statistics and needs no
+    mapped axis.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.linen import UnitizedBatchNorm
+      >>> layer = UnitizedBatchNorm(momentum=0.9)
+      >>> x = jax.random.normal(jax.random.key(0), (5, 6))
+      >>> variables = layer.init(jax.random.key(1), x, use_running_average=False)
+      >>> jax.tree.map(jnp.shape, variables["params"])
+      {'alpha': (6,), 'bias': (6,), 'scale': (6,)}
+      >>> jax.tree.map(jnp.shape, variables["batch_stats"])
+      {'mean': (6,), 'var': (6,)}
+      >>> y, updates = layer.apply(
+      ...     variables, x, use_running_average=False, mutable=["batch_stats"])
+
+    Attributes:
+      use_running_average: if True, the statistics stored in batch_stats are used instead of those
+        of the input.
+      axis: the feature axis (or axes) of the input.
+      momentum: decay rate of the running statistics.
+      epsilon: added to the variance and to the squared norm.
+      dtype: the dtype of the result (default: that of input, scale and bias together).
+      param_dtype: the dtype of the parameters.
+      use_bias: if True, bias (beta) is added.
+      use_scale: if True, multiply by scale (gamma).
+      bias_init: initializer of bias, by default zeros.
+      scale_init: initializer of scale, by default ones.
+      axis_name: mapped axis over whose devices statistics are taken.
+      axis_index_groups: groups of indices within that axis, to share statistics in groups.
+      use_fast_variance: one pass over the input, and a second only where it would lose digits;
+        False: always two.
+      force_float32_reductions: compute in at least float32; running statistics are float32.
+      unit: "reference" (the authors'), "sample", "rms", "position", or a float kappa.
+      alpha_init: initializer of alpha, by default zeros.
+      bessel_correction: apply the authors' correction of the variance.
+      sample_axis: the sample axis of the input.
+
+    References:
+      You Huang and Yuanlong Yu, `An Internal Covariate Shift Bounding Algorithm for Deep Neural
+      Networks by Unitizing Layers' Outputs`, CVPR 2020.
+    """
+
     use_running_average: bool | None = None
     axis: int = -1
     momentum: float = 0.99
@@ -33,17 +93,41 @@ class UnitizedBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
-    ) -> jax.Array:
+        self,
+        x: Shaped[Array, "..."],
+        use_running_average: bool | None = None,
+        *,
+        mask: Shaped[Array, "..."] | None = None,
+    ) -> Float[Array, "..."]:
+        """Normalize the input, and update the running statistics.
+
+        Args:
+          x: the input, of rank >= 2 and a floating dtype.
+          use_running_average: if True, the statistics stored in batch_stats are used instead of
+            those of the input. Given here or as a field, not both.
+          mask: True where a value takes part in statistics and norm; broadcastable to x.
+
+        Returns:
+          The normalized input, of the same shape.
+
+        Raises:
+          ValueError: a field is out of its range, or shapes do not fit.
+        """
         use_running_average = merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
-        shape = (x.shape[self.axis],)
-        mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(shape, jnp.float32))
-        var = self.variable("batch_stats", "var", lambda: jnp.ones(shape, jnp.float32))
-        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
-        bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+        features, _ = check_axes(x.shape, self.axis, self.sample_axis)
+        shape = tuple(x.shape[i] for i in features)
+        stats_dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, stats_dtype)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, stats_dtype)
+        scale = bias = None
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, shape, self.param_dtype)
         alpha = self.param("alpha", self.alpha_init, shape, self.param_dtype)
+
         y, stats = functional.unitized_batch_norm(
             x,
             functional.BatchStats(mean.value, var.value),
@@ -51,11 +135,63 @@ class UnitizedBatchNorm(nn.Module):
             scale,
             bias,
             use_running_average=use_running_average,
+            axis=features,
+            sample_axis=self.sample_axis,
             momentum=self.momentum,
             epsilon=self.epsilon,
             dtype=self.dtype,
             unit=self.unit,
+            bessel_correction=self.bessel_correction,
+            axis_name=None if self.is_initializing() else self.axis_name,
+            axis_index_groups=self.axis_index_groups,
+            mask=mask,
+            use_fast_variance=self.use_fast_variance,
+            force_float32_reductions=self.force_float32_reductions,
         )
         if not use_running_average and not self.is_initializing():
             mean.value, var.value = stats
         return y
+
+
+def add_alpha(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a model's variables with ``nn.BatchNorm`` into those with ``UnitizedBatchNorm``.
+
+    Beside every ``mean`` and ``var`` in ``batch_stats`` goes an ``alpha`` of zeros in ``params``,
+    so the model computes what it did before; the names of its modules must stay the same.
+
+    Args:
+      variables: collections with ``batch_stats`` and, unless no layer has any, ``params``, as
+        ``init`` or a checkpoint gives them.
+
+    Returns:
+      A new dictionary; the arrays in it are those given.
+
+    Raises:
+      ValueError: there is no ``batch_stats``, or a layer has an ``alpha`` already.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp
+      >>> from unitnorm_jax.linen import UnitizedBatchNorm, add_alpha
+      >>> x = jnp.ones((2, 3))
+      >>> old = nn.BatchNorm(use_running_average=True).init(jax.random.key(0), x)
+      >>> y = UnitizedBatchNorm(use_running_average=True).apply(add_alpha(old), x)
+    """
+    if not variables.get("batch_stats"):
+        raise ValueError(
+            "`variables` has no `batch_stats`, so no layer of it is a batch normalization; its "
+            f"collections are {sorted(variables)}. Give what `model.init` returned."
+        )
+    params = dict(flatten_dict(variables.get("params", {})))
+    for path, mean in flatten_dict(variables["batch_stats"]).items():
+        if path[-1] != "mean":
+            continue
+        layer = path[:-1]
+        if (*layer, "alpha") in params:
+            raise ValueError(
+                f"`params` has an `alpha` at {'/'.join(layer) or 'its top'} already: it belongs "
+                "to a UnitizedBatchNorm, and needs no conversion."
+            )
+        like = params.get((*layer, "scale"), params.get((*layer, "bias")))
+        dtype = jnp.float32 if like is None else like.dtype
+        params[(*layer, "alpha")] = jax.numpy.zeros(jnp.shape(mean), dtype)
+    return {**variables, "params": unflatten_dict(params)}

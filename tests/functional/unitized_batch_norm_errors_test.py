@@ -1,0 +1,119 @@
+"""Wrong arguments are refused at trace time, by name; degenerate ones give finite numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import layer
+from tests.functional.unitized_batch_norm_test import each_unit, problem
+from unitnorm_jax import functional
+
+
+def of_shape(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+X, PER_CHANNEL = of_shape(4, 6, 3), of_shape(3)
+
+
+def trace(x=X, alpha=PER_CHANNEL, mean=PER_CHANNEL, var=PER_CHANNEL, arrays=None, **config):
+    """The layer, traced without values: every error must come out here."""
+
+    def run(x, stats, alpha, arrays):
+        return functional.unitized_batch_norm(
+            x, stats, alpha, **arrays, **({"use_running_average": False} | config)
+        )
+
+    return jax.eval_shape(run, x, functional.BatchStats(mean, var), alpha, arrays or {})
+
+
+WRONG = {
+    "rank 1": ("rank", {"x": of_shape(3)}),
+    "rank 0": ("rank", {"x": of_shape()}),
+    "unknown unit": ("unit", {"unit": "samples"}),
+    "negative kappa": ("unit", {"unit": -0.5}),
+    "infinite kappa": ("unit", {"unit": float("inf")}),
+    "kappa NaN": ("unit", {"unit": float("nan")}),
+    "negative epsilon": ("epsilon", {"epsilon": -1e-5}),
+    "negative momentum": ("momentum", {"momentum": -0.1}),
+    "momentum above one": ("momentum", {"momentum": 1.1}),
+    "axis too large": ("axis", {"axis": 3}),
+    "axis too small": ("axis", {"axis": -4}),
+    "one axis of two": ("axis", {"axis": (1, 7)}),
+    "axis twice": ("axis", {"axis": (2, -1)}),
+    "sample_axis too large": ("sample_axis", {"sample_axis": 3}),
+    "sample_axis is a feature": ("sample_axis", {"sample_axis": -1}),
+    "sample_axis among features": (
+        "sample_axis",
+        {"axis": (0, 2), "alpha": of_shape(4, 3), "mean": of_shape(4, 3), "var": of_shape(4, 3)},
+    ),
+    "mask of another length": ("mask", {"arrays": {"mask": jax.ShapeDtypeStruct((4, 5, 1), bool)}}),
+    "mask of more axes": ("mask", {"arrays": {"mask": jax.ShapeDtypeStruct((1, 4, 6, 3), bool)}}),
+    "integers": ("integer|floating", {"x": jax.ShapeDtypeStruct((4, 6, 3), jnp.int32)}),
+    "booleans": ("integer|floating", {"x": jax.ShapeDtypeStruct((4, 6, 3), bool)}),
+    "alpha": ("alpha", {"alpha": of_shape(6)}),
+    "alpha of rank 2": ("alpha", {"alpha": of_shape(1, 3)}),
+    "scale": ("scale", {"arrays": {"scale": of_shape(4)}}),
+    "bias": ("bias", {"arrays": {"bias": of_shape(4)}}),
+    "stats": ("mean", {"mean": of_shape(1), "var": of_shape(1)}),
+    "mean": ("mean", {"mean": of_shape(6)}),
+    "var": ("var", {"var": of_shape(6)}),
+}
+
+
+@pytest.mark.parametrize(("match", "wrong"), WRONG.values(), ids=WRONG)
+def test_wrong_arguments(match, wrong):
+    trace()  # the same call without the mistake
+    with pytest.raises(ValueError, match=match) as error:
+        trace(**wrong)
+    assert len(error.value.args) == 1  # a sentence: no comma made it a tuple
+    assert len(str(error.value)) > 20
+
+
+def test_the_message_quotes_the_value():
+    with pytest.raises(ValueError, match="'samples'"):
+        trace(unit="samples")
+    with pytest.raises(ValueError, match=r"reference.*sample.*rms.*position"):
+        trace(unit="samples")
+    with pytest.raises(ValueError, match=r"1\.1"):
+        trace(momentum=1.1)
+
+
+DEGENERATE = {
+    "constant channels": (np.full((4, 6, 3), 2.5), None),
+    "one constant channel": (np.arange(72.0).reshape(4, 6, 3) * [1, 0, 1] + 3, None),
+    "all zero": (np.zeros((4, 6, 3)), None),
+    "one sample of zeros": (np.arange(72.0).reshape(4, 6, 3) * [[[0]], [[1]], [[2]], [[1]]], None),
+    "one sample": (np.arange(18.0).reshape(1, 6, 3), None),
+    "one position": (np.arange(12.0).reshape(4, 1, 3), None),
+    "one value": (np.arange(3.0).reshape(1, 1, 3), None),
+    "one channel": (np.arange(24.0).reshape(4, 6, 1), None),
+    "a sample without valid positions": (
+        np.arange(72.0).reshape(4, 6, 3),
+        np.array([1, 0, 1, 1], bool)[:, None, None],
+    ),
+    "one valid position": (np.arange(72.0).reshape(4, 6, 3), np.arange(6)[:, None] == 2),
+    "huge": (1e15 * np.arange(72.0).reshape(4, 6, 3), None),
+    "minute": (1e-30 * np.arange(72.0).reshape(4, 6, 3), None),
+}
+
+
+@each_unit
+@pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
+@pytest.mark.parametrize(("x", "mask"), DEGENERATE.values(), ids=DEGENERATE)
+def test_degenerate_inputs_give_finite_numbers(x, mask, train, unit):
+    args = problem(x.shape) | {"x": x, "mask": mask}
+    out = layer.value_and_grads(**args, use_running_average=not train, unit=unit)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(out):
+        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+
+
+@each_unit
+@pytest.mark.parametrize("constant", [0.0, 2.5, -1e4, 1e-3])
+def test_constant_channels_give_the_bias(constant, unit):
+    args = problem((4, 6, 3)) | {"x": np.full((4, 6, 3), constant)}
+    y, *_ = layer.value_and_grads(**args, use_running_average=False, unit=unit)
+    expected = np.broadcast_to(args["params"]["bias"], y.shape)
+    # A rounding error of the mean is multiplied by up to rsqrt(epsilon) twice, and by scale.
+    np.testing.assert_allclose(y, expected, atol=1e-5 + 1e-6 * abs(constant) * 300)

@@ -1,0 +1,83 @@
+"""The table of layers that `laws_test.py` holds to its laws: a new layer is one row."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unitnorm_jax.linen import UnitizedBatchNorm
+
+Tree = Any
+IMAGES = (16, 3, 2, 4)  # 16 samples: two on each of the eight devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One row: ``make(**fields)`` builds the module; ``shape`` is that of its input.
+
+    ``collective``: the layer has ``axis_name`` and ``axis_index_groups``. The first axis of
+    ``shape`` must be the batch.
+    """
+
+    name: str
+    make: Callable[..., nn.Module]
+    shape: tuple[int, ...] = IMAGES
+    collective: bool = True
+
+    def inputs(self, seed: int = 0) -> jax.Array:
+        """A batch with a mean and a spread of its own in every channel."""
+        keys = jax.random.split(jax.random.key(seed), 3)
+        x, shift = (jax.random.normal(key, self.shape) for key in keys[:2])
+        spread = jax.random.uniform(keys[2], (1, *self.shape[1:]), minval=0.5, maxval=2)
+        return x * spread + shift[:1]
+
+    @functools.cache  # noqa: B019  rows live as long as the run
+    def variables(self, seed: int = 0, **fields: Any) -> Tree:
+        """Initialised, then every parameter and statistic moved off its initial value."""
+        init = functools.partial(self.make(**fields).init, use_running_average=False)
+        variables = jax.jit(init)(jax.random.key(seed), jnp.zeros(self.shape))
+        leaves, tree = jax.tree_util.tree_flatten_with_path(variables)
+        keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+        moved = [
+            (jnp.abs(v) if path[-1].key == "var" else v)
+            + jax.random.uniform(key, v.shape, v.dtype, 0.1, 0.9)
+            for (path, v), key in zip(leaves, keys, strict=True)
+        ]
+        return jax.tree.unflatten(tree, moved)
+
+    def apply(self, variables: Tree, x: jax.Array, **fields: Any) -> tuple[jax.Array, Tree]:
+        """One training step's output and the averages after it."""
+        return self.make(**fields).apply(
+            variables, x, use_running_average=False, mutable=["batch_stats"]
+        )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def jitted(self, variables: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
+        """``apply``, compiled once for all the laws that compare with it."""
+        return self.apply(variables, x)
+
+    def infer(self, variables: Tree, x: jax.Array, **fields: Any) -> jax.Array:
+        return self.make(**fields).apply(variables, x, use_running_average=True)
+
+
+def _unitized(name: str, shape: tuple[int, ...] = IMAGES, **fields: Any) -> Layer:
+    return Layer(f"UnitizedBatchNorm-{name}", functools.partial(UnitizedBatchNorm, **fields), shape)
+
+
+LAYERS = [
+    Layer("BatchNorm", nn.BatchNorm),  # the control: laws must hold for Flax's own layer
+    _unitized("reference"),
+    _unitized("sample", unit="sample"),
+    _unitized("rms", unit="rms"),
+    _unitized("position", unit="position"),
+    _unitized("kappa", unit=0.3),
+    _unitized("bessel", bessel_correction=True, epsilon=1e-3),
+    _unitized("bare", use_scale=False, use_bias=False),
+    _unitized("dense", shape=(16, 5)),
+    _unitized("axis1", shape=(16, 4, 3, 2), axis=1),
+    _unitized("axes12", shape=(16, 2, 3, 2), axis=(1, 2)),
+]

@@ -1,0 +1,102 @@
+"""What the normalizations of this package demand of their arguments, and say when it is missing."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+UNITS = ("reference", "sample", "rms", "position")
+
+
+def check_unit(unit: str | float) -> str | float:
+    """Return ``unit``: one of ``UNITS``, or a finite kappa >= 0 as a float."""
+    if isinstance(unit, str) and unit in UNITS:
+        return unit
+    if not isinstance(unit, str | bool) and math.isfinite(unit) and unit >= 0:
+        return float(unit)
+    raise ValueError(
+        f"`unit` (={unit!r}) must be one of {', '.join(map(repr, UNITS))}, or a finite kappa >= 0 "
+        "that makes the squared norm kappa * sum_c mean_p xhat^2."
+    )
+
+
+def check_hyperparameters(momentum: float, epsilon: float) -> None:
+    """Raise unless 0 <= momentum <= 1 and epsilon is finite and >= 0."""
+    if not 0 <= momentum <= 1:
+        raise ValueError(
+            f"`momentum` (={momentum}) must be in [0, 1]: it is the decay rate of the running "
+            "statistics, new = momentum * old + (1 - momentum) * batch."
+        )
+    if not (math.isfinite(epsilon) and epsilon >= 0):
+        raise ValueError(
+            f"`epsilon` (={epsilon}) must be finite and not negative: it keeps variances and "
+            "squared norms away from 0; the default is 1e-5."
+        )
+
+
+def check_axes(
+    shape: Sequence[int], axis: int | Sequence[int], sample_axis: int
+) -> tuple[tuple[int, ...], int]:
+    """Return the feature axes, ascending, and the sample axis, all counted from 0."""
+    ndim = len(shape)
+    if ndim < 2:
+        raise ValueError(
+            f"The input must have rank >= 2, with a sample axis and a feature axis; its shape is "
+            f"{tuple(shape)}. For a single sample use x[None]."
+        )
+    named = axis if isinstance(axis, Sequence) else (axis,)
+    for name, values in (("axis", named), ("sample_axis", (sample_axis,))):
+        for value in values:
+            if not -ndim <= value < ndim:
+                raise ValueError(
+                    f"`{name}` (={value}) is out of range for an input of shape {tuple(shape)}: "
+                    f"it must be in [{-ndim}, {ndim - 1}]."
+                )
+    features = tuple(sorted({value % ndim for value in named}))
+    if len(features) != len(named) or not features:
+        raise ValueError(f"`axis` (={axis}) must name at least one feature axis, each once.")
+    if sample_axis % ndim in features:
+        raise ValueError(
+            f"`sample_axis` (={sample_axis}) must not be a feature axis (`axis`={axis}) of an "
+            f"input of shape {tuple(shape)}."
+        )
+    return features, sample_axis % ndim
+
+
+def check_floating(x: jax.Array) -> None:
+    """Raise unless x holds real floating-point numbers, at least one per channel."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"The input must be floating, not {x.dtype}: integer and complex inputs have no "
+            "normalization here. Convert with x.astype(jnp.float32)."
+        )
+    if x.size == 0:
+        raise ValueError(f"The input must not be empty; its shape is {x.shape}.")
+
+
+def check_mask(mask: Any, shape: Sequence[int]) -> jax.Array:
+    """Return the mask as booleans, broadcast to ``shape``."""
+    mask = jnp.asarray(mask, bool)
+    try:
+        broadcast = np.broadcast_shapes(mask.shape, tuple(shape)) == tuple(shape)
+    except ValueError:
+        broadcast = False
+    if not broadcast:
+        raise ValueError(
+            f"`mask` of shape {mask.shape} does not broadcast to the input's {tuple(shape)}. "
+            "Give it size 1 on the axes it does not depend on, the feature axis for one."
+        )
+    mask = jnp.expand_dims(mask, tuple(range(len(shape) - mask.ndim)))
+    return jnp.broadcast_to(mask, tuple(shape))
+
+
+def check_features(name: str, value: jax.Array, shape: Sequence[int]) -> None:
+    """Raise unless a per-feature array has the shape of the feature axes."""
+    if value.shape != tuple(shape):
+        raise ValueError(
+            f"`{name}` has shape {value.shape}, but the feature axes of the input have shape "
+            f"{tuple(shape)}: they must be equal."
+        )
