@@ -1,5 +1,7 @@
 """The one-dimensional distance and the lower bounds built on it."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,11 +99,14 @@ def test_errors():
     x = np.zeros((3, 2))
     with pytest.raises(ValueError, match=r"`num_directions` \(=0\) must be at least 1; try 64"):
         ics.sliced_em_distance(x, x, jax.random.key(0), num_directions=0)
-    for measure in (ics.coordinate_em_distance, lambda *a: ics.sliced_em_distance(*a, None)):
+    for measure in (
+        ics.coordinate_em_distance,
+        lambda *a: ics.sliced_em_distance(*a, jax.random.key(0)),
+    ):
         with pytest.raises(ValueError, match=r"\(3, 2\) and \(3, 1\)"):
             measure(x, x[:, :1])
     with pytest.raises(ValueError, match=r"`x` must hold at least one sample"):
-        ics.spread(x[:0])
+        inspect.unwrap(ics.spread)(x[:0])
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,7 +8,7 @@ from experiments.bounds import study
 
 
 def config(tmp_path, **changes):
-    small = {"dimensions": (4, 16), "noises": (0.1, 1.0), "dimension": 4, "samples": 8}
+    small = {"dimensions": (4, 16), "noises": (0.1, 1.0), "dimension": 4, "samples": 2}
     return command.Config(out=tmp_path / "new" / "run", repeats=2, **(small | changes))
 
 

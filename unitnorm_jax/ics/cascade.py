@@ -149,7 +149,7 @@ def _unpaired(problem: Problem, options: Options) -> EMDistance:
     return _result(value, _lower(problem, nearest), upper, options, absolute)
 
 
-def _independent(problem: Problem, relative: float, absolute: float):
+def _independent(problem: Problem, relative: float | int, absolute: float | int):
     plan = problem.a[:, None] * problem.b[None, :]
     error = {"relative": relative, "absolute": absolute}
     return plan_upper_bound(plan, problem.cost, problem.a, problem.b, **error)
@@ -164,7 +164,7 @@ def _lower(problem: Problem, potential: jax.Array) -> jax.Array:
     return dual_lower_bound(masked, potential, problem.a, problem.b, problem.same, **error)
 
 
-def _result(value, lower, upper, options: Options, absolute: float) -> EMDistance:
+def _result(value, lower, upper, options: Options, absolute: float | int) -> EMDistance:
     lower = jnp.minimum(lower, upper)
     exact = upper - lower <= options.tolerance * upper + 8 * absolute
     return EMDistance(jnp.clip(value, lower, upper), lower, upper, exact)

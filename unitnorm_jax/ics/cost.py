@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from unitnorm_jax.ics import rounding
@@ -40,7 +41,7 @@ def _plan(n: int, m: int, d: int) -> _Plan:
     return _Plan(group, levels, lanes, -(-n // blocks))
 
 
-def cost_error(n: int, m: int, d: int, dtype: jnp.dtype) -> CostError:
+def cost_error(n: int, m: int, d: int, dtype: DTypeLike) -> CostError:
     """A-priori error of `cost_matrix`, as static numbers.
 
     With u the unit roundoff, a squared difference carries 3 roundings and its way through the

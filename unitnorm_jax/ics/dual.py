@@ -22,7 +22,7 @@ def pairing_potential(
     cost: Float[Array, "n n"],
     weights: Float[Array, " n"],
     *,
-    tolerance: float,
+    tolerance: float | int,
     max_iterations: int,
 ) -> Float[Array, " n"]:
     """Potential g that proves the identity pairing optimal, if it is.
@@ -80,8 +80,8 @@ def dual_lower_bound(
     y_weights: Float[Array, " m"],
     same_weights: Bool[Array, ""],
     *,
-    relative: float,
-    absolute: float,
+    relative: float | int,
+    absolute: float | int,
 ) -> Float[Array, ""]:
     """Certified lower bound on the optimal transport cost from any potential g.
 

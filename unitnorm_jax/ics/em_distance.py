@@ -21,9 +21,9 @@ def em_distance(
     y_weights: Shaped[Array | np.ndarray, " m"] | None = None,
     *,
     method: str | Solver = "auto",
-    tolerance: float = 1e-5,
+    tolerance: float | int = 1e-5,
     max_iterations: int = 64,
-    sinkhorn_epsilon: float = 0.01,
+    sinkhorn_epsilon: float | int = 0.01,
     sinkhorn_iterations: int = 1000,
 ) -> EMDistance:
     """1-Wasserstein (Earth Mover) distance of two samples, Euclidean cost, with a certificate.

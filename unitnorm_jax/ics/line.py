@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from unitnorm_jax.ics import rounding
@@ -38,7 +39,7 @@ def line_em_distance(x: Float[Array, "n ..."], y: Float[Array, "m ..."]) -> Floa
     return rounding.tree_sum(weights * gaps)
 
 
-def line_error(n: int, m: int, dtype: jnp.dtype) -> float:
+def line_error(n: int, m: int, dtype: DTypeLike) -> float:
     """Relative error bound of `line_em_distance`: one rounding per level of the sum, and 4."""
     return 1.02 * (rounding.tree_depth(n + m) + 4) * rounding.unit_roundoff(dtype)
 

@@ -1,5 +1,8 @@
 """Closed-form lower bounds on W1, L1-L4; see `bounds` for what they share."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
@@ -7,11 +10,13 @@ from jaxtyping import Array, Float, Num
 from unitnorm_jax.ics.line import line_em_distance
 from unitnorm_jax.ics.samples import as_matrices, centred, norms
 
-Samples = Num[Array | np.ndarray, "n ..."]
+Before = Num[Array | np.ndarray, "n ..."]
+After = Num[Array | np.ndarray, "m ..."]
 Scalar = Float[Array, ""]
 
 
-def mean_lower_bound(x: Samples, y: Samples) -> Scalar:
+@jax.jit
+def mean_lower_bound(x: Before, y: After) -> Scalar:
     """L1: ``W1 >= |E X - E Y|``.
 
     Proof: |E (X - Y)| <= E |X - Y| under every coupling. Attained by translations; 0 between
@@ -39,7 +44,8 @@ def mean_lower_bound(x: Samples, y: Samples) -> Scalar:
     return norms((jnp.mean(x, axis=0) - jnp.mean(y, axis=0))[None, :])[0]
 
 
-def norm_lower_bound(x: Samples, y: Samples) -> Scalar:
+@jax.jit
+def norm_lower_bound(x: Before, y: After) -> Scalar:
     """L2: ``W1 >= | E |X| - E |Y| |``.
 
     Proof: the norm is 1-Lipschitz, so ||X| - |Y|| <= |X - Y| under every coupling. The mean
@@ -67,7 +73,8 @@ def norm_lower_bound(x: Samples, y: Samples) -> Scalar:
     return jnp.abs(jnp.mean(norms(x)) - jnp.mean(norms(y)))
 
 
-def moment_lower_bound(x: Samples, y: Samples, order: int) -> Scalar:
+@functools.partial(jax.jit, static_argnames="order")
+def moment_lower_bound(x: Before, y: After, order: int | float) -> Scalar:
     """L3: ``W1 >= max_i | E X_i^p - E Y_i^p | / (p M_i^(p-1))``, |values of coordinate i| <= M_i.
 
     Proof: x^p / (p M^(p-1)) has slope at most 1 on [-M, M]. These are the high-order moments
@@ -102,8 +109,9 @@ def moment_lower_bound(x: Samples, y: Samples, order: int) -> Scalar:
     return jnp.max(jnp.abs(moments[0] - moments[1]) * largest / order)
 
 
+@jax.jit
 def projection_lower_bound(
-    x: Samples, y: Samples, direction: Float[Array, " ..."] | None = None
+    x: Before, y: After, direction: Num[Array | np.ndarray, "..."] | None = None
 ) -> Scalar:
     """L4: ``W1 >= W1(theta . X, theta . Y)``, |theta| = 1.
 
@@ -140,7 +148,7 @@ def projection_lower_bound(
     x, y = centred(x, y)
     if direction is None:
         return jnp.max(line_em_distance(x, y))
-    theta = direction.reshape(-1).astype(x.dtype)
+    theta = jnp.asarray(direction).reshape(-1).astype(x.dtype)
     theta = theta / norms(theta[None, :])[0]
     x, y = (jnp.sum(z * theta[None, :], axis=1) for z in (x, y))
     return line_em_distance(x, y)

@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 
-def unit_roundoff(dtype: jnp.dtype) -> float:
+def unit_roundoff(dtype: DTypeLike) -> float:
     """Largest relative error of one rounding to nearest: 2^-24 in float32."""
     return float(jnp.finfo(dtype).eps) / 2
 
@@ -72,7 +73,7 @@ def nested_sum(
     return lax.fori_loop(0, levels[0], add, zeros)
 
 
-def nudge(value: jax.Array, magnitude: jax.Array, units: float) -> jax.Array:
+def nudge(value: jax.Array, magnitude: jax.Array, units: float | int) -> jax.Array:
     """``value + units u magnitude``: units < 0 is safely below, units > 0 safely above.
 
     Args:
@@ -85,7 +86,7 @@ def nudge(value: jax.Array, magnitude: jax.Array, units: float) -> jax.Array:
     return value + sign * (abs(units) * u * magnitude + 2 * u * jnp.abs(value))
 
 
-def target_exponent(size: int, dtype: jnp.dtype) -> int:
+def target_exponent(size: int, dtype: DTypeLike) -> int:
     """Exponent for the largest entry so that sums of `size` squared differences stay finite."""
     return (jnp.finfo(dtype).maxexp - math.ceil(math.log2(max(size, 1))) - 6) // 2
 

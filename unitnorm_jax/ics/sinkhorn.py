@@ -30,7 +30,7 @@ def sinkhorn(
     x_weights: Float[Array, " n"],
     y_weights: Float[Array, " m"],
     *,
-    epsilon: float = 0.01,
+    epsilon: float | int = 0.01,
     max_iterations: int = 1000,
 ) -> Transport:
     """Entropic optimal transport, epsilon annealed, the plan rounded to the marginals.
@@ -101,8 +101,8 @@ def plan_upper_bound(
     x_weights: Float[Array, " n"],
     y_weights: Float[Array, " m"],
     *,
-    relative: float,
-    absolute: float,
+    relative: float | int,
+    absolute: float | int,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Certified upper bound on the optimal transport cost from any nonnegative plan.
 

@@ -73,7 +73,8 @@ def _bounds(cost: Any, x_weights: Any, y_weights: Any) -> tuple[np.ndarray, np.n
     upper = plan.multiply(c).sum() * (1 + margin) + c.max() * short
 
     down, up = np.asarray(max(lower, 0.0), dtype), np.asarray(upper, dtype)
-    return np.nextafter(down, dtype.type(0)), np.nextafter(up, dtype.type(np.inf))
+    down, up = np.nextafter(down, dtype.type(0)), np.nextafter(up, dtype.type(np.inf))
+    return np.asarray(down), np.asarray(up)
 
 
 def _column_generation(c: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Any, np.ndarray]:

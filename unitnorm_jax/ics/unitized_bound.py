@@ -5,12 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
-Channels = Float[Array | np.ndarray, "*channels"] | float
+Channels = Num[Array | np.ndarray, "..."] | float | int
 
 
-def unit_radius(unit: str | float, positions: int, channels: int) -> float:
+def unit_radius(unit: str | float | int, positions: int, channels: int) -> float:
     """Largest norm R of a unitized sample at alpha = 1: ``|xhat_n| rsqrt(s_n + eps) <= R``.
 
     From the definition of s_n, with P positions and C channels:
@@ -77,12 +77,12 @@ def unitized_upper_bound(
     *,
     channels: int,
     positions: int = 1,
-    unit: str | float = "reference",
+    unit: str | float | int = "reference",
     alpha_after: Channels | None = None,
     scale_after: Channels | None = None,
     bias_after: Channels | None = None,
-    norm_before: Float[Array, ""] | float | None = None,
-    norm_after: Float[Array, ""] | float | None = None,
+    norm_before: Num[Array | np.ndarray, ""] | float | int | None = None,
+    norm_after: Num[Array | np.ndarray, ""] | float | int | None = None,
 ) -> Float[Array, ""]:
     """W1 between the outputs of a unitized layer before and after an update is at most this.
 

@@ -1,16 +1,19 @@
 """Closed-form upper bounds on W1, U1-U3; see `bounds` for what they share."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
 from unitnorm_jax.ics.samples import as_matrices, centred, norms
 
-Samples = Num[Array | np.ndarray, "n ..."]
+Before = Num[Array | np.ndarray, "n ..."]
+After = Num[Array | np.ndarray, "m ..."]
 Scalar = Float[Array, ""]
 
 
-def moment_upper_bound(x: Samples, y: Samples) -> Scalar:
+@jax.jit
+def moment_upper_bound(x: Before, y: After) -> Scalar:
     """U1: ``W1 <= sqrt( sum_i var x_i + var y_i + (E x_i - E y_i)^2 )``.
 
     Proof: the independent coupling has E |X - Y|^2 = the sum; Jensen. Between two exactly
@@ -39,11 +42,12 @@ def moment_upper_bound(x: Samples, y: Samples) -> Scalar:
     return moments_upper_bound(jnp.mean(x, 0), jnp.var(x, 0), jnp.mean(y, 0), jnp.var(y, 0))
 
 
+@jax.jit
 def moments_upper_bound(
-    x_mean: Float[Array, "*d"],
-    x_var: Float[Array, "*d"],
-    y_mean: Float[Array, "*d"],
-    y_var: Float[Array, "*d"],
+    x_mean: Num[Array | np.ndarray, "*d"],
+    x_var: Num[Array | np.ndarray, "*d"],
+    y_mean: Num[Array | np.ndarray, "*d"],
+    y_var: Num[Array | np.ndarray, "*d"],
 ) -> Scalar:
     """U1 from the moments alone: ``sqrt( sum_i var x_i + var y_i + (E x_i - E y_i)^2 )``.
 
@@ -70,7 +74,10 @@ def moments_upper_bound(
     return jnp.sqrt(jnp.sum(x_var + y_var + jnp.square(x_mean - y_mean)))
 
 
-def radius_upper_bound(x: Samples, y: Samples, point: Float[Array, " ..."] | None = None) -> Scalar:
+@jax.jit
+def radius_upper_bound(
+    x: Before, y: After, point: Num[Array | np.ndarray, "..."] | None = None
+) -> Scalar:
     """U2: ``W1 <= E |X - m| + E |Y - m|`` for any point m.
 
     Proof: the triangle inequality through a point mass at m, from which W1 is E |X - m|.
@@ -110,7 +117,8 @@ def radius_upper_bound(x: Samples, y: Samples, point: Float[Array, " ..."] | Non
     return jnp.mean(norms(x - middle[None, :])) + jnp.mean(norms(y - middle[None, :]))
 
 
-def pairing_upper_bound(x: Samples, y: Samples) -> Scalar:
+@jax.jit
+def pairing_upper_bound(x: Before, y: After) -> Scalar:
     """U3: ``W1 <= mean_i |x_i - y_i|``.
 
     Proof: the identity coupling is one. Attained when the pairing is optimal, as it is for
