@@ -90,7 +90,7 @@ def test_subnormal_differences_do_not_break_the_upper_bound():
         assert float(ics.em_distance(x, y).upper) > 1e-38
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.int32, jnp.int8, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32])
 def test_dtypes_are_computed_in_float32(exact, dtype):
     rng = np.random.default_rng(0)
     x, y = (jnp.asarray(rng.integers(-20, 20, (16, 2, 3)) / 2, dtype) for _ in range(2))
@@ -109,15 +109,15 @@ def test_float64_has_a_float64_certificate(exact, pair):
         assert ics.em_distance(np.arange(4), np.arange(4) + 2**40).value == 2.0**40
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("d", [1, 3])
-def test_non_finite_samples_give_nan_and_never_exact(bad, d):
+def test_non_finite_samples_give_nan_and_never_exact(d):
     x = np.zeros((4, d), np.float32)
-    y = x.copy()
-    y[2, 0] = bad
-    for distance in (ics.em_distance(x, y), ics.em_distance(y, x)):
-        assert np.isnan([distance.value, distance.lower, distance.upper]).all()
-        assert not bool(distance.exact)
+    for bad in (np.nan, np.inf, -np.inf):
+        y = x.copy()
+        y[2, 0] = bad
+        for distance in (ics.em_distance(x, y), ics.em_distance(y, x)):
+            assert np.isnan([distance.value, distance.lower, distance.upper]).all()
+            assert not bool(distance.exact)
 
 
 def swapped():
@@ -158,16 +158,15 @@ def test_solver_is_not_run_when_the_pairing_is_proven():
     assert calls
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [[0, 0, 0], [1, 2, 3], [2, 0, 1], [-1, 0, 1]],
-    ids=["twice", "out", "poor", "negative"],
-)
-def test_a_wrong_solver_gives_wide_bounds_not_wrong_ones(exact, answer):
+def test_a_wrong_solver_gives_wide_bounds_not_wrong_ones(exact):
     x, y = swapped()
-    distance = ics.em_distance(x, y, method=lambda cost: jnp.array(answer))
-    assert_certified(distance, exact(x, y))
-    assert not bool(distance.exact)
+    measure = jax.jit(lambda answer: ics.em_distance(x, y, method=lambda cost: answer))
+    twice, out, poor, negative = [0, 0, 0], [1, 2, 3], [2, 0, 1], [-1, 0, 1]
+    for answer in (twice, out, poor, negative):
+        distance = measure(jnp.array(answer))
+        assert_certified(distance, exact(x, y))
+        assert not bool(distance.exact)
+    assert bool(measure(jnp.array([1, 0, 2])).exact)
 
 
 def test_does_not_recompile_and_runs_under_jit_vmap_and_map(exact, pair):
@@ -284,12 +283,13 @@ def test_scaled_weights_are_not_taken_for_other_weights(exact_weighted, pair):
         assert float(ics.em_distance(x, y, *weights).value) == pytest.approx(truth, rel=1e-5)
 
 
-@pytest.mark.parametrize("weights", [[0, 0, 0], [1, -1, 1], [1, np.nan, 1], [1, np.inf, 1]])
 @pytest.mark.parametrize("method", ["auto", "sinkhorn"])
-def test_improper_weights_give_nan(weights, method):
+def test_improper_weights_give_nan(method):
     x, y = swapped()
     measure = functools.partial(ics.em_distance, x, y, method=method)
-    weights, ones = np.array(weights, np.float32), np.ones(3, np.float32)
-    for distance in (measure(weights, ones), measure(ones, weights)):
-        assert np.isnan([distance.value, distance.lower, distance.upper]).all()
-        assert not bool(distance.exact)
+    ones = np.ones(3, np.float32)
+    for bad in ([0, 0, 0], [1, -1, 1], [1, np.nan, 1], [1, np.inf, 1]):
+        weights = np.array(bad, np.float32)
+        for distance in (measure(weights, ones), measure(ones, weights)):
+            assert np.isnan([distance.value, distance.lower, distance.upper]).all()
+            assert not bool(distance.exact)

@@ -113,7 +113,7 @@ def radius_upper_bound(
     if point is None:
         middle = (jnp.mean(x, axis=0) + jnp.mean(y, axis=0)) / 2
     else:
-        middle = (point - origin.reshape(shape)).reshape(-1)
+        middle = (jnp.asarray(point) - origin.reshape(shape)).reshape(-1)
     return jnp.mean(norms(x - middle[None, :])) + jnp.mean(norms(y - middle[None, :]))
 
 
