@@ -1,0 +1,294 @@
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unitnorm_jax import ics
+
+SHAPES = st.sampled_from([(1, 3), (7, 1), (16, 2), (24, 40)])
+KINDS = st.sampled_from(["gaussian", "heavy", "discrete", "degenerate"])
+RELATIONS = st.sampled_from(["independent", "drift", "tiny", "permuted", "shifted", "same"])
+
+
+def assert_certified(distance, truth):
+    value, lower, upper, _ = (float(field) for field in distance)
+    # The oracle's own error: 1e-14.
+    assert lower <= truth * (1 + 1e-14), (lower, truth)
+    assert truth * (1 - 1e-14) <= upper, (truth, upper)
+    assert lower <= value <= upper
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    KINDS,
+    RELATIONS,
+    SHAPES,
+    st.integers(0, 2**31),
+    st.sampled_from([1e-30, 1e-3, 1.0, 1e30]),
+    st.sampled_from([0.0, 1.0, 1e4]),
+)
+def test_certificate_holds_in_float32(exact, pair, kind, relation, shape, seed, scale, offset):
+    x, y = pair(kind, relation, *shape, seed, scale, offset * scale)
+    truth = exact(x, y)
+    distance = ics.em_distance(x, y)
+    assert_certified(distance, truth)
+    assert bool(distance.exact)
+    assert float(distance.upper - distance.lower) <= 1.1e-5 * truth
+    assert float(distance.value) == pytest.approx(truth, rel=1e-5, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "relation"),
+    [(200, 64, "independent"), (6, 1_000_000, "drift"), (1, 100_000, "drift")],
+)
+def test_sizes(exact, pair, n, d, relation):
+    x, y = pair("gaussian", relation, n, d, 0)
+    distance = ics.em_distance(x, y)
+    assert_certified(distance, exact(x, y))
+    assert bool(distance.exact)
+
+
+def test_four_thousand_samples():
+    x = np.random.default_rng(0).integers(-1000, 1000, (4096, 2)).astype(np.float32)
+    distance = ics.em_distance(x, x + np.array([[3, 4]], np.float32), method="pairing")
+    assert_certified(distance, 5.0)  # a translation
+    assert bool(distance.exact)
+
+
+def test_tiny_drift_is_resolved_far_below_the_gram_form(exact):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 16)).astype(np.float32)
+    y = x * np.float32(1 + 2**-20)
+    distance, truth = ics.em_distance(x, y), exact(x, y)
+    assert truth < 1e-5
+    assert_certified(distance, truth)
+    assert float(distance.upper - distance.lower) < 1e-5 * truth
+    # The certificate needed no solver.
+    assert bool(ics.em_distance(x, y, method="pairing").exact)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e-30, 1e30])
+def test_identical_samples_are_exactly_zero(scale):
+    x = jnp.asarray(scale * np.random.default_rng(0).normal(size=(9, 5)), jnp.float32)
+    assert ics.em_distance(x, x) == (0, 0, 0, True)
+    # Found by the solver, not by the pairing.
+    assert ics.em_distance(x, x[::-1]) == (0, 0, 0, True)
+    assert ics.em_distance(x[:, :1], x[::-1, :1]) == (0, 0, 0, True)
+
+
+def test_subnormal_differences_do_not_break_the_upper_bound():
+    for d in (1, 2):
+        x, y = np.zeros((2, d), np.float32), np.full((2, d), 1e-40, np.float32)
+        assert float(ics.em_distance(x, y).lower) == 0
+        assert float(ics.em_distance(x, y).upper) > 1e-38
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32])
+def test_dtypes_are_computed_in_float32(exact, dtype):
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.integers(-20, 20, (16, 2, 3)) / 2, dtype) for _ in range(2))
+    distance = ics.em_distance(x, y)
+    assert distance.value.dtype == jnp.float32
+    assert_certified(distance, exact(np.asarray(x, np.float64), np.asarray(y, np.float64)))
+
+
+def test_float64_has_a_float64_certificate(exact, pair):
+    with jax.enable_x64(True):
+        x, y = (z.astype(np.float64) * np.pi for z in pair("gaussian", "independent", 16, 5, 0))
+        distance, truth = ics.em_distance(x, y), exact(x, y)
+        assert distance.value.dtype == jnp.float64
+        assert_certified(distance, truth)
+        assert float(distance.upper - distance.lower) < 1e-13 * truth
+        assert ics.em_distance(np.arange(4), np.arange(4) + 2**40).value == 2.0**40
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_non_finite_samples_give_nan_and_never_exact(d):
+    x = np.zeros((4, d), np.float32)
+    for bad in (np.nan, np.inf, -np.inf):
+        y = x.copy()
+        y[2, 0] = bad
+        for distance in (ics.em_distance(x, y), ics.em_distance(y, x)):
+            assert np.isnan([distance.value, distance.lower, distance.upper]).all()
+            assert not bool(distance.exact)
+
+
+def swapped():
+    """Pairing not optimal: two points exchanged."""
+    x = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 30.0]], np.float32)
+    return x, x[[1, 0, 2]] + np.float32(0.125)
+
+
+def test_methods_agree_where_the_pairing_is_not_optimal(exact):
+    x, y = swapped()
+    truth = exact(x, y)
+    pairing = ics.em_distance(x, y, method="pairing")
+    assert_certified(pairing, truth)
+    assert not bool(pairing.exact)
+    hungarian = optax.assignment.hungarian_algorithm
+    for method in ("auto", "scipy", hungarian, lambda cost: jnp.argmin(cost, axis=1)):
+        distance = ics.em_distance(x, y, method=method)
+        assert_certified(distance, truth)
+        assert bool(distance.exact)
+    sinkhorn = ics.em_distance(x, y, method="sinkhorn")
+    assert_certified(sinkhorn, truth)
+    assert float(sinkhorn.upper) < 1.1 * truth
+
+
+def test_solver_is_not_run_when_the_pairing_is_proven():
+    calls = []
+
+    def solver(cost):
+        jax.debug.callback(lambda: calls.append(1))
+        return jnp.arange(cost.shape[0])
+
+    x, y = swapped()
+    ics.em_distance(x, x + np.float32(0.5), method=solver).value.block_until_ready()
+    jax.effects_barrier()
+    assert not calls
+    ics.em_distance(x, y, method=solver).value.block_until_ready()
+    jax.effects_barrier()
+    assert calls
+
+
+def test_a_wrong_solver_gives_wide_bounds_not_wrong_ones(exact):
+    x, y = swapped()
+    measure = jax.jit(lambda answer: ics.em_distance(x, y, method=lambda cost: answer))
+    twice, out, poor, negative = [0, 0, 0], [1, 2, 3], [2, 0, 1], [-1, 0, 1]
+    for answer in (twice, out, poor, negative):
+        distance = measure(jnp.array(answer))
+        assert_certified(distance, exact(x, y))
+        assert not bool(distance.exact)
+    assert bool(measure(jnp.array([1, 0, 2])).exact)
+
+
+def test_does_not_recompile_and_runs_under_jit_vmap_and_map(exact, pair):
+    pairs = [pair("gaussian", r, 8, 3, i) for i, r in enumerate(["drift", "independent"] * 2)]
+    x, y = (np.stack(z) for z in zip(*pairs, strict=True))
+    truth = [exact(*p) for p in pairs]
+    traces = []
+
+    @jax.jit
+    def measure(a, b):
+        traces.append(1)
+        return ics.em_distance(a, b)
+
+    for p, t in zip(pairs, truth, strict=True):
+        assert_certified(measure(*p), t)
+    assert len(traces) == 1
+    for mapped in (
+        jax.vmap(ics.em_distance),
+        lambda a, b: jax.lax.map(lambda p: measure(*p), (a, b)),
+    ):
+        np.testing.assert_allclose(mapped(x, y).value, truth, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": np.zeros((0, 2))}, r"`x` must hold at least one sample.*\(0, 2\); give it as"),
+        ({"y": np.zeros((3, 0))}, r"`y` must hold at least one sample.*\(3, 0\); give it as"),
+        ({"x": np.zeros(())}, r"`x` must hold at least one sample.*has shape \(\); give it as"),
+        ({"x": np.zeros((3, 2), complex)}, r"`x` must be real, but is complex128; convert it"),
+        ({"y": np.zeros((3, 4))}, r"agree in all axes but the first.*\(3, 2\) and \(3, 4\)"),
+        ({"x_weights": np.ones(2)}, r"`x_weights` \(=shape \(2,\)\) must hold one weight per"),
+        ({"y_weights": np.ones((3, 1))}, r"`y_weights` \(=shape \(3, 1\)\) must hold one weight"),
+        ({"method": "exact"}, r"`method` \(='exact'\) must be one of auto, pairing, scipy, sink"),
+        (
+            {"y": np.zeros((4, 2)), "method": "pairing"},
+            r"needs paired samples, but x has 3 and y 4",
+        ),
+        ({"y": np.zeros((4, 2)), "method": len}, r"as many samples in x \(=3\) as in y \(=4\)"),
+        ({"x_weights": np.ones(3), "method": len}, r"and no weights; use 'auto', or 'sinkhorn'"),
+        ({"method": lambda c: jnp.arange(2)}, r"of shape \(3,\), but returned \(2,\); return a"),
+        ({"method": lambda c: (c[0], c)}, r"but returned \(3,\) and \(3, 3\); return a permut"),
+        ({"method": lambda c: (c, c, c)}, r"`method` returned 3 arrays; return the column"),
+    ],
+)
+def test_errors(arguments, message):
+    x, y = swapped()
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(ics.em_distance)(**({"x": x, "y": y} | arguments))  # past jaxtyping
+
+
+# Weights, and unequal sizes.
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    KINDS,
+    RELATIONS,
+    st.sampled_from([(6, 4, 3), (5, 5, 2)]),
+    st.integers(0, 2**31),
+    st.sampled_from([1e-3, 1.0, 1e20]),
+    st.sampled_from(["auto", "sinkhorn"]),
+)
+def test_weighted_certificate(exact_weighted, pair, kind, relation, shape, seed, scale, method):
+    n, m, d = shape
+    rng = np.random.default_rng(seed)
+    x, y = pair(kind, relation, n, d, seed, scale)
+    y = y[:m]
+    a, b = (rng.random(k).astype(np.float32) for k in (n, m))
+    a[0] = 0
+    truth = exact_weighted(x, y, a, b)
+    distance = ics.em_distance(x, y, a, b, method=method)
+    slack = 1e-7 * float(np.max(np.abs(x)))  # HiGHS, in the oracle
+    assert float(distance.lower) <= truth + slack
+    assert truth - slack <= float(distance.upper)
+    if method == "auto":
+        diameter = 2 * np.sqrt(d) * max(np.abs(x).max(), np.abs(y).max())
+        assert float(distance.upper - distance.lower) <= 1e-5 * truth + 1e-6 * diameter
+
+
+def test_unequal_sizes_repeat_points(exact, pair):
+    x, y = pair("gaussian", "independent", 12, 3, 0)
+    distance = ics.em_distance(x[:4], y)
+    assert_certified(distance, exact(np.repeat(x[:4], 3, axis=0), y))
+    assert bool(distance.exact)
+
+
+@pytest.mark.parametrize("method", ["auto", "pairing", "sinkhorn"])
+def test_masked_points_do_not_matter(exact, pair, method):
+    x, y = pair("gaussian", "drift", 12, 3, 0)
+    mask = np.arange(12) < 8
+    truth = exact(x[mask], y[mask])
+    x[~mask], y[~mask] = np.nan, np.inf
+    distance = ics.em_distance(x, y, mask, mask, method=method)
+    assert_certified(distance, truth)
+    assert bool(distance.exact)
+
+
+def test_equal_weights_keep_the_precision_of_a_tiny_drift(pair):
+    x, y = pair("gaussian", "tiny", 12, 3, 0)
+    weights = np.random.default_rng(0).random(12).astype(np.float32)
+    distance = ics.em_distance(x, y, weights, weights, method="pairing")
+    drift = np.linalg.norm(x.astype(float) - y, axis=1)
+    truth = np.sum(weights.astype(float) * drift) / np.sum(weights.astype(float))
+    assert_certified(distance, truth)
+    assert bool(distance.exact)
+
+
+def test_scaled_weights_are_not_taken_for_other_weights(exact_weighted, pair):
+    x, y = pair("gaussian", "independent", 6, 2, 0)
+    a = np.array([1, 2, 3, 4, 5, 6], np.float32)
+    truth = exact_weighted(x, y, a, a[::-1])
+    for weights in ((a, a[::-1]), (2 * a, a[::-1] / 7)):
+        assert float(ics.em_distance(x, y, *weights).value) == pytest.approx(truth, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["auto", "sinkhorn"])
+def test_improper_weights_give_nan(method):
+    x, y = swapped()
+    measure = functools.partial(ics.em_distance, x, y, method=method)
+    ones = np.ones(3, np.float32)
+    for bad in ([0, 0, 0], [1, -1, 1], [1, np.nan, 1], [1, np.inf, 1]):
+        weights = np.array(bad, np.float32)
+        for distance in (measure(weights, ones), measure(ones, weights)):
+            assert np.isnan([distance.value, distance.lower, distance.upper]).all()
+            assert not bool(distance.exact)

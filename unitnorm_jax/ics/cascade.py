@@ -1,0 +1,170 @@
+"""The steps of `em_distance` on scaled points: bounds first, a solver where they do not meet."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from unitnorm_jax.ics import assignment, rounding, transport
+from unitnorm_jax.ics.cost import cost_error
+from unitnorm_jax.ics.dual import dual_lower_bound, pairing_potential
+from unitnorm_jax.ics.line import line_em_distance, line_error
+from unitnorm_jax.ics.sinkhorn import plan_upper_bound, sinkhorn
+
+_LP_SIZE = 2**18  # n m above which "auto" leaves the linear program for Sinkhorn
+
+
+class EMDistance(NamedTuple):
+    """A distance and its certificate: ``lower <= W1 <= upper``."""
+
+    value: Float[Array, ""]
+    """Cost of the best coupling found (not widened for rounding), within [lower, upper]."""
+    lower: Float[Array, ""]
+    """No more than W1: the value of a feasible dual, rounded down."""
+    upper: Float[Array, ""]
+    """No less than W1: the cost of a feasible coupling, rounded up."""
+    exact: Bool[Array, ""]
+    """Whether upper - lower <= tolerance * upper."""
+
+
+class Problem(NamedTuple):
+    """Two weighted samples and their cost matrix."""
+
+    cost: jax.Array  # (n, m) distances of the scaled points
+    a: jax.Array  # (n,) sum 1
+    b: jax.Array  # (m,) sum 1
+    raw: tuple[jax.Array, jax.Array]  # the weights as given
+    same: jax.Array  # () whether the given weights agree, point by point
+    x: jax.Array  # (n, d) the points as given, to tell 0 from underflow
+    y: jax.Array  # (m, d)
+
+
+class Options(NamedTuple):
+    """The static arguments of `em_distance`."""
+
+    method: Any
+    tolerance: float
+    max_iterations: int
+    sinkhorn_epsilon: float
+    sinkhorn_iterations: int
+    weighted: bool
+
+
+def sort_bounds(
+    scaled_x: jax.Array, scaled_y: jax.Array, x: jax.Array, y: jax.Array, options: Options
+) -> EMDistance:
+    """Step 1: one axis, equal weights. x (n, 1) and y (m, 1), scaled and as given."""
+    value = line_em_distance(scaled_x, scaled_y)[0]
+    relative = line_error(x.shape[0], y.shape[0], x.dtype)
+    absolute = cost_error(1, 1, 1, x.dtype).absolute
+    upper = value * (1 + relative) + absolute
+    if x.shape == y.shape:
+        same = rounding.same_rows(jnp.sort(x, axis=0), jnp.sort(y, axis=0))
+        upper = jnp.where(jnp.all(same), 0, upper)
+    lower = jnp.maximum(value * (1 - relative) - absolute, 0)
+    return _result(value, lower, upper, options, absolute)
+
+
+def cascade(problem: Problem, options: Options) -> EMDistance:
+    """Steps 2 to 4: bounds without a solver, then a solver if they leave a gap."""
+    n, m = problem.cost.shape
+    method = options.method
+    relative, absolute = cost_error(n, m, problem.x.shape[1], problem.cost.dtype)
+    paired = n == m
+    result = _paired(problem, options) if paired else _unpaired(problem, options)
+    if method == "pairing":
+        return result
+
+    def solve(result):
+        if method == "sinkhorn" or (options.weighted and method == "auto" and n * m > _LP_SIZE):
+            plan, potential = sinkhorn(
+                problem.cost,
+                problem.a,
+                problem.b,
+                epsilon=options.sinkhorn_epsilon,
+                max_iterations=options.sinkhorn_iterations,
+            )
+            error = {"relative": relative, "absolute": absolute}
+            upper, value = plan_upper_bound(plan, problem.cost, problem.a, problem.b, **error)
+            better = EMDistance(value, _lower(problem, potential), upper, result.exact)
+        elif options.weighted:
+            lower, upper = transport.scipy_transport(problem.cost, *problem.raw)
+            value = (lower + upper) / 2
+            lower = rounding.nudge(lower * (1 - relative), lower, -4) - absolute
+            upper = rounding.nudge(upper * (1 + relative), upper, 4) + absolute
+            better = EMDistance(value, lower, upper, result.exact)
+        else:
+            solver = method if callable(method) else assignment.scipy_assignment
+            columns = assignment.solve_assignment(solver, problem.cost)
+            permuted = problem._replace(cost=problem.cost[:, columns], y=problem.y[columns])
+            better = _paired(permuted, options._replace(max_iterations=n))
+        lower = jnp.maximum(result.lower, better.lower)
+        upper = jnp.minimum(result.upper, better.upper)
+        value = jnp.where(better.upper < result.upper, better.value, result.value)
+        return _result(value, lower, upper, options, absolute)
+
+    if method in ("scipy", "sinkhorn"):
+        return solve(result)
+    return lax.cond(result.exact, lambda r: r, solve, result)
+
+
+def _paired(problem: Problem, options: Options) -> EMDistance:
+    """Steps 2 and 3: the cost of the pairing x_i to y_i, and its dual bound."""
+    n, d = problem.x.shape
+    relative, absolute = cost_error(n, n, d, problem.cost.dtype)
+    active = (problem.a > 0)[:, None] & (problem.b > 0)[None, :]
+    masked = jnp.where(active, problem.cost, jnp.inf)
+    # Only where both weights are positive can pairs prove anything; elsewhere potentials are 0.
+    weights = jnp.where(problem.b > 0, problem.a, 0)
+    potential = pairing_potential(
+        masked,
+        weights,
+        tolerance=options.tolerance / 8,
+        max_iterations=options.max_iterations,
+    )
+    lower = _lower(problem, potential)
+
+    distances = jnp.diagonal(problem.cost)
+    differs = ~rounding.same_rows(problem.x, problem.y)
+    units = 2 * rounding.tree_depth(n) + 12
+    value = rounding.tree_sum(problem.a * distances)
+    upper = rounding.nudge(value * (1 + relative), value, units)
+    upper += jnp.where(jnp.any(differs & (problem.a > 0)), absolute, 0)
+    if options.weighted:
+        independent, cost = _independent(problem, relative, absolute)
+        upper = jnp.where(problem.same, jnp.minimum(upper, independent), independent)
+        value = jnp.where(problem.same, value, cost)
+    return _result(value, lower, upper, options, absolute)
+
+
+def _unpaired(problem: Problem, options: Options) -> EMDistance:
+    """Bounds without a solver: nearest neighbours below, the independent coupling above."""
+    n, m = problem.cost.shape
+    relative, absolute = cost_error(n, m, problem.x.shape[1], problem.cost.dtype)
+    rows = (problem.a > 0)[:, None]
+    nearest = jnp.min(jnp.where(rows, problem.cost, jnp.inf), axis=0)
+    upper, value = _independent(problem, relative, absolute)
+    return _result(value, _lower(problem, nearest), upper, options, absolute)
+
+
+def _independent(problem: Problem, relative: float | int, absolute: float | int):
+    plan = problem.a[:, None] * problem.b[None, :]
+    error = {"relative": relative, "absolute": absolute}
+    return plan_upper_bound(plan, problem.cost, problem.a, problem.b, **error)
+
+
+def _lower(problem: Problem, potential: jax.Array) -> jax.Array:
+    n, m = problem.cost.shape
+    relative, absolute = cost_error(n, m, problem.x.shape[1], problem.cost.dtype)
+    active = (problem.a > 0)[:, None] & (problem.b > 0)[None, :]
+    masked = jnp.where(active, problem.cost, jnp.inf)
+    error = {"relative": relative, "absolute": absolute}
+    return dual_lower_bound(masked, potential, problem.a, problem.b, problem.same, **error)
+
+
+def _result(value, lower, upper, options: Options, absolute: float | int) -> EMDistance:
+    lower = jnp.minimum(lower, upper)
+    exact = upper - lower <= options.tolerance * upper + 8 * absolute
+    return EMDistance(jnp.clip(value, lower, upper), lower, upper, exact)

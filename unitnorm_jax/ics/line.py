@@ -1,0 +1,50 @@
+"""The 1-Wasserstein distance on the line: sort and subtract."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from unitnorm_jax.ics import rounding
+
+
+def line_em_distance(x: Float[Array, "n ..."], y: Float[Array, "m ..."]) -> Float[Array, "*k"]:
+    """W1 of every column of x from the same column of y, exactly, by quantiles.
+
+    ``W1 = integral_0^1 |F^-1(t) - G^-1(t)| dt``: sort both, and cut [0, 1] at the multiples of
+    1/n and 1/m, between which both quantile functions are constant. For n = m the mean of
+    ``|x_(i) - y_(i)|``.
+
+    Args:
+      x: Samples, sorted along axis 0.
+      y: Samples, likewise; n and m may differ.
+
+    Returns:
+      Distances (*k); relative error at most `line_error`.
+
+    References:
+      S. Vallender, Calculation of the Wasserstein distance between probability distributions
+      on the line, 1974.
+    """
+    n, m = x.shape[0], y.shape[0]
+    x, y = jnp.sort(x, axis=0), jnp.sort(y, axis=0)
+    if n == m:
+        return rounding.tree_sum(jnp.abs(x - y)) / n
+    # In units of 1/(n m) the cuts are integers, so the intervals are exact.
+    cuts = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
+    start, width = cuts[:-1], np.diff(cuts) / (n * m)
+    gaps = jnp.abs(x[start // m] - y[start // n])
+    weights = jnp.asarray(width, gaps.dtype).reshape(-1, *(1,) * (gaps.ndim - 1))
+    return rounding.tree_sum(weights * gaps)
+
+
+def line_error(n: int, m: int, dtype: DTypeLike) -> float:
+    """Relative error bound of `line_em_distance`: one rounding per level of the sum, and 4."""
+    return 1.02 * (rounding.tree_depth(n + m) + 4) * rounding.unit_roundoff(dtype)
+
+
+def as_matrix(x: jax.Array) -> jax.Array:
+    """Flatten all axes but the first, in the working dtype, (n, ...) -> (n, d)."""
+    x = jnp.asarray(x)
+    return x.reshape(x.shape[0], -1).astype(rounding.working_dtype(x))

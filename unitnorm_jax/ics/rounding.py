@@ -1,0 +1,113 @@
+"""Rounding made explicit: sums with a known error, exact scaling, bit-equal rows.
+
+Every bound of this package that is called certified is widened by an a-priori error bound
+(Higham, Accuracy and Stability of Numerical Algorithms, chapters 2-4): a sum along a binary
+tree of depth h has the error ``h u sum |terms|`` (to first order; the constants used leave room
+for the rest), u the unit roundoff. `jnp.sum` leaves the order to the compiler, for which only
+``(n - 1) u`` can be promised; hence `tree_sum`, whose order is in the program.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+
+def unit_roundoff(dtype: DTypeLike) -> float:
+    """Largest relative error of one rounding to nearest: 2^-24 in float32."""
+    return float(jnp.finfo(dtype).eps) / 2
+
+
+def working_dtype(*arrays: Any) -> jnp.dtype:
+    """The dtype to compute in: the promoted one, at least float32; for integers the default."""
+    dtype = jnp.result_type(*arrays)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return jnp.result_type(float)
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def tree_depth(n: int) -> int:
+    """Roundings that one term meets in `tree_sum` over n terms."""
+    return math.ceil(math.log2(n)) if n > 1 else 0
+
+
+def tree_sum(x: jax.Array) -> jax.Array:
+    """Sum over axis 0 along a binary tree; the error is ``tree_depth(n) u sum |x|``."""
+    while x.shape[0] > 1:
+        half = x.shape[0] // 2
+        pairs = x[:half] + x[half : 2 * half]
+        x = jnp.concatenate([pairs, x[2 * half :]]) if x.shape[0] % 2 else pairs
+    return x[0]
+
+
+def loop_levels(steps: int) -> tuple[int, ...]:
+    """Lengths of nested loops, 16 each or less, whose product is `steps` or just above."""
+    depth = next((k for k in (1, 2, 3) if steps <= 16**k), 4)
+    inner = math.ceil(steps ** (1 / depth))
+    return (-(-steps // inner ** (depth - 1)), *(inner,) * (depth - 1))
+
+
+def nested_sum(
+    step: Callable[[int | jax.Array], jax.Array],
+    levels: tuple[int, ...],
+    zeros: jax.Array,
+    offset: int | jax.Array = 0,
+) -> jax.Array:
+    """Sum of ``step(k)`` for k below the product of `levels`; error ``sum(levels) u``.
+
+    One loop would meet one rounding per step; sums of sums of at most 16 meet few.
+    """
+    if not levels:
+        return step(offset)
+    if levels[0] == 1:
+        return nested_sum(step, levels[1:], zeros, offset)
+    stride = math.prod(levels[1:])
+
+    def add(i, total):
+        return total + nested_sum(step, levels[1:], zeros, offset + i * stride)
+
+    return lax.fori_loop(0, levels[0], add, zeros)
+
+
+def nudge(value: jax.Array, magnitude: jax.Array, units: float | int) -> jax.Array:
+    """``value + units u magnitude``: units < 0 is safely below, units > 0 safely above.
+
+    Args:
+      value: Computed number.
+      magnitude: Nonnegative number that scales its error.
+      units: The error in roundoffs of `magnitude`; one more for this addition is included.
+    """
+    u = unit_roundoff(value.dtype)
+    sign = math.copysign(1.0, units)
+    return value + sign * (abs(units) * u * magnitude + 2 * u * jnp.abs(value))
+
+
+def target_exponent(size: int, dtype: DTypeLike) -> int:
+    """Exponent for the largest entry so that sums of `size` squared differences stay finite."""
+    return (jnp.finfo(dtype).maxexp - math.ceil(math.log2(max(size, 1))) - 6) // 2
+
+
+def scale_exponent(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
+    """k such that the largest entry of x and y times 2^k is near ``2^target_exponent``."""
+    largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
+    _, exponent = jnp.frexp(largest)
+    k = target_exponent(size, x.dtype) - exponent
+    return jnp.where((largest > 0) & jnp.isfinite(largest), k, 0)
+
+
+def times_power_of_two(x: jax.Array, k: jax.Array) -> jax.Array:
+    """``x 2^k`` without rounding (but for underflow), in two steps so that 2^k stays finite."""
+    one = jnp.ones((), x.dtype)
+    return x * jnp.ldexp(one, k // 2) * jnp.ldexp(one, k - k // 2)
+
+
+def same_rows(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Whether rows agree bit for bit, (n, d), (n, d) -> (n,): flushed subnormals cannot lie."""
+    bits = {4: jnp.uint32, 8: jnp.uint64}[x.dtype.itemsize]
+    x, y = (lax.bitcast_convert_type(z, bits) for z in (x, y))
+    zeros = (x | y) << 1 == 0  # of either sign
+    return jnp.all((x == y) | zeros, axis=1)
