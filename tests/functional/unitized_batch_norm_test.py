@@ -112,6 +112,32 @@ def test_offsets_in_float32(offset, fast, mask, unit):
     )
 
 
+@pytest.mark.parametrize("unit", ["reference", "position"])
+def test_offsets_of_replicas_under_vmap(unit):
+    """One replica loses digits in one pass, the others do not: each is as if alone."""
+    problems = [problem((8, 4, 5), offset=offset) for offset in (0.0, 1e4, 10.0)]
+    config = {"use_running_average": False, "unit": unit}
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
+    args = (stacked[k] for k in ("x", "mean", "var", "params"))
+    y, stats = jax.vmap(lambda *args: layer.forward(*args, **config))(*args)
+    for i, p in enumerate(problems):
+        expected, _ = oracle.value_and_grads(**p, **config)
+        assert_close(y[i], expected.y, 1e-5)
+        assert_close(stats.var[i], expected.var, 1e-5)
+
+
+@each_unit
+@pytest.mark.parametrize("offset", [0.0, 1.0, 3.0, 100.0])
+@pytest.mark.parametrize("quiet", [1e-2, 1e-3])
+def test_a_quiet_sample_among_loud_ones(quiet, offset, unit):
+    """Its norm is a small difference of moments about anything but the mean."""
+    inputs = problem((8, 16, 5))
+    x = inputs["x"].astype(float)
+    x[0] *= quiet
+    inputs["x"] = (x + offset * x.std((0, 1))).astype(np.float32)
+    assert_matches_reference(inputs, 1e-5, 2e-5, use_running_average=False, unit=unit)
+
+
 @given(data=st.data())
 def test_any_shape_axis_dtype_offset_and_mask(data):
     rank = data.draw(st.integers(2, 4), "rank")
