@@ -23,8 +23,10 @@ class UnitizedBatchNorm(nn.Module):
         y    = scale_c * xhat * (alpha_c / sqrt(s_n + epsilon) + 1 - alpha_c) + bias_c
 
     with s_n the squared norm of sample n of xhat. ``alpha`` starts at 0, where the layer is batch
-    normalization; ``add_alpha`` loads a checkpoint of that. It costs no more than
-    ``flax.linen.BatchNorm``: why it is written as it is, is told in ``functional``.
+    normalization; ``add_alpha`` loads a checkpoint of that. After a convolution it costs no more
+    than ``flax.linen.BatchNorm``: it needs no more of its input than moments per (sample,
+    channel), taken in one pass, and one affine map. Why it is written as it is, and what was tried
+    instead, is told in ``functional/unitized_batch_norm.py``.
 
     The fields are those of ``flax.linen.BatchNorm``, in its order and with its defaults, then four
     of its own. Statistics are those of the global batch under ``jit`` with shardings; under
