@@ -16,7 +16,7 @@ ALLOWED = {
     "functional": ARRAYS,
     "linen": ARRAYS | {"flax", "unitnorm_jax.functional"},
     "nnx": ARRAYS | {"flax", "unitnorm_jax.functional"},
-    "ics": ARRAYS | {"unitnorm_jax.functional"},
+    "ics": ARRAYS | {"scipy", "unitnorm_jax.functional"},  # scipy: assignment, linear programs
     "": ARRAYS | {"unitnorm_jax"},
 }
 UNWANTED = {"optax", "experiments", "matplotlib", "tests", "tyro", "sklearn", "tensorboardX"}
