@@ -22,9 +22,9 @@ def examples():
             text = ast.get_docstring(node) or ""
             name = f"{info.name}.{getattr(node, 'name', '')}".rstrip(".")
             line = getattr(node, "lineno", 1)
-            if test := parser.get_doctest(text, vars(module).copy(), name, module.__file__, line):
-                if test.examples:
-                    yield test
+            test = parser.get_doctest(text, vars(module).copy(), name, module.__file__, line)
+            if test.examples:
+                yield test
 
 
 EXAMPLES = list(examples())

@@ -36,3 +36,17 @@ def value_and_grads(
     stats = functional.BatchStats(mean, var)
     mask = None if mask is None else jnp.asarray(mask)
     return _value_and_grads(params, x, stats, dy, mask, config=tuple(config.items()))
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _forward(params: Any, x: Any, stats: Any, mask: Any, config: Any) -> Any:
+    return functional.unitized_batch_norm(x, stats, **params, mask=mask, **dict(config))
+
+
+def forward(
+    x: Any, mean: Any, var: Any, params: dict[str, Any], mask: Any = None, **config: Any
+) -> tuple[jax.Array, functional.BatchStats]:
+    """Output and new statistics; ``dtype`` is the layer's own argument here."""
+    x, mean, var, params, mask = jax.tree.map(jnp.asarray, (x, mean, var, params, mask))
+    stats = functional.BatchStats(mean, var)
+    return _forward(params, x, stats, mask, config=tuple(config.items()))

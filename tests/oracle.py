@@ -32,10 +32,12 @@ def value_and_grads(
         return jax.tree.map(np.asarray, out)
 
 
-def assert_close(actual: Any, desired: Any, tol: float, err_msg: str = "") -> None:
-    """Every entry within ``tol`` of the largest magnitude of ``desired``, and all finite."""
+def assert_close(
+    actual: Any, desired: Any, tol: float, err_msg: str = "", size: float = 0.0
+) -> None:
+    """All finite, and within ``tol`` of the largest magnitude of ``desired`` (or ``size``)."""
     desired = np.asarray(desired, np.float64)
-    atol = tol * np.max(np.abs(desired), initial=np.finfo(np.float32).tiny)
+    atol = tol * np.max(np.abs(desired), initial=max(size, np.finfo(np.float32).tiny))
     actual = np.asarray(actual).astype(np.float64)
     assert actual.shape == desired.shape, (err_msg, actual.shape, desired.shape)
     assert np.isfinite(actual).all(), f"{err_msg}: not finite"

@@ -1,6 +1,6 @@
 """Unitized batch normalization as a ``flax.linen`` module, and checkpoints of ``nn.BatchNorm``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -73,7 +73,7 @@ class UnitizedBatchNorm(nn.Module):
     """
 
     use_running_average: bool | None = None
-    axis: int = -1
+    axis: int | Sequence[int] = -1
     momentum: float = 0.99
     epsilon: float = 1e-5
     dtype: Dtype | None = None

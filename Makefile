@@ -1,0 +1,45 @@
+# make train | make test | make lint | make bench: each sets up .venv first, if it must.
+# Another interpreter: make test PYTHON=python3.12 VENV=.venv-3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint bench clean
+
+help:
+	@echo "make train [ARGS=...]  train BN and unitized BN on real images, offline"
+	@echo "make test [ARGS=...]   lint, type check and all tests"
+	@echo "make lint              ruff and mypy alone"
+	@echo "make bench             the layer against flax.linen.BatchNorm"
+	@echo "make clean             remove $(VENV) and caches; runs/ stays"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
+		-e '.[experiments]' --group dev
+	touch $@
+
+train: setup
+	$(BIN)/python -m experiments.train $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+bench: setup
+	$(BIN)/python -m experiments.bench layer $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

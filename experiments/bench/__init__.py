@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against what one would otherwise use, measured side by side."""

@@ -1,0 +1,137 @@
+"""From a configuration to the network, optimizer and jitted functions of one norm."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from experiments import steps
+from experiments.config import TrainConfig
+from experiments.data import Dataset
+from experiments.models import PreActResNet
+from experiments.norms import make_norm
+
+EVAL_BATCH = 128  # Images per batch of an evaluation; it does not change the result.
+
+
+def updates_per_epoch(config: TrainConfig, dataset: Dataset) -> int:
+    """Returns the number of complete batches of the training images.
+
+    Raises:
+        ValueError: If there is none, or there are fewer than evaluations.
+    """
+    images = len(dataset.train_images)
+    updates = images // config.optim.batch_size
+    if updates < 1:
+        raise ValueError(
+            f"`batch_size` (={config.optim.batch_size}) must be at most the number of training "
+            f"images: {images} in {config.data.dataset}."
+        )
+    if updates < config.evals_per_epoch:
+        raise ValueError(
+            f"`evals_per_epoch` (={config.evals_per_epoch}) must be at most the number of updates "
+            f"per epoch: {updates} for `batch_size` (={config.optim.batch_size})."
+        )
+    return updates
+
+
+class Program(NamedTuple):
+    """What training with one norm needs; the same for every seed.
+
+    Attributes:
+        norm: Name of the norm.
+        layers: Paths of the normalization layers, from input to output.
+        init: ``init(key, images) -> state``, jitted.
+        train_step: ``train_step(state, batch) -> (state, metrics)``, jitted; the state given is
+            consumed (its buffers are donated).
+        eval_step: ``eval_step(state, batch) -> sums``, jitted.
+        schedule: Learning rate of an update, counted from 0.
+    """
+
+    norm: str
+    layers: list[tuple[str, ...]]
+    init: Any
+    train_step: Any
+    eval_step: Any
+    schedule: optax.Schedule
+
+
+def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
+    """Returns the program of ``norm``; nothing is compiled yet."""
+    model = make_model(config, norm, dataset.num_classes)
+    updates = config.optim.epochs * updates_per_epoch(config, dataset)
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.optim.learning_rate,
+        warmup_steps=int(config.optim.warmup * updates),
+        decay_steps=updates,
+    )
+    tx = optax.sgd(schedule, momentum=config.optim.momentum, nesterov=True)
+    train_step = partial(
+        steps.train_step,
+        weight_penalty=config.optim.weight_penalty,
+        max_shift=config.data.max_shift,
+        fill=dataset.background,
+    )
+    return Program(
+        norm=norm,
+        layers=model.norm_paths(),
+        init=jax.jit(partial(steps.create_state, model=model, tx=tx)),
+        train_step=jax.jit(train_step, donate_argnums=0),
+        eval_step=jax.jit(steps.eval_step),
+        schedule=schedule,
+    )
+
+
+def make_model(config: TrainConfig, norm: str, num_classes: int) -> PreActResNet:
+    """Returns the network with ``norm``."""
+    layer = make_norm(
+        norm,
+        momentum=config.norm.momentum,
+        epsilon=config.norm.epsilon,
+        unit=config.norm.unit,
+    )
+    return PreActResNet(
+        num_classes=num_classes,
+        blocks=config.model.blocks,
+        widths=config.model.widths,
+        bottleneck=config.model.bottleneck,
+        norm=layer,
+    )
+
+
+def compile_program(program: Program, dataset: Dataset, batch_size: int) -> Program:
+    """Returns ``program`` with its functions compiled, so that no timed call compiles."""
+    images, labels = dataset.train_images[:batch_size], dataset.train_labels[:batch_size]
+    init = program.init.lower(jax.random.key(0), images).compile()
+    state = init(jax.random.key(0), images)
+    batch = next(steps.eval_batches(dataset.test_images, dataset.test_labels, EVAL_BATCH))
+    return program._replace(
+        init=init,
+        train_step=program.train_step.lower(state, {"image": images, "label": labels}).compile(),
+        eval_step=program.eval_step.lower(state, batch).compile(),
+    )
+
+
+def evaluate_test(program: Program, state: steps.TrainState, dataset: Dataset) -> dict[str, float]:
+    """Evaluates ``state`` on all test images, for training and ``experiments.evaluate`` alike."""
+    return steps.evaluate(
+        program.eval_step, state, dataset.test_images, dataset.test_labels, EVAL_BATCH
+    )
+
+
+def mean_alphas(program: Program, state: steps.TrainState) -> dict[str, float]:
+    """Returns the mean over channels of each layer's alpha, by layer, from input to output.
+
+    Empty for norms without alpha.
+    """
+    means = {}
+    for path in program.layers:
+        params: Any = state.params
+        for name in path:
+            params = params.get(name, {})
+        if "alpha" in params:
+            means["/".join(path)] = float(np.mean(params["alpha"]))
+    return means

@@ -1,0 +1,37 @@
+"""What the command lines share: parsing, and errors of one line instead of a traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from experiments.loop import NonFiniteLossError
+
+Config = TypeVar("Config")
+
+
+def run_cli(
+    prog: str,
+    config_type: type[Config],
+    arguments: Sequence[str] | None,
+    run: Callable[[Config], Any],
+) -> int:
+    """Parses ``arguments`` into a configuration and runs it.
+
+    Args:
+        prog: How the program is called, for its help.
+        config_type: Dataclass of the options.
+        arguments: Command line without the program's name; None for this process's.
+        run: Does the work.
+
+    Returns:
+        Exit status: 0, or 1 after an error, with its message on standard error. (An option that
+        cannot be parsed ends the process with status 2, as is customary.)
+    """
+    try:
+        run(tyro.cli(config_type, prog=prog, args=arguments))
+    except (ValueError, NonFiniteLossError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

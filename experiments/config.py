@@ -1,0 +1,180 @@
+"""Configuration of a training job: frozen dataclasses, checked when made.
+
+The docstring under each field is its help on the command line.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from experiments.data import check_dataset
+from experiments.norms import check_norm, check_unit
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"`{name}` (={value}) must be a positive number.")
+
+
+def _not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"`{name}` (={value}) must be zero or a positive number.")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Images and their augmentation."""
+
+    dataset: str = "digits"
+    """Data set: digits (scikit-learn's 1,797 8x8 images; no download)."""
+    max_shift: int = 1
+    """Largest random shift in each direction, pixels, black fill; 0 for none. No flips."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        check_dataset(self.dataset)
+        _not_negative(max_shift=self.max_shift)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Pre-activation ResNet; one entry of blocks and widths per stage."""
+
+    blocks: tuple[int, ...] = (1, 1, 1)
+    """Residual blocks of each stage; 3 3 3 is the paper's ResNet-18, 18 18 18 its 110."""
+    widths: tuple[int, ...] = (16, 32, 64)
+    """Channels of each stage."""
+    bottleneck: bool = False
+    """Bottleneck blocks (1x1, 3x3, 1x1; four times the width out) instead of basic ones."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if len(self.blocks) != len(self.widths) or not self.blocks:
+            raise ValueError(
+                f"`blocks` (={self.blocks}) and `widths` (={self.widths}) must have the same "
+                "number of entries, one per stage."
+            )
+        for block, width in zip(self.blocks, self.widths, strict=True):
+            _positive(blocks=block, widths=width)
+
+
+@dataclasses.dataclass(frozen=True)
+class NormConfig:
+    """Options of the normalization layers."""
+
+    momentum: float = 0.9
+    """Decay rate of the running statistics, in [0, 1): new = m * old + (1 - m) * batch."""
+    epsilon: float = 1e-5
+    """Added to the variance, and to the squared norm of ubn."""
+    unit: float | str = "reference"
+    """What ubn divides by: reference, sample, rms, position, or a positive number."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
+        _positive(epsilon=self.epsilon)
+        check_unit(self.unit)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """SGD with Nesterov momentum; linear warm-up, then cosine decay to zero."""
+
+    epochs: int = 15
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images per update; the incomplete last batch of an epoch is left out."""
+    learning_rate: float = 0.1
+    """Largest learning rate, at the end of the warm-up."""
+    warmup: float = 0.2
+    """Warm-up, as a fraction of all updates."""
+    momentum: float = 0.9
+    """Nesterov momentum, in [0, 1)."""
+    weight_penalty: float = 5e-4
+    """Factor of the sum of squared kernels in the loss (no factor 1/2)."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        _not_negative(weight_penalty=self.weight_penalty)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"`warmup` (={self.warmup}) must be in [0, 1).")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Trains the same network with each normalization, from the same initial weights.
+
+    For each seed all norms start from the same convolution and dense weights and see the same
+    images in the same order. Everything is written to a new run folder.
+    """
+
+    norms: tuple[str, ...] = ("bn", "ubn")
+    """Normalizations to compare: bn, ubn, gn, none."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds; each gives initial weights, data order and augmentation."""
+    run_dir: str | None = None
+    """Run folder; must not exist. Default: runs/DATASET-DATE-TIME."""
+    target_accuracy: float = 0.97
+    """Test accuracy, in (0, 1], for which the number of updates is reported."""
+    evals_per_epoch: int = 2
+    """Evaluations on all test images per epoch."""
+    checkpoint_every: int = 5
+    """Epochs between checkpoints; the final state is always saved."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    norm: NormConfig = NormConfig()
+    optim: OptimConfig = OptimConfig()
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for name in self.norms:
+            check_norm(name)
+        for field, values in {"norms": self.norms, "seeds": self.seeds}.items():
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"`{field}` (={values}) must be one or more different values.")
+        for seed in self.seeds:
+            _not_negative(seeds=seed)
+        if not 0 < self.target_accuracy <= 1:
+            raise ValueError(f"`target_accuracy` (={self.target_accuracy}) must be in (0, 1].")
+        _positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Returns ``config`` as nested dictionaries, for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> TrainConfig:
+    """Returns the configuration that ``to_dict`` gave, also after a round through JSON.
+
+    Raises:
+        ValueError: If a field is unknown or a value is not valid.
+
+    Example:
+        >>> from_dict({"seeds": [7], "optim": {"epochs": 3}}).optim.epochs
+        3
+    """
+    return _from_dict(TrainConfig, values, where="")
+
+
+def _from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = [name for name in values if name not in fields]
+    if unknown:
+        raise ValueError(
+            f"field (={where + unknown[0]!r}) is unknown; choose from "
+            f"{', '.join(where + name for name in fields)}."
+        )
+    arguments = {}
+    for name, value in values.items():
+        default = fields[name].default
+        if dataclasses.is_dataclass(default):
+            value = _from_dict(type(default), value, where=f"{where}{name}.")
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)

@@ -1,0 +1,104 @@
+"""What a training job found: the summary that is stored, and the table at the end."""
+
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from experiments.loop import Run
+
+MAX_LAYERS = 12  # Rows of the table for alpha by depth; deeper networks show every k-th layer.
+
+
+def updates_to(eval_rows: list[dict[str, Any]], target: float) -> int | None:
+    """Returns the updates done at the first evaluation with accuracy >= ``target``, or None.
+
+    Example:
+        >>> updates_to([{"step": 10, "accuracy": 0.9}, {"step": 20, "accuracy": 0.98}], 0.97)
+        20
+    """
+    return next((row["step"] for row in eval_rows if row["accuracy"] >= target), None)
+
+
+def summarize(run: Run, target: float) -> dict[str, Any]:
+    """Returns the results of one norm and seed; accuracy is that of the LAST state."""
+    final = run.eval_rows[-1]
+    return {
+        "norm": run.program.norm,
+        "seed": run.seed,
+        "folder": run.folder.name,
+        "step": final["step"],
+        "accuracy": final["accuracy"],
+        "correct": final["correct"],
+        "count": final["count"],
+        "cross_entropy": final["cross_entropy"],
+        "updates_to_target": updates_to(run.eval_rows, target),
+        "ms_per_step": float(np.median(run.step_ms)),
+        "alpha": {
+            name.removeprefix("alpha/"): value
+            for name, value in final.items()
+            if name.startswith("alpha/")
+        },
+    }
+
+
+def mean_std(values: list[float], digits: int = 1) -> str:
+    """Returns ``mean ± sample standard deviation``; of one value, that value alone.
+
+    Example:
+        >>> mean_std([1.0, 2.0, 3.0])
+        '2.0 ± 1.0'
+        >>> mean_std([])
+        '-'
+    """
+    if not values:
+        return "-"
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def time_ratio(runs: list[Run], norm: str, base: str) -> float:
+    """Returns the median, over pairs of neighbouring stretches, of time per step norm / base."""
+    pairs = {
+        name: np.concatenate([run.step_ms for run in runs if run.program.norm == name])
+        for name in (norm, base)
+    }
+    return float(np.median(pairs[norm] / pairs[base]))
+
+
+def result_table(results: list[dict[str, Any]], title: str, target: float) -> Table:
+    """Returns the final table: one column per norm, mean ± sample standard deviation over seeds."""
+    norms = list(dict.fromkeys(result["norm"] for result in results))
+    by_norm = {norm: [r for r in results if r["norm"] == norm] for norm in norms}
+    n = len(by_norm[norms[0]])
+    spread = f"mean ± sample standard deviation, n = {n} seeds" if n > 1 else "n = 1 seed"
+    table = Table(title=title, caption=f"{spread}; accuracy of the last state, not the best")
+    table.add_column("")
+    for norm in norms:
+        table.add_column(norm, justify="right")
+
+    def row(label: str, cell: Any) -> None:
+        table.add_row(label, *(cell(by_norm[norm]) for norm in norms))
+
+    row("test accuracy, %", lambda rs: mean_std([100 * r["accuracy"] for r in rs], 2))
+    row(f"updates to {100 * target:g} %", _updates_cell)
+    row("time per step, ms", lambda rs: mean_std([r["ms_per_step"] for r in rs], 2))
+    layers = max((list(r["alpha"]) for r in results), key=len)
+    every = -(-len(layers) // MAX_LAYERS) if layers else 1
+    if layers:
+        table.add_section()
+    for layer in layers[::every]:
+        row(
+            f"mean alpha, {layer}",
+            lambda rs, layer=layer: mean_std(
+                [r["alpha"][layer] for r in rs if layer in r["alpha"]], 3
+            ),
+        )
+    return table
+
+
+def _updates_cell(results: list[dict[str, Any]]) -> str:
+    reached = [r["updates_to_target"] for r in results if r["updates_to_target"] is not None]
+    if len(reached) == len(results):
+        return mean_std(reached, 0)
+    return f"{mean_std(reached, 0)} ({len(reached)} of {len(results)} reached it)"

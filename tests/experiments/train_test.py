@@ -1,0 +1,321 @@
+"""The training job from end to end, on two epochs of a very small network."""
+
+import dataclasses
+import functools
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboardX.proto import event_pb2
+
+from experiments import checkpoint, evaluate, loop, record, report, train
+from experiments.build import build_program
+from experiments.config import ModelConfig, OptimConfig, TrainConfig, from_dict
+from experiments.data import DATASETS, load_dataset
+from experiments.norms import NORMS, UNITS
+
+SMALL = TrainConfig(
+    seeds=(0, 1),
+    evals_per_epoch=1,
+    checkpoint_every=1,
+    model=ModelConfig(blocks=(1,), widths=(4,)),
+    optim=OptimConfig(epochs=2, batch_size=128),
+)
+UPDATES = 2 * (1437 // 128)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    output = io.StringIO()
+    config = dataclasses.replace(SMALL, run_dir=str(folder))
+    assert train.train(config, Console(file=output, width=100)) == folder
+    return folder, output.getvalue()
+
+
+def test_run_folder(finished):
+    folder, _ = finished
+    config = json.loads((folder / "config.json").read_text())
+    assert from_dict(config) == dataclasses.replace(SMALL, run_dir=str(folder))
+    versions = json.loads((folder / "versions.json").read_text())
+    assert versions["jax"] == jax.__version__
+    assert versions["cpus"] >= 1
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for norm in ("bn", "ubn"):
+        for seed in (0, 1):
+            rows = read_rows(folder / f"{norm}-seed{seed}" / "train.jsonl")
+            assert [row["step"] for row in rows] == list(range(1, UPDATES + 1))
+            assert rows[0]["learning_rate"] == 0.0
+            assert max(row["learning_rate"] for row in rows) == pytest.approx(0.1)
+            rows = read_rows(folder / f"{norm}-seed{seed}" / "eval.jsonl")
+            assert [row["step"] for row in rows] == [UPDATES // 2, UPDATES]
+            assert all(row["count"] == 360 for row in rows)
+            assert ("alpha/head_norm" in rows[-1]) == (norm == "ubn")
+
+
+def test_both_norms_start_alike_and_see_the_same_images(finished):
+    folder, _ = finished
+    for seed in (0, 1):
+        bn = read_rows(folder / f"bn-seed{seed}" / "train.jsonl")
+        ubn = read_rows(folder / f"ubn-seed{seed}" / "train.jsonl")
+        # The first update has learning rate 0 and alpha starts at 0: two equal batches.
+        for b, u in zip(bn[:2], ubn[:2], strict=True):
+            assert b["loss"] == pytest.approx(u["loss"], rel=1e-5)
+        assert bn[-1]["loss"] != ubn[-1]["loss"]
+
+
+def test_tensorboard_has_the_rows(finished):
+    folder, _ = finished
+    (events,) = (folder / "ubn-seed1" / "tensorboard").glob("events*")
+    scalars = {}
+    data = events.read_bytes()
+    while data:  # Each record: length (8 bytes), its checksum (4), content, its checksum (4).
+        length = int.from_bytes(data[:8], "little")
+        event = event_pb2.Event.FromString(data[12 : 12 + length])
+        for value in event.summary.value:
+            scalars[value.tag, event.step] = value.simple_value
+        data = data[16 + length :]
+    rows = read_rows(folder / "ubn-seed1" / "train.jsonl")
+    for row in rows:
+        assert scalars["train/loss", row["step"]] == pytest.approx(row["loss"])
+    assert ("eval/alpha/head_norm", UPDATES) in scalars
+
+
+def test_table(finished):
+    folder, output = finished
+    for text in ("test accuracy, %", "updates to 97 %", "mean alpha, head_norm", "n = 2 seeds"):
+        assert text in output
+    results = json.loads((folder / "summary.json").read_text())["results"]
+    accuracies = [100 * r["accuracy"] for r in results if r["norm"] == "ubn"]
+    assert f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}" in output
+
+
+def test_progress_is_a_bar_on_a_terminal_only():
+    for terminal in (True, False):
+        output = io.StringIO()
+        console = Console(file=output, width=100, force_terminal=terminal)
+        with train._progress(console, "Seed 7", total=10) as advance:
+            advance(4)
+        assert ("Seed 7" in output.getvalue()) == terminal
+        assert ("4/10" in output.getvalue()) == terminal
+
+
+def test_evaluate_reproduces_the_accuracy(finished, capsys):
+    folder, _ = finished
+    assert evaluate.main([str(folder)]) == 0
+    assert capsys.readouterr().out.count("reproduced") == 4
+
+
+def test_evaluate_reports_a_difference(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["results"][1]["correct"] += 1
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert evaluate.main([str(folder)]) == 1
+    assert "1 of 4 accuracies were NOT reproduced: ubn, seed 0" in capsys.readouterr().err
+
+
+def test_evaluate_needs_a_finished_run(tmp_path, capsys):
+    assert evaluate.main([str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "config.json does not exist; give the folder of a finished run" in error
+
+
+# A failed restore leaves an orbax thread that complains of its closed event loop.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_flipped_bytes_are_never_loaded_silently(tmp_path):
+    # Orbax has a checksum of its own for arrays of less than about a kilobyte, not for larger ones.
+    weights = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    state = make_state().replace(params={"kernel": weights}, opt_state=())
+    with checkpoint.open_manager(tmp_path / "saved") as manager:
+        checkpoint.save(manager, state)
+    saved = checkpoint.checksum(checkpoint.state_arrays(state))
+    damaged = []
+    files = [path for path in (tmp_path / "saved").rglob("*") if path.is_file()]
+    for path in sorted(path.relative_to(tmp_path / "saved") for path in files):
+        folder = shutil.copytree(tmp_path / "saved", tmp_path / "copy", dirs_exist_ok=True)
+        content = bytearray((folder / path).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / path).write_bytes(content)
+        try:
+            restored = checkpoint.restore(folder, state)
+        except checkpoint.CheckpointError as error:
+            if "is damaged: its SHA-256 is not the one recorded" in str(error):
+                damaged.append(path)
+        else:  # Not every file is read back, and not every byte is of a number.
+            assert checkpoint.checksum(checkpoint.state_arrays(restored)) == saved, path
+    assert any("state" in path.parts for path in damaged), damaged
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_truncated_checkpoint_is_noticed(finished, tmp_path):
+    folder = shutil.copytree(finished[0] / "bn-seed0", tmp_path / "copy") / "checkpoints"
+    data = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    with pytest.raises(checkpoint.CheckpointError, match=r"cannot be read: .* repeat the run"):
+        checkpoint.restore(folder, make_template())
+
+
+def test_changed_number_is_noticed(finished, tmp_path, monkeypatch):
+    """What a flipped byte that orbax does not notice comes to."""
+    state = make_state()
+    with checkpoint.open_manager(tmp_path / "one") as manager, monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "checksum", lambda tree: "0" * 64)
+        assert checkpoint.save(manager, state)
+    with pytest.raises(checkpoint.CheckpointError, match="is damaged: its SHA-256 is not"):
+        checkpoint.restore(tmp_path / "one", state)
+
+
+def test_missing_checkpoint(tmp_path):
+    with pytest.raises(checkpoint.CheckpointError, match="the folder does not exist"):
+        checkpoint.restore(tmp_path / "none", make_template())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(checkpoint.CheckpointError, match="has no complete checkpoint"):
+        checkpoint.restore(tmp_path / "empty", make_template())
+
+
+def test_a_step_is_not_saved_twice(tmp_path):
+    with checkpoint.open_manager(tmp_path / "one") as manager:
+        assert checkpoint.save(manager, make_state())
+        with pytest.raises(checkpoint.CheckpointError, match=r"`step` \(=0\) was not saved"):
+            checkpoint.save(manager, make_state())
+
+
+def test_non_finite_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch, capsys):
+    dataset = load_dataset("digits")
+    dataset.train_images[0] = np.nan
+    monkeypatch.setattr(train, "load_dataset", lambda name: dataset)
+
+    def order(seed, epoch, images):
+        """The bad image is left over in the first epoch, and comes first in the second."""
+        return np.roll(np.arange(images), -1 if epoch == 0 else 0)
+
+    monkeypatch.setattr(loop, "data_order", order)
+    folder = tmp_path / "run" / "bn-seed0"
+    arguments = "--norms bn --seeds 0 --evals-per-epoch 1 --checkpoint-every 1 --optim.epochs 2"
+    arguments += " --optim.batch-size 128 --model.blocks 1 --model.widths 4"
+    assert train.main([*arguments.split(), "--run-dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: loss is \S+, the norm of its gradient nan, at update 12 \(norm bn, seed 0\); "
+        "training stopped. The last good checkpoint, of update 11, is in "
+        f"{re.escape(str(folder / 'checkpoints'))}. Try a smaller --optim.learning-rate.\n",
+        error,
+    )
+    # What led to it is on record, as JSON that any reader takes.
+    rows = read_rows(folder / "train.jsonl")
+    assert isinstance(rows[10]["grad_norm"], float)
+    assert rows[11]["grad_norm"] == "nan"
+    state = checkpoint.restore(folder / "checkpoints", make_template())
+    assert int(state.step) == 11
+    assert checkpoint.all_finite(state.params)
+    assert evaluate.main([str(tmp_path / "run")]) == 1
+    assert "summary.json does not exist" in capsys.readouterr().err
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    state = make_state()
+    with checkpoint.open_manager(tmp_path / "one") as manager:
+        assert checkpoint.save(manager, state)
+        bad = state.replace(step=1, params=jax.tree.map(lambda x: x * np.nan, state.params))
+        assert not checkpoint.save(manager, bad)
+    assert int(checkpoint.restore(tmp_path / "one", state).step) == 0
+
+
+def test_run_folder_is_never_overwritten(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError, match=r"run folder \(='.*there'\) exists, .* another --run-dir"):
+        record.new_run_dir(str(tmp_path / "there"), "digits")
+    monkeypatch.chdir(tmp_path)
+    folders = {record.new_run_dir(None, "digits") for _ in range(3)}
+    assert len(folders) == 3
+    assert all(folder.parent == Path("runs") and folder.is_dir() for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optim": OptimConfig(batch_size=2000)}, r"`batch_size` \(=2000\) must be at most .*1437"),
+        ({"evals_per_epoch": 12}, r"`evals_per_epoch` \(=12\) must be at most .*: 11 for"),
+    ],
+)
+def test_values_that_do_not_fit_the_data(tmp_path, change, message):
+    config = dataclasses.replace(SMALL, run_dir=str(tmp_path / "run"), **change)
+    with pytest.raises(ValueError, match=message):
+        train.train(config, Console(file=io.StringIO()))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--norms", "foo"], "norm (='foo') is unknown; choose from bn, ubn, gn, none."),
+        (["--data.dataset", "mnist"], "dataset (='mnist') is unknown; choose from digits."),
+        (["--norm.unit", "metre"], "unit (='metre') is unknown; choose from reference"),
+        (["--optim.learningrate", "1"], "Unrecognized options"),
+        (["--optim.epochs", "many"], "many"),
+    ],
+)
+def test_command_line_errors_are_short(arguments, message, capsys):
+    with pytest.raises(SystemExit) as status:
+        train.main(arguments)
+    assert status.value.code == 2
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_command_line_error_of_the_run(tmp_path, capsys):
+    assert train.main(["--run-dir", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: run folder (=")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate"])
+def test_help(program):
+    command = [sys.executable, "-m", f"experiments.{program}", "--help"]
+    root = Path(__file__).parents[2]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
+    expected = {
+        "train": ["--optim.learning-rate", "--norm.unit", "(default: 64)", "pixels"],
+        "evaluate": ["RUN_FOLDER", "Folder that experiments.train wrote"],
+    }
+    for text in expected[program]:
+        assert text in result.stdout
+    if program == "train":
+        words = {word.strip(",.") for word in result.stdout.split()}
+        assert words >= {*NORMS, *DATASETS, *UNITS}
+
+
+def test_report_helpers():
+    rows = [{"step": 5, "accuracy": 0.9}, {"step": 10, "accuracy": 0.97}]
+    assert report.updates_to(rows, 0.97) == 10
+    assert report.updates_to(rows, 0.98) is None
+    assert report.mean_std([1.0]) == "1.0"
+    assert report.mean_std([1.0, 3.0], 3) == "2.000 ± 1.414"
+
+
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@functools.cache
+def make_state(norm="bn"):
+    dataset = load_dataset("digits")
+    program = build_program(SMALL, norm, dataset)
+    return program.init(jax.random.key(0), dataset.train_images[:128])
+
+
+def make_template(norm="bn"):
+    dataset = load_dataset("digits")
+    program = build_program(SMALL, norm, dataset)
+    return jax.eval_shape(program.init, jax.random.key(0), dataset.train_images[:128])
