@@ -41,7 +41,7 @@ def layer_outputs(
     *,
     wanted: Predicate,
     mode: str = "eval",
-    rngs: Mapping[str, jax.Array] | None = None,
+    rngs: dict[str, jax.Array] | None = None,
     method: Any = None,
 ) -> list[LayerOutput]:
     """Apply a model and return what the wanted layers returned, in the order of their calls.

@@ -8,7 +8,7 @@ from unitnorm_jax.ics.record import ICSRecord
 from unitnorm_jax.ics.report import best_bounds, row_name
 
 _INK, _BAND, _OPEN = "#1f4e8c", "#c9d6e6", "#c2452d"
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",

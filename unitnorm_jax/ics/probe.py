@@ -1,5 +1,6 @@
 """Measure the shift of a Flax model's layers between two states of its variables."""
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -153,13 +154,27 @@ class ICSProbe:
         self, before: Any, after: Any, args: Any, rngs: Any
     ) -> tuple[tuple[LayerInfo, Measure], ...]:
         sides = [self._outputs(variables, args, rngs) for variables in (before, after)]
-        results = []
-        for old, new in zip(*sides, strict=True):
-            info = self._info(old)
-            x, y = (self._gather(z.value) for z in (old, new))
-            values = measure(x, y, method=self._method, tolerance=self._tolerance)
-            results.append((info, values))
-        return tuple(results)
+        infos = [self._info(output) for output in sides[0]]
+        pairs = [
+            tuple(self._gather(output.value).reshape(self._n, -1) for output in pair)
+            for pair in zip(*sides, strict=True)
+        ]
+        return tuple(zip(infos, self._measure_all(pairs), strict=True))
+
+    def _measure_all(self, pairs: list[tuple[jax.Array, ...]]) -> list[Measure]:
+        """Each pair of samples; those of one shape in a loop, which is compiled once."""
+        groups: dict[Any, list[int]] = {}
+        for i, (x, _) in enumerate(pairs):
+            groups.setdefault((x.shape, x.dtype), []).append(i)
+        values: dict[int, Measure] = {}
+        for members in groups.values():
+            stacked = [jnp.stack(side) for side in zip(*(pairs[i] for i in members), strict=True)]
+            results = jax.lax.map(
+                lambda xy: measure(*xy, method=self._method, tolerance=self._tolerance), stacked
+            )
+            for k, i in enumerate(members):
+                values[i] = jax.tree.map(operator.itemgetter(k), results)
+        return [values[i] for i in range(len(pairs))]
 
     def _outputs(self, variables: Any, args: Any, rngs: Any) -> list[capture.LayerOutput]:
         described: list[capture.LayerOutput] = []
@@ -254,12 +269,12 @@ def _collections(name: str, variables: Any) -> dict[str, Any]:
             '`model.apply` takes them; give {"params": ..., "batch_stats": ...}.'
         )
     for leaf in jax.tree.leaves(variables):
-        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
-            if leaf.is_deleted():
-                raise ValueError(
-                    f"`{name}` holds deleted arrays: the training step was given them to donate. "
-                    "Keep `ics.snapshot(variables)` before the step, or use `ICSRecord`."
-                )
+        is_array = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+        if is_array and leaf.is_deleted():
+            raise ValueError(
+                f"`{name}` holds deleted arrays: the training step was given them to donate. "
+                "Keep `ics.snapshot(variables)` before the step, or use `ICSRecord`."
+            )
     return {k: v for k, v in unfreeze(dict(variables)).items() if k != "intermediates"}
 
 

@@ -62,11 +62,12 @@ class LayerICS(NamedTuple):
         """
         host = jax.device_get(self)
         row = {name: getattr(host, name) for name in self._fields[:8]}
-        for prefix, d in (("", host.distance), ("relative_", host.relative)):
-            certified = "certified_" if not prefix else prefix
-            row[prefix.rstrip("_") or "value"] = d.value.item()
-            row[f"{certified}lower"] = d.lower.item()
-            row[f"{certified}upper"] = d.upper.item()
+        for name, prefix, d in (
+            ("value", "certified", host.distance),
+            ("relative", "relative", host.relative),
+        ):
+            row[name] = d.value.item()
+            row[f"{prefix}_lower"], row[f"{prefix}_upper"] = d.lower.item(), d.upper.item()
         row["exact"] = host.distance.exact.item()
         row["spread"] = host.spread.item()
         for side in ("upper", "lower"):
