@@ -143,7 +143,7 @@ class Sower(nn.Module):
 
 def test_the_models_own_intermediates_do_not_mix():
     variables = Sower().init(jax.random.key(0), X)
-    assert "intermediates" in variables
+    variables = {**variables, "intermediates": {"x": (X,), "norm": {"ics:__call__": (X,)}}}
     assert [y.layer for y in capture(Sower(), variables=variables)] == ["norm"]
 
 

@@ -8,17 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from unitnorm_jax.ics import capture
 from unitnorm_jax.ics.assignment import Solver
 from unitnorm_jax.ics.layer_info import LayerInfo
-from unitnorm_jax.ics.layers import Predicate, layer_filter
+from unitnorm_jax.ics.layers import layer_filter
 from unitnorm_jax.ics.measure import Measure, measure
 from unitnorm_jax.ics.report import ICSReport, LayerICS
 from unitnorm_jax.ics.samples import METHODS
-
-Layers = type | str | Predicate | tuple[Any, ...] | list[Any] | None
 
 
 class ICSProbe:
@@ -85,9 +83,9 @@ class ICSProbe:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         batch: Any,
-        layers: Layers = None,
+        layers: Any = None,
         *,
         mode: str = "eval",
         train_kwargs: Mapping[str, Any] | None = None,
@@ -114,7 +112,7 @@ class ICSProbe:
         self._method, self._tolerance = method, tolerance
         # Copies: the caller may reuse a numpy buffer, or donate an array.
         args = batch if isinstance(batch, tuple) else (batch,)
-        self._args = jax.tree.map(lambda a: jnp.array(a, copy=True), args)
+        self._args = _automatic(jax.tree.map(lambda a: jnp.array(a, copy=True), args))
         self._rngs = None if rngs is None else dict(rngs)
         arrays = jax.tree.leaves(self._args)
         if not arrays or arrays[0].ndim < 1 or arrays[0].shape[0] < 1:
@@ -126,9 +124,7 @@ class ICSProbe:
         self._gathered = _replicated(arrays)
         self._measure = jax.jit(self._both_sides)
 
-    def __call__(
-        self, variables_before: Mapping[str, Any], variables_after: Mapping[str, Any]
-    ) -> ICSReport:
+    def __call__(self, variables_before: Any, variables_after: Any) -> ICSReport:
         """Measure the shift from one state to another.
 
         Args:
@@ -145,7 +141,7 @@ class ICSProbe:
         before = _collections("variables_before", variables_before)
         after = _collections("variables_after", variables_after)
         _check_match(before, after)
-        results = self._measure(before, after, self._args, self._rngs)
+        results = self._measure(_automatic(before), _automatic(after), self._args, self._rngs)
         return ICSReport(
             tuple(LayerICS(**vars(info), **values._asdict()) for info, values in results)
         )
@@ -253,6 +249,24 @@ def snapshot(variables: Any) -> Any:
       3.0
     """
     return jax.tree.map(lambda x: jnp.array(x, copy=True), variables)
+
+
+def _automatic(tree: Any) -> Any:
+    """Arrays on a mesh of explicit axes as they lie, but typed for the compiler to place.
+
+    Models are not written for explicit axes, and a gather is no operation on them.
+    """
+
+    def convert(x: Any) -> Any:
+        sharding = getattr(x, "sharding", None)
+        if not isinstance(sharding, NamedSharding) or isinstance(x, jax.core.Tracer):
+            return x
+        mesh = sharding.mesh
+        if not isinstance(mesh, Mesh) or set(mesh.axis_types) == {AxisType.Auto}:
+            return x
+        return jax.device_put(x, NamedSharding(Mesh(mesh.devices, mesh.axis_names), sharding.spec))
+
+    return jax.tree.map(convert, tree)
 
 
 def _replicated(arrays: list[jax.Array]) -> NamedSharding | None:
