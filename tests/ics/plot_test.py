@@ -36,7 +36,7 @@ def test_one_panel_per_layer_and_call(relative):
     line = lines(figure.axes[0])["distance"]
     assert line.get_xdata().tolist() == [2, 4]
     assert line.get_ydata().tolist() == [0.25, 0.25] if relative else [0.5, 0.5]
-    band, certificate = (c.get_paths()[0].vertices[:, 1] for c in figure.axes[0].collections)
+    certificate, band = (c.get_paths()[0].vertices[:, 1] for c in figure.axes[0].collections)
     unit = 2.0 if relative else 1.0
     assert (min(band), max(band)) == (0.125 / unit, 3.0 / unit)
     assert (min(certificate), max(certificate)) == pytest.approx((0.45 / unit, 0.55 / unit))

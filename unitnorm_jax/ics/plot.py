@@ -7,7 +7,7 @@ from typing import Any
 from unitnorm_jax.ics.record import ICSRecord
 from unitnorm_jax.ics.report import best_bounds, row_name
 
-_INK, _BAND, _OPEN = "#1f4e8c", "#c9d6e6", "#c2452d"
+_INK, _BAND, _EDGE, _CERTIFICATE, _BAD = "#1f4e8c", "#e9eff6", "#9fb6d0", "#e0a24a", "#c2452d"
 _STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -15,7 +15,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "axes.axisbelow": True,
+    "axes.axisbelow": "line",
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -91,11 +91,14 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], relative: bool) -> None
     value = [_positive(row[name]) for row in rows]
     lower, upper = ([_positive(row[end]) for row in rows] for end in ends)
     bounds = [[_over(b, u) for b in best_bounds(r)] for r, u in zip(rows, units, strict=True)]
+    axis.plot(steps, value, color=_INK, lw=1.3, label="distance", zorder=3)
     axis.fill_between(
-        steps, *zip(*bounds, strict=True), color=_BAND, lw=0, label="closed-form bounds"
+        steps, lower, upper, color=_CERTIFICATE, lw=0, label="its certificate", zorder=2.5
     )
-    axis.fill_between(steps, lower, upper, color=_INK, alpha=0.35, lw=0, label="certificate")
-    axis.plot(steps, value, color=_INK, lw=1.3, label="distance")
+    below, above = zip(*bounds, strict=True)
+    axis.fill_between(
+        steps, below, above, fc=_BAND, ec=_EDGE, lw=0.8, label="closed-form bounds", zorder=0.5
+    )
     unproven = [i for i, row in enumerate(rows) if not row["pairing_optimal"] and not row["reason"]]
     if len(rows) == 1 or unproven:
         at = unproven or [0]
@@ -114,7 +117,7 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], relative: bool) -> None
             bad,
             [0.02] * len(bad),
             "x",
-            color=_OPEN,
+            color=_BAD,
             ms=5,
             transform=axis.get_xaxis_transform(),
             clip_on=False,
@@ -122,6 +125,7 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], relative: bool) -> None
         )
     if any(not math.isnan(v) for v in value):
         axis.set_yscale("log")
+        axis.minorticks_off()
 
 
 def _legend(figure: Any, axes: Sequence[Any]) -> None:
