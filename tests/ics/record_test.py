@@ -15,7 +15,7 @@ MODEL = nn.Sequential([nn.Dense(4), nn.LayerNorm()])
 
 @pytest.fixture(scope="module")
 def probe():
-    return ics.ICSProbe(MODEL, X)
+    return ics.ICSProbe(MODEL, X, method="pairing")
 
 
 def train(record, steps, start=0, bad_at=None):

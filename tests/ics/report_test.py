@@ -20,7 +20,7 @@ class Shared(nn.Module):
 def report():
     before = Shared().init(jax.random.key(1), X)
     after = jax.tree.map(lambda p: p + 0.1, before)
-    return ics.ICSProbe(Shared(), X, nn.LayerNorm)(before, after)
+    return ics.ICSProbe(Shared(), X, nn.LayerNorm, method="pairing")(before, after)
 
 
 def test_rows(report):

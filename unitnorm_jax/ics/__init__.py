@@ -6,6 +6,7 @@ from unitnorm_jax.ics.capture import layer_outputs as layer_outputs
 from unitnorm_jax.ics.cascade import EMDistance as EMDistance
 from unitnorm_jax.ics.coordinate import CoordinateEMDistance as CoordinateEMDistance
 from unitnorm_jax.ics.coordinate import coordinate_em_distance as coordinate_em_distance
+from unitnorm_jax.ics.devices import snapshot as snapshot
 from unitnorm_jax.ics.em_distance import em_distance as em_distance
 from unitnorm_jax.ics.layers import is_normalization as is_normalization
 from unitnorm_jax.ics.layers import layer_filter as layer_filter
@@ -17,7 +18,6 @@ from unitnorm_jax.ics.measure import Measure as Measure
 from unitnorm_jax.ics.measure import measure as measure
 from unitnorm_jax.ics.plot import plot as plot
 from unitnorm_jax.ics.probe import ICSProbe as ICSProbe
-from unitnorm_jax.ics.probe import snapshot as snapshot
 from unitnorm_jax.ics.record import ICSRecord as ICSRecord
 from unitnorm_jax.ics.record import read_rows as read_rows
 from unitnorm_jax.ics.relative import relative as relative

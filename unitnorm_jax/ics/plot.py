@@ -72,7 +72,7 @@ def plot(
             axis.remove()
         for axis in axes[max(len(panels) - columns, 0) : len(panels)]:
             axis.tick_params(labelbottom=True)
-        _legend(figure, axes[: len(panels)])
+        _legend(figure, axes[: len(panels)], columns + 1)
         unit = "EM distance / spread" if relative else "EM distance"
         figure.supylabel(unit, fontsize=9)
         lag, first = rows[0].get("lag"), rows[0]
@@ -109,6 +109,7 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], relative: bool) -> None
             ms=3.5,
             mfc="white" if unproven else _INK,
             mec=_INK,
+            zorder=4,
             label="pairing not proven optimal" if unproven else "_",
         )
     bad = [step for step, row in zip(steps, rows, strict=True) if row["reason"]]
@@ -128,13 +129,15 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], relative: bool) -> None
         axis.minorticks_off()
 
 
-def _legend(figure: Any, axes: Sequence[Any]) -> None:
+def _legend(figure: Any, axes: Sequence[Any], columns: int) -> None:
     entries: dict[str, Any] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
         for handle, label in zip(handles, labels, strict=True):
             entries.setdefault(label, handle)
-    figure.legend(entries.values(), entries.keys(), loc="outside upper left", ncols=5, fontsize=8)
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside upper left", ncols=columns, fontsize=8
+    )
 
 
 def _positive(value: float) -> float:

@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from unitnorm_jax.ics import capture
 from unitnorm_jax.ics.assignment import Solver
+from unitnorm_jax.ics.devices import automatic, replicated
 from unitnorm_jax.ics.layer_info import LayerInfo
 from unitnorm_jax.ics.layers import layer_filter
 from unitnorm_jax.ics.measure import Measure, measure
@@ -112,7 +112,7 @@ class ICSProbe:
         self._method, self._tolerance = method, tolerance
         # Copies: the caller may reuse a numpy buffer, or donate an array.
         args = batch if isinstance(batch, tuple) else (batch,)
-        self._args = _automatic(jax.tree.map(lambda a: jnp.array(a, copy=True), args))
+        self._args = automatic(jax.tree.map(lambda a: jnp.array(a, copy=True), args))
         self._rngs = None if rngs is None else dict(rngs)
         arrays = jax.tree.leaves(self._args)
         if not arrays or arrays[0].ndim < 1 or arrays[0].shape[0] < 1:
@@ -121,7 +121,7 @@ class ICSProbe:
                 f"but has shapes {[a.shape for a in arrays]}; give some tens to hundreds."
             )
         self._n = arrays[0].shape[0]
-        self._gathered = _replicated(arrays)
+        self._gathered = replicated(arrays)
         self._measure = jax.jit(self._both_sides)
 
     def __call__(self, variables_before: Any, variables_after: Any) -> ICSReport:
@@ -141,7 +141,7 @@ class ICSProbe:
         before = _collections("variables_before", variables_before)
         after = _collections("variables_after", variables_after)
         _check_match(before, after)
-        results = self._measure(_automatic(before), _automatic(after), self._args, self._rngs)
+        results = self._measure(automatic(before), automatic(after), self._args, self._rngs)
         return ICSReport(
             tuple(LayerICS(**vars(info), **values._asdict()) for info, values in results)
         )
@@ -229,51 +229,6 @@ class ICSProbe:
             n=self._n,
             d=y.size // self._n,
         )
-
-
-def snapshot(variables: Any) -> Any:
-    """A copy of every array on its own devices, which survives the donation of the original.
-
-    Args:
-      variables: Any pytree of arrays.
-
-    Returns:
-      The same tree of new arrays, sharded as they were.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x = jnp.ones(3)
-      >>> y = snapshot(x)
-      >>> x.delete()
-      >>> float(y.sum())
-      3.0
-    """
-    return jax.tree.map(lambda x: jnp.array(x, copy=True), variables)
-
-
-def _automatic(tree: Any) -> Any:
-    """Arrays on a mesh of explicit axes as they lie, but typed for the compiler to place.
-
-    Models are not written for explicit axes, and a gather is no operation on them.
-    """
-
-    def convert(x: Any) -> Any:
-        sharding = getattr(x, "sharding", None)
-        if not isinstance(sharding, NamedSharding) or isinstance(x, jax.core.Tracer):
-            return x
-        mesh = sharding.mesh
-        if not isinstance(mesh, Mesh) or set(mesh.axis_types) == {AxisType.Auto}:
-            return x
-        return jax.device_put(x, NamedSharding(Mesh(mesh.devices, mesh.axis_names), sharding.spec))
-
-    return jax.tree.map(convert, tree)
-
-
-def _replicated(arrays: list[jax.Array]) -> NamedSharding | None:
-    for array in arrays:
-        if isinstance(array.sharding, NamedSharding) and array.sharding.mesh.size > 1:
-            return NamedSharding(array.sharding.mesh, PartitionSpec())
-    return None
 
 
 def _collections(name: str, variables: Any) -> dict[str, Any]:

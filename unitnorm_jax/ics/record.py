@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from unitnorm_jax.ics.probe import ICSProbe, snapshot
+from unitnorm_jax.ics.devices import snapshot
+from unitnorm_jax.ics.probe import ICSProbe
 from unitnorm_jax.ics.report import ICSReport, table
 
 
