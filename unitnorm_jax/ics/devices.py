@@ -1,0 +1,53 @@
+"""Copies and placements of arrays: what donation and sharding ask of a probe."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def snapshot(variables: Any) -> Any:
+    """A copy of every array on its own devices, which survives the donation of the original.
+
+    Args:
+      variables: Any pytree of arrays.
+
+    Returns:
+      The same tree of new arrays, sharded as they were.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.ones(3)
+      >>> y = snapshot(x)
+      >>> x.delete()
+      >>> float(y.sum())
+      3.0
+    """
+    return jax.tree.map(lambda x: jnp.array(x, copy=True), variables)
+
+
+def automatic(tree: Any) -> Any:
+    """Arrays on a mesh of explicit axes as they lie, but typed for the compiler to place.
+
+    Models are not written for explicit axes, and a gather is no operation on them.
+    """
+
+    def convert(x: Any) -> Any:
+        sharding = getattr(x, "sharding", None)
+        if not isinstance(sharding, NamedSharding) or isinstance(x, jax.core.Tracer):
+            return x
+        mesh = sharding.mesh
+        if not isinstance(mesh, Mesh) or set(mesh.axis_types) == {AxisType.Auto}:
+            return x
+        return jax.device_put(x, NamedSharding(Mesh(mesh.devices, mesh.axis_names), sharding.spec))
+
+    return jax.tree.map(convert, tree)
+
+
+def replicated(arrays: list[jax.Array]) -> NamedSharding | None:
+    """Every device of the mesh that the arrays are sharded over; None on a single device."""
+    for array in arrays:
+        if isinstance(array.sharding, NamedSharding) and array.sharding.mesh.size > 1:
+            return NamedSharding(array.sharding.mesh, PartitionSpec())
+    return None

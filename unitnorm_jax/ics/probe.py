@@ -1,0 +1,261 @@
+"""Measure the shift of a Flax model's layers between two states of its variables."""
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import unfreeze
+
+from unitnorm_jax.ics import capture
+from unitnorm_jax.ics.assignment import Solver
+from unitnorm_jax.ics.devices import automatic, replicated
+from unitnorm_jax.ics.layer_info import LayerInfo
+from unitnorm_jax.ics.layers import layer_filter
+from unitnorm_jax.ics.measure import Measure, measure
+from unitnorm_jax.ics.report import ICSReport, LayerICS
+from unitnorm_jax.ics.samples import METHODS
+
+
+class ICSProbe:
+    """Measures, for each layer, W1 between its outputs before and after an update.
+
+    ``ICS of a layer = W1({f_before(x_i)}, {f_after(x_i)})`` over the n samples x_i of the probe
+    batch, the same on both sides, with a certificate (`em_distance`) and closed-form bounds.
+
+    Works with any linen model as it is: outputs are taken by an interceptor (`layer_outputs`).
+    All of it, both forward passes and every layer's distance, is one function under one
+    ``jax.jit``, compiled at the first call and not again while the variables keep their shapes,
+    dtypes and shardings. It writes nothing: what the model stores (running statistics) is
+    discarded, and nothing is donated. It keeps its own copy of the batch and no variables.
+
+    A state that the training step was given to donate is gone afterwards: keep a `snapshot` of it
+    before the step, as `ICSRecord` does.
+
+    Devices. A batch sharded over the samples is processed where it lies; the wanted outputs are
+    then gathered, and the distances are computed alike on every device, so they are those of one
+    device up to rounding in the forward pass (batch statistics sum in another order). For a model
+    whose layers average over a mapped axis, give its name as `axis_name`: the whole probe batch is
+    then one member of that axis, which has size 1.
+
+    Numbers that are not finite do not raise: a layer's distance, spread and bounds are then NaN
+    and its `LayerICS.reason` says on which side, for a probe must not end a training run.
+
+    Args:
+      model: Any linen module.
+      batch: What the model is called with: an array (n, ...), a pytree given as the one
+        argument, or a tuple: the positional arguments. The first axis of its first array is n.
+      layers: Which: None, every normalization layer; or a module class, a pattern of paths, a
+        predicate, or a tuple of these; see `layer_filter`.
+      mode: "eval", the default: the model is called with `eval_kwargs` and may write nothing, so
+        layers use their running statistics. "train": with `train_kwargs`, and layers use those
+        of the probe batch. `LayerICS.statistics` states what each layer did use.
+      train_kwargs: Keyword arguments of the model in mode "train", for example
+        ``{"train": True}``; constants of the compiled function.
+      eval_kwargs: The same in mode "eval".
+      rngs: Keys by name, for example ``{"dropout": key}``: the same on both sides.
+      apply_method: The method to apply, default ``__call__``; as ``method`` in ``model.apply``.
+      axis_name: Of the mapped axis that the model's layers reduce over, if any.
+      method: How distances are computed, see `em_distance`. The default solves on the host, by a
+        callback, only where the bounds leave a gap.
+      tolerance: Of the distances, see `em_distance`.
+
+    Raises:
+      ValueError: If an argument is invalid, or the batch is empty; and, at the first call, as
+        `layer_outputs`, or if a wanted output is not n samples of real numbers.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp
+      >>> model = nn.Sequential([nn.Dense(4), nn.LayerNorm(), nn.Dense(2)])
+      >>> x = jax.random.normal(jax.random.key(0), (8, 3))
+      >>> before = model.init(jax.random.key(1), x)
+      >>> after = jax.tree.map(lambda p: p + 0.25, before)
+      >>> report = ICSProbe(model, x)(before, after)
+      >>> [(layer.layer, layer.n, layer.d) for layer in report.layers]
+      [('layers_1', 8, 4)]
+
+    References:
+      Y. Huang, Y. Yu, An internal covariate shift bounding algorithm for deep neural networks by
+      unitizing layers' outputs, 2020 (the measure).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        batch: Any,
+        layers: Any = None,
+        *,
+        mode: str = "eval",
+        train_kwargs: Mapping[str, Any] | None = None,
+        eval_kwargs: Mapping[str, Any] | None = None,
+        rngs: Mapping[str, jax.Array] | None = None,
+        apply_method: str | Callable[..., Any] | None = None,
+        axis_name: str | None = None,
+        method: str | Solver = "auto",
+        tolerance: float | int = 1e-5,
+    ) -> None:
+        """Checks the arguments and copies the batch; compiles nothing."""
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                f"`model` (={type(model).__name__}) must be an instance of flax.linen.Module; "
+                "for other models, give their outputs to `measure`."
+            )
+        if mode not in ("train", "eval"):
+            raise ValueError(f"`mode` (={mode!r}) must be 'train' or 'eval'.")
+        if not callable(method) and method not in METHODS:
+            raise ValueError(f"`method` (={method!r}) must be one of {', '.join(METHODS)}.")
+        self._model, self._mode, self._wanted = model, mode, layer_filter(layers)
+        self._kwargs = dict((train_kwargs if mode == "train" else eval_kwargs) or {})
+        self._apply_method, self._axis_name = apply_method, axis_name
+        self._method, self._tolerance = method, tolerance
+        # Copies: the caller may reuse a numpy buffer, or donate an array.
+        args = batch if isinstance(batch, tuple) else (batch,)
+        self._args = automatic(jax.tree.map(lambda a: jnp.array(a, copy=True), args))
+        self._rngs = None if rngs is None else dict(rngs)
+        arrays = jax.tree.leaves(self._args)
+        if not arrays or arrays[0].ndim < 1 or arrays[0].shape[0] < 1:
+            raise ValueError(
+                "`batch` must hold at least one sample along the first axis of its first array, "
+                f"but has shapes {[a.shape for a in arrays]}; give some tens to hundreds."
+            )
+        self._n = arrays[0].shape[0]
+        self._gathered = replicated(arrays)
+        self._measure = jax.jit(self._both_sides)
+
+    def __call__(self, variables_before: Any, variables_after: Any) -> ICSReport:
+        """Measure the shift from one state to another.
+
+        Args:
+          variables_before: Collections, as ``model.apply`` takes them: ``{"params": ...,
+            "batch_stats": ...}``.
+          variables_after: The same after the update, of the same structure and shapes.
+
+        Returns:
+          The report. Its arrays may still be in computation; `ICSReport.rows` waits.
+
+        Raises:
+          ValueError: If the states do not match, or one was donated; and see `ICSProbe`.
+        """
+        before = _collections("variables_before", variables_before)
+        after = _collections("variables_after", variables_after)
+        _check_match(before, after)
+        results = self._measure(automatic(before), automatic(after), self._args, self._rngs)
+        return ICSReport(
+            tuple(LayerICS(**vars(info), **values._asdict()) for info, values in results)
+        )
+
+    def _both_sides(
+        self, before: Any, after: Any, args: Any, rngs: Any
+    ) -> tuple[tuple[LayerInfo, Measure], ...]:
+        sides = [self._outputs(variables, args, rngs) for variables in (before, after)]
+        infos = [self._info(output) for output in sides[0]]
+        pairs = [
+            tuple(self._gather(output.value).reshape(self._n, -1) for output in pair)
+            for pair in zip(*sides, strict=True)
+        ]
+        return tuple(zip(infos, self._measure_all(pairs), strict=True))
+
+    def _measure_all(self, pairs: list[tuple[jax.Array, ...]]) -> list[Measure]:
+        """Each pair of samples; those of one shape in a loop, which is compiled once."""
+        groups: dict[Any, list[int]] = {}
+        for i, (x, _) in enumerate(pairs):
+            groups.setdefault((x.shape, x.dtype), []).append(i)
+        values: dict[int, Measure] = {}
+        for members in groups.values():
+            stacked = [jnp.stack(side) for side in zip(*(pairs[i] for i in members), strict=True)]
+            results = jax.lax.map(
+                lambda xy: measure(*xy, method=self._method, tolerance=self._tolerance), stacked
+            )
+            for k, i in enumerate(members):
+                values[i] = jax.tree.map(operator.itemgetter(k), results)
+        return [values[i] for i in range(len(pairs))]
+
+    def _outputs(self, variables: Any, args: Any, rngs: Any) -> list[capture.LayerOutput]:
+        described: list[capture.LayerOutput] = []
+
+        def forward(variables, args, rngs):
+            outputs = capture.layer_outputs(
+                self._model,
+                variables,
+                args,
+                self._kwargs,
+                wanted=self._wanted,
+                mode=self._mode,
+                rngs=rngs,
+                method=self._apply_method,
+            )
+            described.extend(outputs)
+            return [output.value for output in outputs]
+
+        if self._axis_name is None:
+            values = forward(variables, args, rngs)
+        else:
+            values = jax.vmap(forward, None, axis_name=self._axis_name, axis_size=1)(
+                variables, args, rngs
+            )
+            values = [value[0] for value in values]
+        pairs = zip(described, values, strict=True)
+        return [output._replace(value=value) for output, value in pairs]
+
+    def _gather(self, value: jax.Array) -> jax.Array:
+        if self._gathered is None:
+            return value
+        return jax.lax.with_sharding_constraint(value, self._gathered)
+
+    def _info(self, output: capture.LayerOutput) -> LayerInfo:
+        name = f"Output {output.output or 'of'} layer {output.layer!r} ({output.kind})"
+        y = output.value
+        if not isinstance(y, jax.Array) or not (
+            jnp.issubdtype(y.dtype, jnp.floating) or jnp.issubdtype(y.dtype, jnp.integer)
+        ):
+            raise ValueError(
+                f"{name} must hold real numbers, but is {getattr(y, 'dtype', type(y))}; leave "
+                "the layer out with `layers`."
+            )
+        if y.ndim < 1 or y.shape[0] != self._n or y.size == 0:
+            raise ValueError(
+                f"{name} must have one entry per sample along its first axis (n={self._n}), but "
+                f"has shape {y.shape}; leave the layer out with `layers`."
+            )
+        return LayerInfo(
+            layer=output.layer,
+            call=output.call,
+            output=output.output,
+            kind=output.kind,
+            mode=self._mode,
+            statistics=output.statistics,
+            n=self._n,
+            d=y.size // self._n,
+        )
+
+
+def _collections(name: str, variables: Any) -> dict[str, Any]:
+    if not isinstance(variables, Mapping) or not variables:
+        raise ValueError(
+            f"`{name}` (={type(variables).__name__}) must be the model's collections, as "
+            '`model.apply` takes them; give {"params": ..., "batch_stats": ...}.'
+        )
+    for leaf in jax.tree.leaves(variables):
+        is_array = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+        if is_array and leaf.is_deleted():
+            raise ValueError(
+                f"`{name}` holds deleted arrays: the training step was given them to donate. "
+                "Keep `ics.snapshot(variables)` before the step, or use `ICSRecord`."
+            )
+    return {k: v for k, v in unfreeze(dict(variables)).items() if k != "intermediates"}
+
+
+def _check_match(before: dict[str, Any], after: dict[str, Any]) -> None:
+    shapes = [
+        {jax.tree_util.keystr(k): jnp.shape(v) for k, v in jax.tree_util.tree_leaves_with_path(t)}
+        for t in (before, after)
+    ]
+    for key in shapes[0].keys() | shapes[1].keys():
+        old, new = (s.get(key, "missing") for s in shapes)
+        if old != new:
+            raise ValueError(
+                "The variables before and after must be of the same model, but at "
+                f"{key} they are {old} before and {new} after; probe two states of one model."
+            )
