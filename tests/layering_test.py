@@ -16,7 +16,8 @@ ALLOWED = {
     "functional": ARRAYS,
     "linen": ARRAYS | {"flax", "unitnorm_jax.functional"},
     "nnx": ARRAYS | {"flax", "unitnorm_jax.functional"},
-    "ics": ARRAYS | {"scipy", "unitnorm_jax.functional"},  # scipy: assignment, linear programs
+    # scipy: assignment, linear programs; flax: capture; matplotlib: inside plot alone.
+    "ics": ARRAYS | {"scipy", "flax", "matplotlib", "unitnorm_jax.functional"},
     "": ARRAYS | {"unitnorm_jax"},
 }
 UNWANTED = {"optax", "experiments", "matplotlib", "tests", "tyro", "sklearn", "tensorboardX"}
