@@ -70,7 +70,7 @@ def _bounds(cost: Any, x_weights: Any, y_weights: Any) -> tuple[np.ndarray, np.n
     p = np.asarray(plan.sum(1)).ravel()
     q = np.asarray(plan.sum(0)).ravel()
     short = np.maximum(a - p, 0).sum() + np.maximum(q - b, 0).sum() + margin
-    upper = plan.multiply(c).sum() * (1 + margin) + c.max() * short
+    upper = plan.multiply(c).sum() * (1 + margin) + np.max(c) * short
 
     down, up = np.asarray(max(lower, 0.0), dtype), np.asarray(upper, dtype)
     down, up = np.nextafter(down, dtype.type(0)), np.nextafter(up, dtype.type(np.inf))
