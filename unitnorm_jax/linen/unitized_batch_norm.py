@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.linen.module import merge_param
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -23,10 +22,10 @@ class UnitizedBatchNorm(nn.Module):
         y    = scale_c * xhat * (alpha_c / sqrt(s_n + epsilon) + 1 - alpha_c) + bias_c
 
     with s_n the squared norm of sample n of xhat. ``alpha`` starts at 0, where the layer is batch
-    normalization; ``add_alpha`` loads a checkpoint of that. After a convolution it costs no more
-    than ``flax.linen.BatchNorm``: it needs no more of its input than moments per (sample,
-    channel), taken in one pass, and one affine map. Why it is written as it is, and what was tried
-    instead, is told in ``functional/unitized_batch_norm.py``.
+    normalization; ``add_alpha`` loads a checkpoint of that. After a convolution it costs about
+    what ``flax.linen.BatchNorm`` costs, or less: it needs no more of its input than moments per
+    (sample, channel), taken in one pass, and one affine map. Why it is written as it is, and what
+    was tried instead, is told in ``functional/unitized_batch_norm.py``.
 
     The fields are those of ``flax.linen.BatchNorm``, in its order and with its defaults, then four
     of its own. Statistics are those of the global batch under ``jit`` with shardings; under
@@ -194,5 +193,5 @@ def add_alpha(variables: Mapping[str, Any]) -> dict[str, Any]:
             )
         like = params.get((*layer, "scale"), params.get((*layer, "bias")))
         dtype = jnp.float32 if like is None else like.dtype
-        params[(*layer, "alpha")] = jax.numpy.zeros(jnp.shape(mean), dtype)
+        params[(*layer, "alpha")] = jnp.zeros(jnp.shape(mean), dtype)
     return {**variables, "params": unflatten_dict(params)}
