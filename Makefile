@@ -24,13 +24,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
-		-e '.[experiments]' --group dev
+		-e '.[experiments]'
+	touch $@
+
+# Tests need more: the checkers, tensorflow to prepare data sets, the libraries we compare with.
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
+		-e '.[experiments,bench,data,tf]' --group dev
 	touch $@
 
 train: setup
 	$(BIN)/python -m experiments.train $(ARGS)
 
-lint: setup
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -38,7 +44,7 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
-bench: setup
+bench: $(VENV)/.installed-dev
 	$(BIN)/python -m experiments.bench layer $(ARGS)
 
 clean:
