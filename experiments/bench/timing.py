@@ -36,6 +36,8 @@ def interleaved(
 ) -> dict[str, np.ndarray]:
     """Call all functions in turn for about ``seconds``, at least ``least`` rounds.
 
+    Each round has another random order: what ran before decides what is left in the caches.
+
     Args:
       functions: name to a function that returns its JAX results.
       seconds: how long to go on, after two rounds that are not counted.
@@ -45,9 +47,11 @@ def interleaved(
       For each name, the seconds of every call, in the order of the rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
+    named, rng = list(functions.items()), np.random.default_rng(0)
     start, rounds = time.perf_counter(), -2
     while rounds < least or time.perf_counter() - start < seconds:
-        for name, function in functions.items():
+        for i in rng.permutation(len(named)):
+            name, function = named[i]
             begin = time.perf_counter()
             jax.block_until_ready(function())
             if rounds >= 0:

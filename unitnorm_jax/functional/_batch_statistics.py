@@ -43,7 +43,7 @@ def _any(flags: jax.Array) -> jax.Array:
 
 
 @_any.def_vmap
-def _any_vmap(axis_size: int, in_batched: list[bool], flags: jax.Array) -> tuple[jax.Array, bool]:
+def __any_vmap(axis_size: int, in_batched: list[bool], flags: jax.Array) -> tuple[jax.Array, bool]:
     del axis_size, in_batched
     return _any(flags), False
 
@@ -52,7 +52,7 @@ def exact_sums(
     sums: Callable[[jax.Array | None], tuple[Any, jax.Array]],
     count: float | None,
     reduction: Reduction,
-) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
+) -> tuple[Any, jax.Array, jax.Array, jax.Array, jax.Array]:
     """Sums over a batch about zero or, where that would lose digits, about the batch's mean.
 
     Taken about zero the sums fuse with the operation that produced the input, and no shift has
@@ -67,8 +67,9 @@ def exact_sums(
       reduction: how to reduce.
 
     Returns:
-      The pytree and the totals of the last call, the shift they are about, and minus the shift.
-      (Both are results of a branch. So the compiler stores the shift: computed again by each of
+      The pytree and the totals of the last call, the shift they are about, minus the shift, and
+      whether it is not zero, one scalar.
+      (Both shifts are results of a branch. So the compiler stores the shift: computed again by each of
       its users it could differ in the last place, which is all that matters where the mean is
       large. And it cannot express one by the other: each use of ``x - shift`` in a reduction
       then stays inside it, instead of being stored.)
@@ -76,7 +77,7 @@ def exact_sums(
     result, totals = sums(None)
     zero = jnp.zeros_like(totals[0])
     if not (reduction.guarded or reduction.two_pass):
-        return result, totals, zero, zero
+        return result, totals, zero, zero, jnp.zeros((), bool)
     number = total_count(totals, count)
     mean = totals[0] / number
 
@@ -88,7 +89,8 @@ def exact_sums(
     else:
         limit = _MAX_SQUARED_RATIO * (totals[1] / number - jnp.square(mean) + reduction.epsilon)
     digits_lost = _any(jnp.square(mean) > limit)
-    return lax.cond(digits_lost, about_mean, lambda: (result, totals, zero, zero))
+    parts = lax.cond(digits_lost, about_mean, lambda: (result, totals, zero, zero))
+    return *parts, digits_lost
 
 
 def total_count(totals: jax.Array, count: float | None) -> jax.Array | float:

@@ -1,10 +1,11 @@
 """Unitized batch normalization of rows: dense inputs, and unit="position"."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from unitnorm_jax.functional._batch_statistics import (
@@ -33,6 +34,8 @@ def normalize_by_row(
     Per-(row, channel) moments would be as large as x, so the norm is a matrix product instead:
     ``y = (t u + w) (x - mean) + bias`` with t per row, and u, w per channel.
 
+    Half precision is converted once, so that gradients add in float32, but x is what is kept.
+
     Args:
       x: input, (rows, channels).
       scale: (channels,), as bias and alpha; their dtype is that of the arithmetic.
@@ -48,95 +51,133 @@ def normalize_by_row(
     """
     epsilon = reduction.epsilon
     count = float(x.shape[0] * reduction.psum(1))
-    x, totals, shift = _recenter(reduction, count, alpha.dtype, x)
+    both = x.astype(alpha.dtype), lax.stop_gradient(x)
+    totals, *about = _sums(reduction, count, both)
     mean, var = mean_and_variance(totals, count)
     if bessel_correction:
         var = correct_variance(var, count, epsilon)
     inv_std = lax.rsqrt(var + epsilon)
-    squared_norm = _squared_norms(x, mean, kappa * jnp.square(inv_std))
+    centre = Centre(*about, mean)
+    squared_norm = _squared_norms(reduction, both, centre, kappa * jnp.square(inv_std))
     t = lax.rsqrt(squared_norm + epsilon)
     slope = scale * inv_std
     u = slope * alpha
-    y = _affine(x, mean, t, u, slope - u, bias)
-    return y, shift + mean, var, count
+    y = _affine(both, centre, t, u, slope - u, bias)
+    return y, centre.shift + mean, var, count
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _recenter(reduction: Reduction, count: float, dtype: Any, x: jax.Array) -> Any:
-    """``x - shift``, its totals over the batch and the shift (zero but where digits were lost).
+Both = tuple[jax.Array, jax.Array]
+"""An input, (r, c): in the dtype of the arithmetic, and as it came, which is what is kept."""
+
+
+class Centre(NamedTuple):
+    """Where rows are centred, ``shift + mean``, as two terms: their sum would lose digits."""
+
+    shift: jax.Array
+    minus_shift: jax.Array
+    is_shifted: jax.Array
+    mean: jax.Array
+
+    def remove(self, x: jax.Array) -> jax.Array:
+        """``(x - shift) - mean``."""
+        return (x.astype(self.mean.dtype) - self.shift[None]) - self.mean[None]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _sums(reduction: Reduction, count: float, both: Both) -> Any:
+    """Totals of ``x - shift`` over the batch, the shift (zero but where digits were lost), minus it.
 
     A custom derivative because no gradient flows through the shift.
     """
 
-    def sums(shift: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        z = x.astype(dtype) if shift is None else x.astype(dtype) - shift[None]
-        totals = reduction.psum(jnp.stack([z.sum(0), jnp.square(z).sum(0)]))
-        return z if reduction.guarded or reduction.two_pass else x, totals
+    x = both[0]
 
-    z, totals, shift, _ = exact_sums(sums, count, reduction)
-    return z, totals, shift
+    def sums(shift: jax.Array | None) -> tuple[None, jax.Array]:
+        z = x if shift is None else x - shift[None]
+        return None, reduction.psum(jnp.stack([z.sum(0), jnp.square(z).sum(0)]))
 
-
-@_recenter.defjvp
-def _recenter_jvp(
-    reduction: Reduction, count: float, dtype: Any, primals: Any, tangents: Any
-) -> Any:
-    z, totals, shift = _recenter(reduction, count, dtype, *primals)
-    (dx,) = tangents
-
-    def linear(dx: jax.Array, z: jax.Array) -> jax.Array:
-        dx = dx.astype(dtype)
-        return jnp.stack([dx.sum(0), 2 * (z.astype(dtype) * dx).sum(0)])
-
-    dtotals = reduction.psum(jax.checkpoint(linear, prevent_cse=False)(dx, z))
-    return (z, totals, shift), (dx.astype(z.dtype), dtotals, jnp.zeros_like(shift))
+    return exact_sums(sums, count, reduction)[1:]
 
 
-@jax.custom_jvp
-def _squared_norms(x: jax.Array, mean: jax.Array, weight: jax.Array) -> jax.Array:
-    """``sum_c weight_c (x - mean_c)^2`` of every row, (r, c) -> (r,)."""
-    return _dot(jnp.square(x.astype(mean.dtype) - mean[None]), weight)
+@_sums.defjvp
+def _sums_jvp(reduction: Reduction, count: float, primals: Any, tangents: Any) -> Any:
+    ((_, x),), ((dx, _),) = primals, tangents
+    totals, shift, minus_shift, is_shifted = _sums(reduction, count, *primals)
+
+    def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
+        return jnp.stack([dx.sum(0), 2 * ((x.astype(dx.dtype) - shift[None]) * dx).sum(0)])
+
+    dtotals = reduction.psum(jax.checkpoint(linear, prevent_cse=False)(dx, x, shift))
+    zero = jnp.zeros_like(shift)
+    none = np.zeros((), jax.dtypes.float0)
+    return (totals, shift, minus_shift, is_shifted), (dtotals, zero, zero, none)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _squared_norms(
+    reduction: Reduction, both: Both, centre: Centre, weight: jax.Array
+) -> jax.Array:
+    """``sum_c weight_c (x - centre_c)^2`` of every row, (r, c) -> (r,)."""
+    del reduction
+    return _dot(jnp.square(centre.remove(both[0])), weight)
 
 
 @_squared_norms.defjvp
-def _squared_norms_jvp(primals: Any, tangents: Any) -> Any:
-    def linear(dx: Any, dmean: Any, dweight: Any, x: Any, mean: Any, weight: Any) -> jax.Array:
-        x = x.astype(mean.dtype)
-        z = x - mean[None]
-        by_mean = _dot(x, weight * dmean) - jnp.sum(mean * weight * dmean)
-        by_x = (weight[None] * z * dx.astype(mean.dtype)).sum(1)
+def _squared_norms_jvp(reduction: Reduction, primals: Any, tangents: Any) -> Any:
+    def linear(tangents: Any, x: Any, centre: Centre, weight: Any) -> jax.Array:
+        (dx, _), dcentre, dweight = tangents
+        z, dmean = centre.remove(x), dcentre.mean
+        by_mean = _shifted_dot(reduction, x, centre, weight * dmean)
+        by_mean = by_mean - jnp.sum(centre.mean * weight * dmean)
+        by_x = (weight[None] * z * dx).sum(1)
         return _dot(jnp.square(z), dweight) + 2 * (by_x - by_mean)
 
-    tangent = jax.checkpoint(linear, prevent_cse=False)(*tangents, *primals)
-    return _squared_norms(*primals), tangent
+    (_, x), centre, weight = primals
+    tangent = jax.checkpoint(linear, prevent_cse=False)(tangents, x, centre, weight)
+    return _squared_norms(reduction, *primals), tangent
+
+
+def _shifted_dot(reduction: Reduction, x: jax.Array, centre: Centre, v: jax.Array) -> jax.Array:
+    """``(x - shift) @ v``; x itself is the operand, not a shifted copy, where the shift is zero."""
+    x = x.astype(v.dtype)
+    if not (reduction.guarded or reduction.two_pass):
+        return _dot(x, v)
+    centred = jax.checkpoint(lambda x, shift, v: _dot(x - shift[None], v), prevent_cse=False)
+    plain = jax.checkpoint(lambda x, _, v: _dot(x, v), prevent_cse=False)
+    return lax.cond(centre.is_shifted, centred, plain, x, centre.shift, v)
+
+
+def _outer(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """``rows.T @ columns``, (k, r), (k, c) -> (r, c); its transposes contract long axes."""
+    contract = (((0,), (0,)), ((), ()))
+    return lax.dot_general(rows, columns, contract, precision=lax.Precision.HIGHEST)
 
 
 @jax.custom_jvp
 def _affine(
-    x: jax.Array,
-    mean: jax.Array,
+    both: Both,
+    centre: Centre,
     t: jax.Array,
     u: jax.Array,
     w: jax.Array,
     bias: jax.Array,
 ) -> jax.Array:
-    """``(t u + w) (x - mean) + bias``, (r, c)."""
-    slope = t[:, None] * u[None] + w[None]
-    return slope * (x.astype(mean.dtype) - mean[None]) + bias[None]
+    """``(t u + w) (x - centre) + bias``, (r, c)."""
+    return (t[:, None] * u[None] + w[None]) * centre.remove(both[0]) + bias[None]
 
 
 @_affine.defjvp
 def _affine_jvp(primals: Any, tangents: Any) -> Any:
-    x, mean, t, u, w, _ = primals
+    (_, x), centre, t, u, w, _ = primals
 
-    def linear(tangents: Any, x: Any, mean: Any, t: Any, u: Any, w: Any) -> jax.Array:
+    def linear(tangents: Any, x: Any, centre: Centre, t: Any, u: Any, w: Any) -> jax.Array:
         # Products with [t, 1]: the transpose sums over rows once, as a matrix product.
-        dx, dmean, dt, du, dw, dbias = tangents
-        basis = jnp.stack([t, jnp.ones_like(t)], 1)
-        dslope = _dot(basis, jnp.stack([du, dw])) + _dot(dt[:, None], u[None])
-        dy = (t[:, None] * u[None] + w[None]) * dx.astype(mean.dtype)
-        dy = dy + dslope * (x.astype(mean.dtype) - mean[None])
-        return dy + _dot(basis, jnp.stack([-u * dmean, dbias - w * dmean]))
+        (dx, _), dcentre, dt, du, dw, dbias = tangents
+        basis = functools.partial(_outer, jnp.stack([t, jnp.ones_like(t)]))
+        z, dmean = centre.remove(x), dcentre.mean
+        dslope = basis(jnp.stack([du, dw])) + _dot(dt[:, None], u[None])
+        dy = (t[:, None] * u[None] + w[None]) * dx + dslope * z
+        return dy + basis(jnp.stack([-u * dmean, dbias - w * dmean]))
 
-    tangent = jax.checkpoint(linear, prevent_cse=False)(tangents, x, mean, t, u, w)
+    tangent = jax.checkpoint(linear, prevent_cse=False)(tangents, x, centre, t, u, w)
     return _affine(*primals), tangent

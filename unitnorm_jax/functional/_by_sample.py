@@ -154,7 +154,7 @@ def _moments(
         return (sum1, sum2), reduction.psum(jnp.stack([part.sum(0) for part in parts]))
 
     count = None if mask is not None else _static_count(layout, reduction)
-    (sum1, sum2), totals, shift, minus_shift = exact_sums(sums, count, reduction)
+    (sum1, sum2), totals, shift, minus_shift, _ = exact_sums(sums, count, reduction)
     return (sum1, sum2, number), totals, shift, minus_shift
 
 
