@@ -69,10 +69,10 @@ def exact_sums(
     Returns:
       The pytree and the totals of the last call, the shift they are about, minus the shift, and
       whether it is not zero, one scalar.
-      (Both shifts are results of a branch. So the compiler stores the shift: computed again by each of
-      its users it could differ in the last place, which is all that matters where the mean is
-      large. And it cannot express one by the other: each use of ``x - shift`` in a reduction
-      then stays inside it, instead of being stored.)
+      (Both shifts are results of a branch. So the compiler stores the shift: computed again by
+      each of its users it could differ in the last place, which is all that matters where the
+      mean is large. And it cannot express one by the other: each use of ``x - shift`` in a
+      reduction then stays inside it, instead of being stored.)
     """
     result, totals = sums(None)
     zero = jnp.zeros_like(totals[0])

@@ -85,11 +85,10 @@ class Centre(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _sums(reduction: Reduction, count: float, both: Both) -> Any:
-    """Totals of ``x - shift`` over the batch, the shift (zero but where digits were lost), minus it.
+    """Totals of ``x - shift`` over the batch; and the shift, minus it, and whether it is not zero.
 
     A custom derivative because no gradient flows through the shift.
     """
-
     x = both[0]
 
     def sums(shift: jax.Array | None) -> tuple[None, jax.Array]:

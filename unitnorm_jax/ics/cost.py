@@ -13,7 +13,7 @@ from unitnorm_jax.ics import rounding
 
 _GROUP = 16  # columns per pass over a block; 8, 12, 32 measured 2-5 times slower (CPU, AVX-512)
 _BLOCK = 2**18  # numbers in the accumulator of one block of rows
-_LANES = 2**12  # fewer pairs than this: also run along the columns
+_FEW_PAIRS = 2**14  # up to here several columns at once pay: 8, and more for fewer pairs
 
 
 class CostError(NamedTuple):
@@ -32,8 +32,8 @@ class _Plan(NamedTuple):
 
 def _plan(n: int, m: int, d: int) -> _Plan:
     lanes = 1
-    if n * m < _LANES:
-        lanes = 2 ** int(math.log2(max(1, min(2**16 // (n * m), d // _GROUP))))
+    if n * m <= _FEW_PAIRS:
+        lanes = 2 ** int(math.log2(max(1, min(max(8, 2**13 // (n * m)), d // _GROUP))))
     columns = -(-d // lanes)
     group = columns if columns <= _GROUP // 2 else _GROUP
     levels = rounding.loop_levels(-(-columns // group))

@@ -22,7 +22,7 @@ def em_distance(
     *,
     method: str | Solver = "auto",
     tolerance: float | int = 1e-5,
-    max_iterations: int = 64,
+    max_iterations: int = 16,
     sinkhorn_epsilon: float | int = 0.01,
     sinkhorn_iterations: int = 1000,
 ) -> EMDistance:

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from unitnorm_jax.ics import rounding
+
+_LEAST_COLUMNS = 16  # to sort them by a network
 
 
 def line_em_distance(x: Float[Array, "n ..."], y: Float[Array, "m ..."]) -> Float[Array, "*k"]:
@@ -28,7 +31,7 @@ def line_em_distance(x: Float[Array, "n ..."], y: Float[Array, "m ..."]) -> Floa
       on the line, 1974.
     """
     n, m = x.shape[0], y.shape[0]
-    x, y = jnp.sort(x, axis=0), jnp.sort(y, axis=0)
+    x, y = sorted_columns(x), sorted_columns(y)
     if n == m:
         return rounding.tree_sum(jnp.abs(x - y)) / n
     # In units of 1/(n m) the cuts are integers, so the intervals are exact.
@@ -37,6 +40,43 @@ def line_em_distance(x: Float[Array, "n ..."], y: Float[Array, "m ..."]) -> Floa
     gaps = jnp.abs(x[start // m] - y[start // n])
     weights = jnp.asarray(width, gaps.dtype).reshape(-1, *(1,) * (gaps.ndim - 1))
     return rounding.tree_sum(weights * gaps)
+
+
+def sorted_columns(x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+    """x sorted along axis 0; a NaN may spread to the other numbers of its column.
+
+    Where there are many columns, by a bitonic network: the same comparisons for all of them, in
+    log2(n) (log2(n) + 1) / 2 passes over x. `jnp.sort` compares one by one on a CPU, and took 20
+    times longer (n = 32, d = 1024; 8 times at n = 256).
+
+    Args:
+      x: Numbers, (n, ...).
+
+    References:
+      K. Batcher, Sorting networks and their applications, 1968.
+    """
+    n = x.shape[0]
+    if x[0].size < _LEAST_COLUMNS:
+        return jnp.sort(x, axis=0)
+    size = 1 << (n - 1).bit_length()
+    partners, index = [], np.arange(size)
+    for log_block in range(1, size.bit_length()):
+        # Both halves of a block are sorted: compare first with last, and so on inwards, ...
+        partners.append(index ^ (2**log_block - 1))
+        # ... then the bitonic halves, their halves, ...
+        partners.extend(index ^ 2**k for k in reversed(range(log_block - 1)))
+    if not partners:
+        return x
+
+    def compare(x, stage):
+        partner, first = stage
+        other = x[partner]
+        first = first.reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(first, jnp.minimum(x, other), jnp.maximum(x, other)), None
+
+    x = jnp.pad(x, [(0, size - n), *[(0, 0)] * (x.ndim - 1)], constant_values=jnp.inf)
+    stages = jnp.asarray(partners), jnp.asarray(index < np.stack(partners))
+    return lax.scan(compare, x, stages)[0][:n]
 
 
 def line_error(n: int, m: int, dtype: DTypeLike) -> float:

@@ -73,6 +73,27 @@ def measure(
       (2.0, 2.0, True)
     """
     distance = em_distance(x, y, method=method, tolerance=tolerance)
+    return around(distance, x, y, tolerance=tolerance)
+
+
+def around(
+    distance: EMDistance,
+    x: Num[Array | np.ndarray, "n ..."],
+    y: Num[Array | np.ndarray, "n ..."],
+    *,
+    tolerance: float | int = 1e-5,
+) -> Measure:
+    """`measure` with the distance given: all that needs no solver, and so can be batched.
+
+    Args:
+      distance: ``em_distance(x, y)``.
+      x: As in `measure`.
+      y: As in `measure`.
+      tolerance: As in `em_distance`.
+
+    Returns:
+      As `measure`.
+    """
     pairing = pairing_upper_bound(x, y)
     upper = {
         "moments": moment_upper_bound(x, y),
