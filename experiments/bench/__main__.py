@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m experiments.bench {layer,tpu} --help``."""
+"""Command line of the benchmarks: ``python -m experiments.bench {layer,tpu,probe} --help``."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.bench import forms, layer, timing, tpu
+from experiments.bench import forms, layer, probe, timing, tpu
 from experiments.cli import run_cli
 from experiments.record import versions
 
@@ -56,6 +56,30 @@ class Tpu:
     """Images per device."""
     json: Path | None = None
     """File to write the numbers to, with versions; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Time the certified Earth Mover distance and the probe of internal covariate shift.
+
+    First, the cost matrix given: ours, with its certificate, against scipy's
+    linear_sum_assignment, POT's emd2 (both exact, in float64, without one), and OTT-JAX's Sinkhorn
+    at the largest regularization that is within 1 %. Then what probing every few updates adds to
+    training. Needs the extra `bench`.
+    """
+
+    samples: tuple[int, ...] = (64, 256, 1024)
+    """Samples on each side."""
+    dimensions: tuple[int, ...] = (16, 256, 4096)
+    """Dimensions."""
+    drift: float = 0.01
+    """Drift of each coordinate in one step, in standard deviations."""
+    seconds: float = 3.0
+    """How long to measure each pair, in seconds."""
+    images: int = 16
+    """Images a probe looks at, in the measurement of its share of the training time."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
 def _check_new(path: Path | None) -> None:
@@ -166,9 +190,66 @@ def run_tpu(options: Tpu) -> None:
     _store(options.json, [dataclasses.asdict(row) for row in rows])
 
 
-def _run(options: Layer | Tpu) -> None:
+def run_probe(options: Probe) -> None:
+    """Measure, print the tables and store the numbers."""
+    console = _console()
+    cases = [
+        (n, d, case)
+        for n in options.samples
+        for d in options.dimensions
+        for case in ("drift", "independent")
+    ]
+    work = track(cases, "measuring", console=console, transient=True)
+    rows = [probe.measure_distance(*case, options.drift, options.seconds) for case in work]
+    others = [name for name in rows[0].ms if name != "ours"]
+    table = _table(
+        "distance of two samples, cost matrix given, ms (and time against ours, quartiles) on "
+        + jax.devices()[0].device_kind,
+        *("n", "d", "samples", "cost matrix", "ours", *others, "our gap"),
+    )
+    for row in rows:
+        cells = ["not within 1 %" if row.ms[name] is None else "" for name in others]
+        for i, name in enumerate(others):
+            if row.ms[name] is not None:
+                median, low, high = row.ratios[name]
+                cells[i] = f"{row.ms[name]:.2f} ({median:.1f}, {low:.1f}-{high:.1f})"
+        table.add_row(
+            *(str(row.n), str(row.d), row.case, f"{row.cost_ms:.2f}", f"{row.ms['ours']:.2f}"),
+            *cells,
+            f"{row.gap:.1e}",
+        )
+    console.print(table)
+    networks = {
+        "ResNet-8, digits 8x8, batch 64": ((1, 1, 1), (64, 8, 8, 1), 10),
+        "ResNet-18, 32x32, batch 128": ((3, 3, 3), (128, 32, 32, 3), 100),
+    }
+    work = track(networks.items(), "measuring", console=console, transient=True)
+    shares = [
+        probe.measure_share(name, blocks, shape, options.images, every)
+        for name, (blocks, shape, every) in work
+    ]
+    table = _table(
+        "what probing adds to training",
+        *("network", "step, ms", "images probed", "probe, ms", "every", "share of the updates"),
+    )
+    for share in shares:
+        table.add_row(
+            *(share.network, f"{share.step_ms:.1f}", str(share.images), f"{share.probe_ms:.1f}"),
+            *(f"{share.every} updates", f"{100 * share.share:.1f} %"),
+        )
+    console.print(table)
+    stored = {"distance": rows, "share": shares}
+    _store(options.json, {k: [dataclasses.asdict(r) for r in v] for k, v in stored.items()})
+
+
+def _run(options: Layer | Tpu | Probe) -> None:
     _check_new(options.json)
-    run_layer(options) if isinstance(options, Layer) else run_tpu(options)
+    if isinstance(options, Probe):
+        run_probe(options)
+    elif isinstance(options, Layer):
+        run_layer(options)
+    else:
+        run_tpu(options)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -176,6 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
     subcommands = (
         Annotated[Layer, tyro.conf.subcommand("layer")]
         | Annotated[Tpu, tyro.conf.subcommand("tpu")]
+        | Annotated[Probe, tyro.conf.subcommand("probe")]
     )
     return run_cli("python -m experiments.bench", subcommands, arguments, _run)  # type: ignore[arg-type]
 

@@ -1,0 +1,193 @@
+"""The Earth Mover distance against what else computes it, and the probe against training."""
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from scipy.optimize import linear_sum_assignment
+
+from experiments import steps
+from experiments.bench import timing
+from experiments.models.preact_resnet import PreActResNet
+from experiments.norms import make_norm
+from unitnorm_jax import ics
+from unitnorm_jax.ics import cascade
+from unitnorm_jax.ics.cost import cost_matrix
+
+_ACCURACY = 0.01  # of Sinkhorn's cost, relative
+_SINKHORN_SECONDS = 20.0  # search for an epsilon no longer than this
+_SHARE_ROUNDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class DistanceRow:
+    """One pair of samples.
+
+    Attributes:
+        n: Samples on each side.
+        d: Dimension.
+        case: "drift" or "independent".
+        cost_ms: Time of the cost matrix.
+        ms: Time of each way, the cost matrix given; None where it did not get there.
+        ratios: Time against ours: median and quartiles of the pairs.
+        gap: Relative gap of our certificate.
+        sinkhorn_error: Relative error of Sinkhorn's cost.
+    """
+
+    n: int
+    d: int
+    case: str
+    cost_ms: float
+    ms: dict[str, float | None]
+    ratios: dict[str, tuple[float, float, float]]
+    gap: float
+    sinkhorn_error: float
+
+
+def measure_distance(n: int, d: int, case: str, drift: float, seconds: float) -> DistanceRow:
+    """Times every way on one pair of samples, in turns, in one process."""
+    os.environ.setdefault("POT_BACKEND_DISABLE_TENSORFLOW", "1")  # seconds, and warnings
+    import ot  # The extra `bench`.
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, d)).astype(np.float32)
+    change = rng.normal(size=(n, d)).astype(np.float32)
+    y = x + np.float32(drift) * change if case == "drift" else change
+    build = jax.jit(cost_matrix)
+    cost = jax.block_until_ready(build(x, y))
+    on_host, weights = np.asarray(cost, np.float64), np.full(n, 1 / n)
+    exact = on_host[linear_sum_assignment(on_host)].mean()
+    certify = jax.jit(_certify)
+    ways: dict[str, Callable[[], Any]] = {
+        "ours": lambda: certify(cost, x, y),
+        "scipy": lambda: linear_sum_assignment(on_host),
+        "POT": lambda: ot.emd2(weights, weights, on_host, numItermax=10**7),
+    }
+    sinkhorn, error = _sinkhorn(cost, exact)
+    if sinkhorn is not None:
+        ways["Sinkhorn (OTT-JAX)"] = functools.partial(sinkhorn, cost)
+    times = timing.interleaved(ways, seconds, least=5)
+    matrix = timing.interleaved({"cost": lambda: build(x, y)}, seconds / 4, least=5)
+    result = certify(cost, x, y)
+    names = ("ours", "scipy", "POT", "Sinkhorn (OTT-JAX)")
+    return DistanceRow(
+        n=n,
+        d=d,
+        case=case,
+        cost_ms=float(1e3 * np.median(matrix["cost"])),
+        ms={k: float(1e3 * np.median(times[k])) if k in times else None for k in names},
+        ratios={k: timing.ratio(times, k, "ours") for k in times},
+        gap=float((result.upper - result.lower) / result.upper),
+        sinkhorn_error=error,
+    )
+
+
+def _certify(cost: jax.Array, x: jax.Array, y: jax.Array) -> ics.EMDistance:
+    """What ``ics.em_distance`` does once it has the cost matrix of equal, unweighted samples."""
+    n = cost.shape[0]
+    ones = jnp.ones(n, cost.dtype)
+    problem = cascade.Problem(
+        cost, ones / n, ones / n, (ones, ones), jnp.ones((), bool), jnp.asarray(x), jnp.asarray(y)
+    )
+    return cascade.cascade(problem, cascade.Options("auto", 1e-5, 16, 0.01, 1000, False))
+
+
+def _sinkhorn(cost: jax.Array, exact: float) -> tuple[Callable[[jax.Array], Any] | None, float]:
+    """OTT-JAX's Sinkhorn with the largest epsilon that is accurate enough; None if none was."""
+    from ott.geometry import geometry
+    from ott.solvers import linear
+
+    start, epsilon, error = time.perf_counter(), 0.05, np.inf
+    while time.perf_counter() - start < _SINKHORN_SECONDS and epsilon > 1e-6:
+        scale = epsilon * float(jnp.mean(cost))
+
+        @jax.jit
+        def solve(cost: jax.Array, scale: float = scale) -> jax.Array:
+            output = linear.solve(geometry.Geometry(cost, epsilon=scale), max_iterations=5000)
+            return jnp.sum(output.matrix * cost)
+
+        error = abs(float(solve(cost)) / exact - 1)
+        if error <= _ACCURACY:
+            return solve, error
+        epsilon /= 2
+    return None, error
+
+
+@dataclasses.dataclass(frozen=True)
+class ShareRow:
+    """What probing costs a training run.
+
+    Attributes:
+        network: What is trained.
+        every: Updates between probes.
+        images: Images the probe looks at.
+        step_ms: Median time of an update.
+        probe_ms: Median time of a probe, its snapshot of the state included.
+        share: Time of a probe in units of that of ``every`` updates.
+    """
+
+    network: str
+    every: int
+    images: int
+    step_ms: float
+    probe_ms: float
+    share: float
+
+
+def measure_share(
+    network: str, blocks: tuple[int, ...], shape: tuple[int, ...], images: int, every: int
+) -> ShareRow:
+    """Times updates of the unitized pre-activation ResNet and probes of it, in turns.
+
+    Args:
+        network: Its name in the table.
+        blocks: Residual blocks of each stage.
+        shape: Of a training batch, (n, h, w, c); the time does not depend on what it shows.
+        images: Images the probe looks at.
+        every: Updates between probes.
+    """
+    model = PreActResNet(num_classes=10, blocks=blocks, norm=make_norm("ubn"))
+    batch = {
+        "image": jax.random.normal(jax.random.key(0), shape),
+        "label": jnp.arange(shape[0]) % 10,
+    }
+    tx = optax.sgd(0.01, momentum=0.9, nesterov=True)
+    state = steps.create_state(jax.random.key(1), batch["image"], model=model, tx=tx)
+    update = jax.jit(functools.partial(steps.train_step, weight_penalty=5e-4), donate_argnums=0)
+    probe = ics.ICSProbe(model, batch["image"][:images], eval_kwargs={"train": False})
+
+    def variables() -> dict[str, Any]:
+        return {"params": state.params, "batch_stats": state.batch_stats}
+
+    times: dict[str, list[float]] = {"step": [], "probe": []}
+    for i in range(_SHARE_ROUNDS + 2):
+        start = time.perf_counter()
+        before = jax.block_until_ready(ics.snapshot(variables()))
+        copied = time.perf_counter() - start
+        spent = []
+        for _ in range(4):
+            start = time.perf_counter()
+            state, _ = update(state, batch)
+            jax.block_until_ready(state.params)
+            spent.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        jax.block_until_ready(probe(before, variables()).layers)
+        if i >= 2:
+            times["probe"].append(copied + time.perf_counter() - start)
+            times["step"].extend(spent[1:])  # the first finds the caches as the probe left them
+    step, spent_probing = np.median(times["step"]), np.median(times["probe"])
+    return ShareRow(
+        network=network,
+        every=every,
+        images=images,
+        step_ms=1e3 * float(step),
+        probe_ms=1e3 * float(spent_probing),
+        share=float(spent_probing / (every * step)),
+    )
