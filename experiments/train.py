@@ -22,6 +22,7 @@ from experiments.cli import run_cli
 from experiments.data import load_dataset
 from experiments.loop import Run, train_seed
 from experiments.plots import plot_curves
+from experiments.probing import compile_probe, with_probe
 
 
 def train(config: configs.TrainConfig, console: Console) -> Path:
@@ -43,7 +44,10 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     start = time.perf_counter()
     dataset = load_dataset(config.data.dataset)
     updates = updates_per_epoch(config, dataset)
-    programs = [build_program(config, norm, dataset) for norm in config.norms]
+    programs = [
+        with_probe(build_program(config, norm, dataset), config.probe, dataset)
+        for norm in config.norms
+    ]
     run_dir = record.new_run_dir(config.run_dir, config.data.dataset)
     versions = record.versions()
     record.write_json(run_dir / "config.json", configs.to_dict(config))
@@ -55,6 +59,13 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         compiled.append(compile_program(program, dataset, config.optim.batch_size))
         seconds = time.perf_counter() - began
         console.print(f"Compiled the network with {program.norm} in {seconds:.1f} s")
+        began = time.perf_counter()
+        compile_probe(compiled[-1], dataset.train_images[: config.optim.batch_size])
+        if program.probe is not None:
+            seconds = time.perf_counter() - began
+            console.print(f"Compiled the probe of its shift in {seconds:.1f} s")
+        elif config.probe.every:
+            console.print(f"{program.norm} has no normalization layer: it is not probed")
     runs: list[Run] = []
     total = len(config.norms) * config.optim.epochs * updates
     for seed in config.seeds:
