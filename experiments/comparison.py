@@ -30,7 +30,8 @@ class LayerComparison(NamedTuple):
         median_base: Median distance of the base over these.
         median: Median distance of the norm over these.
         ratio: Median, over the pairs, of norm / base; NaN if the base never moved.
-        seed_ratios: The same for each seed alone.
+        quartiles: Lower and upper quartile of the ratios.
+        seed_ratios: Median ratio of each seed alone.
         certified_less: Share of the pairs where the norm is certified to have moved less: the upper
             end of its certificate is below the lower end of the base's.
         certified_more: The share where it is certified to have moved more.
@@ -42,6 +43,7 @@ class LayerComparison(NamedTuple):
     median_base: float
     median: float
     ratio: float
+    quartiles: tuple[float, float]
     seed_ratios: tuple[float, ...]
     certified_less: float
     certified_more: float
@@ -150,8 +152,9 @@ def _compare_layer(
         pairs=len(both),
         median_base=float(np.median(b[:, 0])),
         median=float(np.median(a[:, 0])),
-        ratio=_median(ratios),
-        seed_ratios=tuple(_median(ratios[seeds == seed]) for seed in np.unique(seeds)),
+        ratio=_quantile(ratios, 0.5),
+        quartiles=(_quantile(ratios, 0.25), _quantile(ratios, 0.75)),
+        seed_ratios=tuple(_quantile(ratios[seeds == seed], 0.5) for seed in np.unique(seeds)),
         certified_less=float(np.mean(a[:, 2] < b[:, 1])),
         certified_more=float(np.mean(a[:, 1] > b[:, 2])),
     )
@@ -180,6 +183,10 @@ def _finite(row: Mapping[str, Any], names: tuple[str, ...]) -> bool:
     return all(math.isfinite(row[name]) for name in names)
 
 
-def _median(ratios: np.ndarray) -> float:
+def _quantile(ratios: np.ndarray, q: float) -> float:
     ratios = ratios[~np.isnan(ratios)]
-    return float(np.median(ratios)) if len(ratios) else math.nan
+    if not len(ratios):
+        return math.nan
+    # Between a number and inf there is nothing to interpolate.
+    method = "linear" if np.isfinite(ratios).all() else "higher"
+    return float(np.quantile(ratios, q, method=method))
