@@ -5,12 +5,13 @@ images. Distances of different layers are never compared with one another.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitnorm_jax.ics.report import row_name
+from unitnorm_jax.ics.report import best_bounds, row_name
 
 Rows = Sequence[Mapping[str, Any]]
 # What is compared: names in a row of the distance and the ends of its certificate.
@@ -76,6 +77,34 @@ class Certificates(NamedTuple):
     not_finite: int
 
 
+class Tightness(NamedTuple):
+    """How near the closed-form bounds of one layer come; medians over seeds and updates.
+
+    Attributes:
+        layer: As in ``LayerComparison``.
+        d: Numbers per sample of its output.
+        measured: Measurements that are finite and where the layer moved.
+        distance: The distance.
+        lower: Best lower bound / distance, at most 1.
+        lower_name: The bound that most often is the best lower one.
+        upper: Best upper bound / distance, at least 1; the pairing's cost, which nearly is the
+            distance, left out.
+        upper_name: The bound that most often is the best upper one.
+        pairing_optimal: Share of the measurements where pairing every image with itself is proven
+            optimal.
+    """
+
+    layer: str
+    d: int
+    measured: int
+    distance: float
+    lower: float
+    lower_name: str
+    upper: float
+    upper_name: str
+    pairing_optimal: float
+
+
 def compare(
     norm: Mapping[int, Rows], base: Mapping[int, Rows], quantity: str
 ) -> list[LayerComparison]:
@@ -126,6 +155,30 @@ def all_certificates(rows: Mapping[int, Rows]) -> Certificates:
     return _count("all", [row for seed in rows.values() for row in seed])
 
 
+def tightness(rows: Mapping[int, Rows]) -> list[Tightness]:
+    """Compares the closed-form bounds of one norm with its distances, layer by layer."""
+    found = []
+    for layer, measured in _by_layer(rows).items():
+        moved = [row for row in measured.values() if not row["reason"] and row["value"] > 0]
+        if moved:
+            values = np.array([row["value"] for row in moved], np.float64)
+            best = np.array([best_bounds(row) for row in moved], np.float64)
+            found.append(
+                Tightness(
+                    layer=layer,
+                    d=moved[0]["d"],
+                    measured=len(moved),
+                    distance=float(np.median(values)),
+                    lower=float(np.median(best[:, 0] / values)),
+                    lower_name=_most_often(moved, "lower_", best[:, 0]),
+                    upper=float(np.median(best[:, 1] / values)),
+                    upper_name=_most_often(moved, "upper_", best[:, 1]),
+                    pairing_optimal=float(np.mean([row["pairing_optimal"] for row in moved])),
+                )
+            )
+    return found
+
+
 def gap(row: Mapping[str, Any]) -> float:
     """Returns the width of the certificate relative to its upper end.
 
@@ -158,6 +211,14 @@ def _compare_layer(
         certified_less=float(np.mean(a[:, 2] < b[:, 1])),
         certified_more=float(np.mean(a[:, 1] > b[:, 2])),
     )
+
+
+def _most_often(rows: list[Mapping[str, Any]], prefix: str, best: np.ndarray) -> str:
+    names = [
+        next(name for name in row if name.startswith(prefix) and row[name] == value)
+        for row, value in zip(rows, best, strict=True)
+    ]
+    return Counter(names).most_common(1)[0][0].removeprefix(prefix)
 
 
 def _count(layer: str, rows: list[Mapping[str, Any]]) -> Certificates:

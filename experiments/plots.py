@@ -1,6 +1,7 @@
 """The figures of a run: training curves and alpha by depth, and what all figures share."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments.results import RunRows, group
 
 # Okabe and Ito's colours: told apart with any colour vision.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # Each means one thing only, so that a page can exchange it for its own (see experiments.html).
-INK, MUTED, GRID, PAPER = "#1b1b1f", "#77777f", "#dcdce1", "#fefefe"
+INK, MUTED, GRID, PAPER = "#1b1b1f", "#6b6b73", "#dcdce1", "#fefefe"
 NAMES = {"bn": "BatchNorm", "ubn": "UnitizedBatchNorm", "gn": "GroupNorm", "none": "no norm"}
 STYLE: dict[str, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
@@ -133,6 +135,7 @@ def draw_curves(axes: Sequence[Axes], runs: Sequence[RunRows], target: float) ->
         _band(axes[0], steps, np.array(losses), colour, label(norm))
         accuracies = [[100 * row["accuracy"] for row in run.eval] for run in groups[norm]]
         _band(axes[1], steps, np.array(accuracies), colour, label(norm))
+    plain_log(axes[0])
     # The interesting part is near the end, unless some norm never got there.
     worst = min(100 * run.eval[-1]["accuracy"] for run in runs)
     axes[1].set_ylim(80 if worst > 85 else 0, 100.5)
@@ -162,6 +165,33 @@ def depth_ticks(axis: Axes, layers: Sequence[str], most: int = 12) -> None:
     """Names the layers at 0, 1, ... on the x axis; dozens would print over one another."""
     shown = np.arange(0, len(layers), -(-len(layers) // most))
     axis.set_xticks(shown, [short(layers[i]) for i in shown])
+
+
+def plain_log(axis: Axes, fewest: int = 4) -> None:
+    """Labels a logarithmic axis with plain numbers, however little of a decade it spans."""
+    low, high = axis.get_ylim()
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    ticks: list[float] = []
+    for steps in _TICKS:
+        ticks = [s * 10.0**k for k in decades for s in steps if low <= s * 10.0**k <= high]
+        if len(ticks) >= fewest:
+            break
+    axis.yaxis.set_major_locator(FixedLocator(ticks))
+    axis.yaxis.set_minor_locator(NullLocator())
+    # Not as powers of ten in mathematical type, which takes seconds for a page of panels.
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+# From coarse to fine.
+_TICKS: tuple[tuple[float, ...], ...] = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+    tuple(i / 10 for i in range(10, 100)),
+    tuple(i / 50 for i in range(50, 500)),
+)
 
 
 def _stretch_means(run: RunRows) -> list[float]:

@@ -16,13 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments import config as configs
-from experiments import record, report
+from experiments import record, report, shift_report
 from experiments.build import build_program, compile_program, updates_per_epoch
 from experiments.cli import run_cli
 from experiments.data import load_dataset
+from experiments.ics_plots import plot_ics
 from experiments.loop import Run, train_seed
+from experiments.page import write_page
 from experiments.plots import plot_curves
 from experiments.probing import compile_probe, with_probe
+from experiments.results import read_results
 
 
 def train(config: configs.TrainConfig, console: Console) -> Path:
@@ -33,9 +36,9 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         console: Where progress and the final table go.
 
     Returns:
-        The run folder: ``config.json``, ``versions.json``, ``summary.json``, ``curves.png``, and
-        for each norm and seed a folder of ``train.jsonl``, ``eval.jsonl``, ``tensorboard/`` and
-        ``checkpoints/``.
+        The run folder: ``config.json``, ``versions.json``, ``summary.json``, ``curves.png``,
+        ``ics.png``, ``report.html``, and for each norm and seed a folder of ``train.jsonl``,
+        ``eval.jsonl``, ``ics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
 
     Raises:
         ValueError: If a value of the configuration is not possible, or the run folder exists.
@@ -82,8 +85,11 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         "results": results,
     }
     title = f"Pre-activation ResNet on {dataset.name}"
-    plot_curves(runs, run_dir / "curves.png", title, config.target_accuracy)
     record.write_json(run_dir / "summary.json", summary)
+    found = read_results(run_dir)
+    plot_curves(found.runs, run_dir / "curves.png", title, config.target_accuracy)
+    if found.probed():
+        plot_ics(found, run_dir / "ics.png", title)
     console.print(report.result_table(results, title, config.target_accuracy))
     base = config.norms[0]
     for norm in config.norms[1:]:
@@ -98,8 +104,17 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         "Time per step: median over the stretches between evaluations, without compilation; the "
         "norms take turns, so each stretch of one is paired with its neighbour of the other."
     )
+    page = write_page(found)
+    for table in shift_report.shift_tables(found):
+        console.print(table)
+    if (open_certificates := shift_report.certificate_table(found)) is not None:
+        console.print(open_certificates)
+    for sentence in (*shift_report.verdicts(found), shift_report.cost(found)):
+        if sentence:
+            console.print(sentence)
     hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {versions['devices'][0]}"
     console.print(f"{hardware}; {summary['seconds']:.0f} s in all.", soft_wrap=True)
+    console.print(f"Report: {page}", soft_wrap=True)
     console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
     return run_dir
 
