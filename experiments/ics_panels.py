@@ -18,6 +18,7 @@ MAX_STEPS = 120  # Measurements drawn of each line; longer runs show every k-th.
 UNITS = {"absolute": "EM distance", "relative": "EM distance / spread"}
 NOT_FINITE = "output not finite"
 UNPROVEN = "certificate open"
+BOUNDS = "closed-form bounds"
 
 
 def all_layers(results: Results) -> list[str]:
@@ -136,7 +137,7 @@ def _draw_norm(
 
     below, above = bound(0), bound(1)
     axis.fill_between(steps, below, above, color=colour, alpha=0.06, lw=0, zorder=0.5)
-    for edge, legend in ((below, f"{name}, bounds"), (above, "_")):
+    for edge, legend in ((below, BOUNDS), (above, "_")):
         axis.plot(steps, edge, color=colour, alpha=0.5, lw=0.6, zorder=0.6, label=legend)
     still_open = [row for rows in seeds for row in rows if not row["exact"] and not row["reason"]]
     if still_open:

@@ -95,14 +95,7 @@ def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
         axis.set(yscale="log", xlabel=plots.DEPTH, title=UNITS[quantity])
         plots.plain_log(axis)
         plots.depth_ticks(axis, layers)
-        axis.annotate(
-            f"below: less than {plots.label(base)}",
-            (0.01, 0.02),
-            xycoords="axes fraction",
-            color=plots.MUTED,
-            fontsize=8,
-        )
-    axes[0].set_ylabel(f"ratio to {plots.label(base)}")
+    axes[0].set_ylabel(f"ratio to {plots.label(base)}; below 1: moved less")
     axes[0].legend(fontsize=8)
 
 

@@ -83,7 +83,7 @@ def compile_probe(program: Program, images: np.ndarray) -> None:
     """
     if program.probe is not None:
         state = program.init(jax.random.key(0), images)
-        program.probe(_variables(state), _variables(state)).rows()
+        program.probe(ics.snapshot(_variables(state)), _variables(state)).rows()
 
 
 class RunProbe:
