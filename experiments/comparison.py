@@ -7,7 +7,7 @@ images. Distances of different layers are never compared with one another.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -249,5 +249,5 @@ def _quantile(ratios: np.ndarray, q: float) -> float:
     if not len(ratios):
         return math.nan
     # Between a number and inf there is nothing to interpolate.
-    method = "linear" if np.isfinite(ratios).all() else "higher"
+    method: Literal["linear", "higher"] = "linear" if np.isfinite(ratios).all() else "higher"
     return float(np.quantile(ratios, q, method=method))

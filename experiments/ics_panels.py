@@ -112,8 +112,8 @@ def _draw_norm(
         return np.array([])
     for rows in seeds:
         steps = [row["step"] for row in rows]
-        ends = [positive([row[end] for row in rows]) for end in (lower, upper)]
-        axis.fill_between(steps, *ends, color=colour, alpha=0.3, lw=0, zorder=2.4)
+        low, high = (positive([row[end] for row in rows]) for end in (lower, upper))
+        axis.fill_between(steps, low, high, color=colour, alpha=0.3, lw=0, zorder=2.4)
         if len(seeds) > 1:
             distances = positive([row[value] for row in rows])
             axis.plot(steps, distances, color=colour, alpha=0.45, lw=0.6, zorder=2.5)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ def plot_ics(results: Results, path: Path, title: str) -> None:
         _, height = panel_size(results)
         heights = [*([3.2] if several else []), height, height]
         figure = plots.new_figure(11, sum(heights) + 0.4)
-        parts = list(figure.subfigures(len(heights), 1, height_ratios=heights))
+        parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
         if several:
             draw_ratios(parts[0], results)
         draw_distances(parts[-2], results, "relative")
@@ -78,7 +79,7 @@ def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
             x = np.arange(len(found)) + 0.25 * (i - (len(others) - 1) / 2)
             centre = positive([layer.ratio for layer in found])
             ends = positive([layer.quartiles for layer in found]).reshape(-1, 2).T
-            bar = {"marker": "o", "ms": 5, "lw": 0, "elinewidth": 1.2, "capsize": 3}
+            bar: Any = {"marker": "o", "ms": 5, "lw": 0, "elinewidth": 1.2, "capsize": 3}
             name = f"{plots.label(norm)}, quartiles over updates"
             axis.errorbar(x, centre, abs(ends - centre), color=colour[norm], label=name, **bar)
             dots = [
@@ -89,7 +90,7 @@ def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
             ]
             if dots:
                 at, ratios = positive(dots).T
-                dot = {"ms": 4, "alpha": 0.6, "label": "median of each seed"}
+                dot: Any = {"ms": 4, "alpha": 0.6, "label": "median of each seed"}
                 axis.plot(at, ratios, ".", color=colour[norm], **dot)
         axis.axhline(1, color=colour[base], lw=1.4)
         axis.set(yscale="log", xlabel=plots.DEPTH, title=UNITS[quantity])
@@ -114,7 +115,7 @@ def draw_bounds(axis: Axes, results: Results) -> None:
         values = np.array([_median([[r["value"]] for r in of])[0] for of in by_layer])
         lower, upper = positive(ends[:, 0]), positive(ends[:, 1])
         axis.vlines(x, lower, upper, color=colour[norm], alpha=0.25, lw=7)
-        marks = {"color": colour[norm], "lw": 0, "ms": 9, "marker": "_"}
+        marks: Any = {"color": colour[norm], "lw": 0, "ms": 9, "marker": "_"}
         axis.plot(x, upper, **marks)
         axis.plot(x, lower, **marks)
         axis.plot(x, positive(values), "o", color=colour[norm], ms=4.5, label=plots.label(norm))

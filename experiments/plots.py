@@ -21,7 +21,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # Each means one thing only, so that a page can exchange it for its own (see experiments.html).
 INK, MUTED, GRID, PAPER = "#1b1b1f", "#6b6b73", "#dcdce1", "#fefefe"
 NAMES = {"bn": "BatchNorm", "ubn": "UnitizedBatchNorm", "gn": "GroupNorm", "none": "no norm"}
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
     **dict.fromkeys(("xtick.color", "ytick.color"), INK),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor"), PAPER),
@@ -163,8 +163,8 @@ DEPTH = "layer, by depth (block.norm)"
 
 def depth_ticks(axis: Axes, layers: Sequence[str], most: int = 12) -> None:
     """Names the layers at 0, 1, ... on the x axis; dozens would print over one another."""
-    shown = np.arange(0, len(layers), -(-len(layers) // most))
-    axis.set_xticks(shown, [short(layers[i]) for i in shown])
+    shown = range(0, len(layers), -(-len(layers) // most))
+    axis.set_xticks(list(shown), [short(layers[i]) for i in shown])
 
 
 def plain_log(axis: Axes, fewest: int = 4) -> None:

@@ -85,12 +85,11 @@ def result_rows(results: list[dict[str, Any]], target: float) -> list[tuple[str,
     layers = max((list(r["alpha"]) for r in results), key=len)
     every = -(-len(layers) // MAX_LAYERS) if layers else 1
     for layer in layers[::every]:
-        row(
-            f"mean alpha, {layer}",
-            lambda rs, layer=layer: mean_std(
-                [r["alpha"][layer] for r in rs if layer in r["alpha"]], 3
-            ),
-        )
+
+        def mean_alpha(group: list[dict[str, Any]], layer: str = layer) -> str:
+            return mean_std([r["alpha"][layer] for r in group if layer in r["alpha"]], 3)
+
+        row(f"mean alpha, {layer}", mean_alpha)
     return rows
 
 
