@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from experiments.comparison import (
@@ -29,6 +30,17 @@ def comparisons(results: Results) -> Iterator[tuple[str, str, str, list[LayerCom
             for quantity in QUANTITIES:
                 found = compare(results.ics(norm), results.ics(base), quantity)
                 yield norm, base, quantity, found
+
+
+def print_shift(results: Results, console: Console) -> None:
+    """Prints all that this module has to say of a run; nothing if nothing was probed."""
+    for table in shift_tables(results):
+        console.print(table)
+    if (still_open := certificate_table(results)) is not None:
+        console.print(still_open)
+    for sentence in (*verdicts(results), cost(results)):
+        if sentence:
+            console.print(sentence)
 
 
 def shift_tables(results: Results) -> list[Table]:

@@ -20,10 +20,8 @@ from experiments import record, report, shift_report
 from experiments.build import build_program, compile_program, updates_per_epoch
 from experiments.cli import run_cli
 from experiments.data import load_dataset
-from experiments.ics_plots import plot_ics
 from experiments.loop import Run, train_seed
-from experiments.page import write_page
-from experiments.plots import plot_curves
+from experiments.page import write_report
 from experiments.probing import compile_probe, with_probe
 from experiments.results import read_results
 
@@ -87,9 +85,7 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     title = f"Pre-activation ResNet on {dataset.name}"
     record.write_json(run_dir / "summary.json", summary)
     found = read_results(run_dir)
-    plot_curves(found.runs, run_dir / "curves.png", title, config.target_accuracy)
-    if found.probed():
-        plot_ics(found, run_dir / "ics.png", title)
+    page = write_report(found, title)
     console.print(report.result_table(results, title, config.target_accuracy))
     base = config.norms[0]
     for norm in config.norms[1:]:
@@ -104,14 +100,7 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         "Time per step: median over the stretches between evaluations, without compilation; the "
         "norms take turns, so each stretch of one is paired with its neighbour of the other."
     )
-    page = write_page(found)
-    for table in shift_report.shift_tables(found):
-        console.print(table)
-    if (open_certificates := shift_report.certificate_table(found)) is not None:
-        console.print(open_certificates)
-    for sentence in (*shift_report.verdicts(found), shift_report.cost(found)):
-        if sentence:
-            console.print(sentence)
+    shift_report.print_shift(found, console)
     hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {versions['devices'][0]}"
     console.print(f"{hardware}; {summary['seconds']:.0f} s in all.", soft_wrap=True)
     console.print(f"Report: {page}", soft_wrap=True)

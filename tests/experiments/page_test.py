@@ -9,8 +9,7 @@ import pytest
 
 from experiments import ics_panels, ics_plots, page, plots, shift_report
 from experiments.config import ProbeConfig, TrainConfig, to_dict
-from experiments.page import page as content
-from experiments.page import svg
+from experiments.page import content, svg
 from experiments.results import read_results
 
 LAYERS = ("stem_norm", "block_0/norm_0", "head_norm")

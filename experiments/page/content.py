@@ -1,11 +1,9 @@
-"""From the content of a run folder to its page."""
+"""What a page shows: from the content of a run folder to the variables of the template."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
 from experiments import ics_plots, plots, report, shift_report
@@ -26,32 +24,6 @@ class Shown(NamedTuple):
     name: str
     caption: str
     svg: Markup
-
-
-def write_page(results: Results) -> Path:
-    """Writes ``report.html`` into the run folder, in the place of the one before.
-
-    Args:
-        results: Of a finished run.
-
-    Returns:
-        The file.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = shift_report.percent
-    environment.filters["seed_range"] = shift_report.seed_range
-    text = environment.get_template("page.html.j2").render(content(results))
-    path = results.folder / "report.html"
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)  # Whole or not at all.
-    return path
 
 
 def content(results: Results) -> dict[str, Any]:
