@@ -12,6 +12,7 @@ from experiments.config import TrainConfig
 from experiments.data import Dataset
 from experiments.models import PreActResNet
 from experiments.norms import make_norm
+from unitnorm_jax.ics import ICSProbe
 
 EVAL_BATCH = 128  # Images per batch of an evaluation; it does not change the result.
 
@@ -48,6 +49,9 @@ class Program(NamedTuple):
             consumed (its buffers are donated).
         eval_step: ``eval_step(state, batch) -> sums``, jitted.
         schedule: Learning rate of an update, counted from 0.
+        model: The network.
+        probe: Measures the shift of its layers, see ``experiments.probing``; None where nothing is
+            probed.
     """
 
     norm: str
@@ -56,6 +60,8 @@ class Program(NamedTuple):
     train_step: Any
     eval_step: Any
     schedule: optax.Schedule
+    model: PreActResNet
+    probe: ICSProbe | None = None
 
 
 def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
@@ -82,6 +88,7 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
         train_step=jax.jit(train_step, donate_argnums=0),
         eval_step=jax.jit(steps.eval_step),
         schedule=schedule,
+        model=model,
     )
 
 
@@ -92,6 +99,7 @@ def make_model(config: TrainConfig, norm: str, num_classes: int) -> PreActResNet
         momentum=config.norm.momentum,
         epsilon=config.norm.epsilon,
         unit=config.norm.unit,
+        alpha_init=config.norm.alpha_init,
     )
     return PreActResNet(
         num_classes=num_classes,

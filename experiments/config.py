@@ -71,6 +71,8 @@ class NormConfig:
     """Added to the variance, and to the squared norm of ubn."""
     unit: float | str = "reference"
     """What ubn divides by: reference, sample, rms, position, or a positive number."""
+    alpha_init: float = 0.0
+    """Initial alpha of ubn, in every channel: 0 starts as batch normalization, 1 unitized."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -78,6 +80,8 @@ class NormConfig:
             raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
         _positive(epsilon=self.epsilon)
         check_unit(self.unit)
+        if not math.isfinite(self.alpha_init):
+            raise ValueError(f"`alpha_init` (={self.alpha_init}) must be a finite number.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +112,36 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """Internal covariate shift: how far an update moves the outputs of the normalization layers.
+
+    Measured by Earth Mover distance, for every norm at the same updates on the same images.
+    """
+
+    every: int = 10
+    """Updates between measurements; 0 measures nothing."""
+    images: int = 32
+    """Training images, drawn once for all norms and seeds, whose layer outputs are compared."""
+    mode: str = "train"
+    """Statistics that layers use on the probe images: train, those of the probe images (as in
+    training); eval, the running ones."""
+    lag: int = 1
+    """Updates between the two states compared, from 1 to EVERY."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _not_negative(every=self.every)
+        _positive(images=self.images)
+        if self.mode not in ("train", "eval"):
+            raise ValueError(f"`mode` (={self.mode!r}) is unknown; choose from train, eval.")
+        if self.every and not 1 <= self.lag <= self.every:
+            raise ValueError(
+                f"`lag` (={self.lag}) must be from 1 to `every` (={self.every}): 1 measures the "
+                "shift of one update, `every` that since the last measurement."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Trains the same network with each normalization, from the same initial weights.
 
@@ -131,6 +165,7 @@ class TrainConfig:
     model: ModelConfig = ModelConfig()
     norm: NormConfig = NormConfig()
     optim: OptimConfig = OptimConfig()
+    probe: ProbeConfig = ProbeConfig()
 
     def __post_init__(self) -> None:
         """Checks the values."""

@@ -15,6 +15,7 @@ from experiments import checkpoint
 from experiments.build import Program, evaluate_test, mean_alphas, updates_per_epoch
 from experiments.config import TrainConfig
 from experiments.data import Dataset
+from experiments.probing import RunProbe
 from experiments.record import Recorder
 from experiments.steps import TrainState
 
@@ -34,9 +35,11 @@ class Run:
         state: Current state.
         recorder: Writes the rows.
         manager: Writes the checkpoints.
+        probe: Measures the shift of the layers; sees every state.
         train_rows: One row per update.
         eval_rows: One row per evaluation.
         step_ms: Time per update of each stretch between two evaluations, milliseconds.
+        train_seconds: Time of all updates, without that of the probe.
         saved_step: Step of the last good checkpoint.
     """
 
@@ -46,9 +49,11 @@ class Run:
     state: TrainState
     recorder: Recorder
     manager: ocp.CheckpointManager
+    probe: RunProbe
     train_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     eval_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     step_ms: list[float] = dataclasses.field(default_factory=list)
+    train_seconds: float = 0.0
     saved_step: int = 0
 
 
@@ -92,7 +97,7 @@ def train_seed(
     batch_size = config.optim.batch_size
     updates = updates_per_epoch(config, dataset)
     with ExitStack() as stack:
-        runs = [_start(program, dataset, seed, batch_size, run_dir, stack) for program in programs]
+        runs = [_start(config, program, dataset, seed, run_dir, stack) for program in programs]
         turn = 0
         for epoch in range(config.optim.epochs):
             order = data_order(seed, epoch, len(dataset.train_images))
@@ -111,13 +116,20 @@ def train_seed(
 
 
 def _start(
-    program: Program, dataset: Dataset, seed: int, batch_size: int, run_dir: Path, stack: ExitStack
+    config: TrainConfig,
+    program: Program,
+    dataset: Dataset,
+    seed: int,
+    run_dir: Path,
+    stack: ExitStack,
 ) -> Run:
     folder = run_folder(run_dir, program.norm, seed)
     recorder = stack.enter_context(Recorder(folder))
     manager = stack.enter_context(checkpoint.open_manager(folder / "checkpoints"))
-    state = program.init(jax.random.key(seed), dataset.train_images[:batch_size])
-    run = Run(program, seed, folder, state, recorder, manager)
+    state = program.init(jax.random.key(seed), dataset.train_images[: config.optim.batch_size])
+    probe = RunProbe(program.probe, config.probe, recorder)
+    run = Run(program, seed, folder, state, recorder, manager, probe)
+    probe(0, state)
     # Even a run that fails in its first epoch has a checkpoint to look at.
     _save(run)
     return run
@@ -126,13 +138,17 @@ def _start(
 def _train_stretch(run: Run, dataset: Dataset, batches: np.ndarray, epoch: int) -> None:
     done = len(run.train_rows)
     metrics = []
+    probed = run.probe.seconds
     start = time.perf_counter()
     for indices in batches:
         batch = {"image": dataset.train_images[indices], "label": dataset.train_labels[indices]}
         run.state, values = run.program.train_step(run.state, batch)
         metrics.append(values)
+        run.probe(done + len(metrics), run.state)
     jax.block_until_ready(run.state)
-    run.step_ms.append(1e3 * (time.perf_counter() - start) / len(batches))
+    seconds = time.perf_counter() - start - (run.probe.seconds - probed)
+    run.train_seconds += seconds
+    run.step_ms.append(1e3 * seconds / len(batches))
     # Numbers are fetched once per stretch: fetching them at every update would wait for each.
     rates = np.asarray(jax.vmap(run.program.schedule)(done + np.arange(len(batches))))
     rows = [

@@ -31,26 +31,22 @@ def group_norm(
     return nn.GroupNorm(num_groups=None, group_size=group_size, **fields)
 
 
-def _bn(*, momentum: float, epsilon: float, unit: str | float, axis_name: str | None) -> ModuleDef:
-    del unit
+def _bn(*, momentum: float, epsilon: float, axis_name: str | None, **others: Any) -> ModuleDef:
+    del others
     return partial(nn.BatchNorm, momentum=momentum, epsilon=epsilon, axis_name=axis_name)
 
 
-def _ubn(*, momentum: float, epsilon: float, unit: str | float, axis_name: str | None) -> ModuleDef:
-    return partial(
-        UnitizedBatchNorm, momentum=momentum, epsilon=epsilon, unit=unit, axis_name=axis_name
-    )
+def _ubn(*, alpha_init: float, **options: Any) -> ModuleDef:
+    return partial(UnitizedBatchNorm, alpha_init=nn.initializers.constant(alpha_init), **options)
 
 
-def _gn(*, momentum: float, epsilon: float, unit: str | float, axis_name: str | None) -> ModuleDef:
-    del momentum, unit, axis_name
+def _gn(*, epsilon: float, **others: Any) -> ModuleDef:
+    del others
     return partial(group_norm, epsilon=epsilon)
 
 
-def _none(
-    *, momentum: float, epsilon: float, unit: str | float, axis_name: str | None
-) -> ModuleDef:
-    del momentum, epsilon, unit, axis_name
+def _none(**others: Any) -> ModuleDef:
+    del others
     return NoNorm
 
 
@@ -70,6 +66,7 @@ def make_norm(
     momentum: float = 0.99,
     epsilon: float = 1e-5,
     unit: str | float = "reference",
+    alpha_init: float = 0.0,
     axis_name: str | None = None,
 ) -> ModuleDef:
     """Returns what makes the normalization layers of a network.
@@ -79,6 +76,7 @@ def make_norm(
         momentum: Decay rate of the running statistics (bn, ubn).
         epsilon: Added to variances (and to the squared norm of ubn).
         unit: What ubn divides by, see ``UnitizedBatchNorm``.
+        alpha_init: Initial alpha of ubn, in every channel.
         axis_name: Mapped axis over which bn and ubn average their statistics.
 
     Returns:
@@ -94,7 +92,9 @@ def make_norm(
     """
     check_norm(name)
     check_unit(unit)
-    return NORMS[name](momentum=momentum, epsilon=epsilon, unit=unit, axis_name=axis_name)
+    return NORMS[name](
+        momentum=momentum, epsilon=epsilon, unit=unit, alpha_init=alpha_init, axis_name=axis_name
+    )
 
 
 def paper_norms(

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX import FileWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 
 def new_run_dir(run_dir: str | None, dataset: str) -> Path:
@@ -131,7 +132,8 @@ def _plain(value: Any) -> Any:
 class Recorder:
     """Writes the rows of one training run to JSON lines and TensorBoard events.
 
-    ``train.jsonl`` has one row per update, ``eval.jsonl`` one per evaluation; every number of a row
+    ``train.jsonl`` has one row per update, ``eval.jsonl`` one per evaluation, ``ics.jsonl``, where
+    the shift is probed, one per measurement and layer. Every number of a training or evaluation row
     but its step is also a TensorBoard scalar of that step, named ``train/...`` or ``eval/...``,
     unless it is not finite (in the JSON lines it is then a string, "nan" or "inf").
 
@@ -142,20 +144,40 @@ class Recorder:
     def __init__(self, folder: Path) -> None:
         """Opens the files."""
         folder.mkdir(parents=True)
-        self._files = {
-            kind: (folder / f"{kind}.jsonl").open("x", encoding="utf-8")
-            for kind in ("train", "eval")
-        }
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._folder = folder
+        self._files: dict[str, IO[str]] = {}
+        self._writer = FileWriter(str(folder / "tensorboard"))
 
     def write(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
         """Appends rows; ``kind`` is ``train`` or ``eval``, each row has a ``step``."""
+        rows = list(rows)
+        self.write_lines(kind, rows)
+        for row in rows:
+            scalars = {
+                f"{kind}/{name}": value
+                for name, value in row.items()
+                if name != "step" and isinstance(value, int | float)
+            }
+            self.write_scalars(row["step"], scalars)
+
+    def write_lines(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Appends rows to ``{kind}.jsonl`` alone."""
+        if kind not in self._files:
+            self._files[kind] = (self._folder / f"{kind}.jsonl").open("x", encoding="utf-8")
         for row in rows:
             self._files[kind].write(json.dumps(_plain(row), allow_nan=False) + "\n")
-            for name, value in row.items():
-                if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                    self._writer.add_scalar(f"{kind}/{name}", value, row["step"], time.time())
         self._files[kind].flush()
+
+    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        """Adds those TensorBoard scalars that are finite, by their full names."""
+        # One event for all: ten times faster than one for each.
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in scalars.items()
+            if math.isfinite(value)
+        ]
+        if values:
+            self._writer.add_summary(Summary(value=values), step, time.time())
 
     def close(self) -> None:
         """Writes what is left and closes the files."""

@@ -1,5 +1,6 @@
 """What a training job found: the summary that is stored, and the table at the end."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ def summarize(run: Run, target: float) -> dict[str, Any]:
         "cross_entropy": final["cross_entropy"],
         "updates_to_target": updates_to(run.eval_rows, target),
         "ms_per_step": float(np.median(run.step_ms)),
+        "train_seconds": run.train_seconds,
+        "probe_seconds": run.probe.seconds,
         "alpha": {
             name.removeprefix("alpha/"): value
             for name, value in final.items()
@@ -66,34 +69,47 @@ def time_ratio(runs: list[Run], norm: str, base: str) -> float:
     return float(np.median(pairs[norm] / pairs[base]))
 
 
-def result_table(results: list[dict[str, Any]], title: str, target: float) -> Table:
-    """Returns the final table: one column per norm, mean ± sample standard deviation over seeds."""
-    norms = list(dict.fromkeys(result["norm"] for result in results))
-    by_norm = {norm: [r for r in results if r["norm"] == norm] for norm in norms}
-    n = len(by_norm[norms[0]])
-    spread = f"mean ± sample standard deviation, n = {n} seeds" if n > 1 else "n = 1 seed"
-    table = Table(title=title, caption=f"{spread}; accuracy of the last state, not the best")
-    table.add_column("")
-    for norm in norms:
-        table.add_column(norm, justify="right")
+def result_rows(results: list[dict[str, Any]], target: float) -> list[tuple[str, list[str]]]:
+    """Returns label and one cell per norm of each line of the final table."""
+    by_norm: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        by_norm.setdefault(result["norm"], []).append(result)
+    rows = []
 
-    def row(label: str, cell: Any) -> None:
-        table.add_row(label, *(cell(by_norm[norm]) for norm in norms))
+    def row(label: str, cell: Callable[[list[dict[str, Any]]], str]) -> None:
+        rows.append((label, [cell(group) for group in by_norm.values()]))
 
     row("test accuracy, %", lambda rs: mean_std([100 * r["accuracy"] for r in rs], 2))
     row(f"updates to {100 * target:g} %", _updates_cell)
     row("time per step, ms", lambda rs: mean_std([r["ms_per_step"] for r in rs], 2))
     layers = max((list(r["alpha"]) for r in results), key=len)
     every = -(-len(layers) // MAX_LAYERS) if layers else 1
-    if layers:
-        table.add_section()
     for layer in layers[::every]:
-        row(
-            f"mean alpha, {layer}",
-            lambda rs, layer=layer: mean_std(
-                [r["alpha"][layer] for r in rs if layer in r["alpha"]], 3
-            ),
-        )
+
+        def mean_alpha(group: list[dict[str, Any]], layer: str = layer) -> str:
+            return mean_std([r["alpha"][layer] for r in group if layer in r["alpha"]], 3)
+
+        row(f"mean alpha, {layer}", mean_alpha)
+    return rows
+
+
+def spread(results: list[dict[str, Any]]) -> str:
+    """Says what the cells of the final table are."""
+    n = len({result["seed"] for result in results})
+    cells = f"mean ± sample standard deviation, n = {n} seeds" if n > 1 else "n = 1 seed"
+    return f"{cells}; accuracy of the last state, not the best"
+
+
+def result_table(results: list[dict[str, Any]], title: str, target: float) -> Table:
+    """Returns the final table: one column per norm, mean ± sample standard deviation over seeds."""
+    table = Table(title=title, caption=spread(results))
+    table.add_column("")
+    for norm in dict.fromkeys(result["norm"] for result in results):
+        table.add_column(norm, justify="right")
+    rows = result_rows(results, target)
+    for (label, cells), (following, _) in zip(rows, [*rows[1:], ("", [])], strict=True):
+        ends = following.startswith("mean alpha") and not label.startswith("mean alpha")
+        table.add_row(label, *cells, end_section=ends)
     return table
 
 

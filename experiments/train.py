@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments import config as configs
-from experiments import record, report
+from experiments import record, report, shift_report
 from experiments.build import build_program, compile_program, updates_per_epoch
 from experiments.cli import run_cli
 from experiments.data import load_dataset
 from experiments.loop import Run, train_seed
-from experiments.plots import plot_curves
+from experiments.page import write_report
+from experiments.probing import compile_probe, with_probe
+from experiments.results import read_results
 
 
 def train(config: configs.TrainConfig, console: Console) -> Path:
@@ -32,9 +34,9 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         console: Where progress and the final table go.
 
     Returns:
-        The run folder: ``config.json``, ``versions.json``, ``summary.json``, ``curves.png``, and
-        for each norm and seed a folder of ``train.jsonl``, ``eval.jsonl``, ``tensorboard/`` and
-        ``checkpoints/``.
+        The run folder: ``config.json``, ``versions.json``, ``summary.json``, ``curves.png``,
+        ``ics.png``, ``report.html``, and for each norm and seed a folder of ``train.jsonl``,
+        ``eval.jsonl``, ``ics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
 
     Raises:
         ValueError: If a value of the configuration is not possible, or the run folder exists.
@@ -43,7 +45,10 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     start = time.perf_counter()
     dataset = load_dataset(config.data.dataset)
     updates = updates_per_epoch(config, dataset)
-    programs = [build_program(config, norm, dataset) for norm in config.norms]
+    programs = [
+        with_probe(build_program(config, norm, dataset), config.probe, dataset)
+        for norm in config.norms
+    ]
     run_dir = record.new_run_dir(config.run_dir, config.data.dataset)
     versions = record.versions()
     record.write_json(run_dir / "config.json", configs.to_dict(config))
@@ -55,6 +60,13 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         compiled.append(compile_program(program, dataset, config.optim.batch_size))
         seconds = time.perf_counter() - began
         console.print(f"Compiled the network with {program.norm} in {seconds:.1f} s")
+        began = time.perf_counter()
+        compile_probe(compiled[-1], dataset.train_images[: config.optim.batch_size])
+        if program.probe is not None:
+            seconds = time.perf_counter() - began
+            console.print(f"Compiled the probe of its shift in {seconds:.1f} s")
+        elif config.probe.every:
+            console.print(f"{program.norm} has no normalization layer: it is not probed")
     runs: list[Run] = []
     total = len(config.norms) * config.optim.epochs * updates
     for seed in config.seeds:
@@ -71,8 +83,9 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         "results": results,
     }
     title = f"Pre-activation ResNet on {dataset.name}"
-    plot_curves(runs, run_dir / "curves.png", title, config.target_accuracy)
     record.write_json(run_dir / "summary.json", summary)
+    found = read_results(run_dir)
+    page = write_report(found, title)
     console.print(report.result_table(results, title, config.target_accuracy))
     base = config.norms[0]
     for norm in config.norms[1:]:
@@ -87,8 +100,10 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         "Time per step: median over the stretches between evaluations, without compilation; the "
         "norms take turns, so each stretch of one is paired with its neighbour of the other."
     )
+    shift_report.print_shift(found, console)
     hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {versions['devices'][0]}"
     console.print(f"{hardware}; {summary['seconds']:.0f} s in all.", soft_wrap=True)
+    console.print(f"Report: {page}", soft_wrap=True)
     console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
     return run_dir
 

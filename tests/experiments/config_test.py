@@ -14,6 +14,7 @@ from experiments.config import (
     ModelConfig,
     NormConfig,
     OptimConfig,
+    ProbeConfig,
     TrainConfig,
     from_dict,
     to_dict,
@@ -55,6 +56,12 @@ def test_unknown_names(values, message):
         (lambda: ModelConfig(blocks=(0, 1, 1)), r"`blocks` \(=0\) must be a positive number"),
         (lambda: NormConfig(momentum=1.0), r"`momentum` \(=1.0\) must be in \[0, 1\)"),
         (lambda: NormConfig(epsilon=0.0), r"`epsilon` \(=0.0\) must be a positive number"),
+        (lambda: NormConfig(alpha_init=float("inf")), r"`alpha_init` \(=inf\) must be a finite"),
+        (lambda: ProbeConfig(every=-1), r"`every` \(=-1\) must be zero or a positive number"),
+        (lambda: ProbeConfig(images=0), r"`images` \(=0\) must be a positive number"),
+        (lambda: ProbeConfig(mode="test"), r"`mode` \(='test'\) is unknown; choose from train, ev"),
+        (lambda: ProbeConfig(lag=0), r"`lag` \(=0\) must be from 1 to `every` \(=10\): 1 meas"),
+        (lambda: ProbeConfig(lag=11), r"`lag` \(=11\) must be from 1 to `every` \(=10\)"),
         (lambda: OptimConfig(epochs=0), r"`epochs` \(=0\) must be a positive number"),
         (lambda: OptimConfig(learning_rate=float("nan")), r"`learning_rate` \(=nan\) must be"),
         (lambda: OptimConfig(momentum=-0.1), r"`momentum` \(=-0.1\) must be in \[0, 1\)"),
@@ -75,6 +82,10 @@ def test_impossible_values(make, message):
 def test_options_reach_the_layers():
     ubn = norms.make_norm("ubn", momentum=0.5, epsilon=0.25, unit="rms", axis_name="i")()
     assert (ubn.momentum, ubn.epsilon, ubn.unit, ubn.axis_name) == (0.5, 0.25, "rms", "i")
+    for alpha in (0.0, 0.75):
+        layer = norms.make_norm("ubn", alpha_init=alpha)(use_running_average=True)
+        variables = layer.init(jax.random.key(0), jnp.zeros((2, 3)))
+        np.testing.assert_array_equal(variables["params"]["alpha"], np.full(3, alpha, np.float32))
     bn = norms.make_norm("bn", momentum=0.5, epsilon=0.25, axis_name="i")()
     assert isinstance(bn, nn.BatchNorm)
     assert (bn.momentum, bn.epsilon, bn.axis_name) == (0.5, 0.25, "i")

@@ -18,7 +18,7 @@ from tensorboardX.proto import event_pb2
 
 from experiments import checkpoint, evaluate, loop, record, report, train
 from experiments.build import build_program
-from experiments.config import ModelConfig, OptimConfig, TrainConfig, from_dict
+from experiments.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig, from_dict
 from experiments.data import DATASETS, load_dataset
 from experiments.norms import NORMS
 
@@ -48,13 +48,17 @@ def test_run_folder(finished):
     versions = json.loads((folder / "versions.json").read_text())
     assert versions["jax"] == jax.__version__
     assert versions["cpus"] >= 1
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for figure in ("curves.png", "ics.png"):
+        assert (folder / figure).read_bytes().startswith(b"\x89PNG")
+    assert "Which moved less" in (folder / "report.html").read_text()
     for norm in ("bn", "ubn"):
         for seed in (0, 1):
             rows = read_rows(folder / f"{norm}-seed{seed}" / "train.jsonl")
             assert [row["step"] for row in rows] == list(range(1, UPDATES + 1))
             assert rows[0]["learning_rate"] == 0.0
             assert max(row["learning_rate"] for row in rows) == pytest.approx(0.1)
+            rows = read_rows(folder / f"{norm}-seed{seed}" / "ics.jsonl")
+            assert len(rows) == 2 * 4  # updates 10 and 20, layers
             rows = read_rows(folder / f"{norm}-seed{seed}" / "eval.jsonl")
             assert [row["step"] for row in rows] == [UPDATES // 2, UPDATES]
             assert all(row["count"] == 360 for row in rows)
@@ -87,11 +91,20 @@ def test_tensorboard_has_the_rows(finished):
     for row in rows:
         assert scalars["train/loss", row["step"]] == pytest.approx(row["loss"])
     assert ("eval/alpha/head_norm", UPDATES) in scalars
+    for row in read_rows(folder / "ubn-seed1" / "ics.jsonl"):
+        assert scalars[f"ics/{row['layer']}/value", row["step"]] == pytest.approx(row["value"])
 
 
 def test_table(finished):
     folder, output = finished
     for text in ("test accuracy, %", "updates to 97 %", "mean alpha, head_norm", "n = 2 seeds"):
+        assert text in output
+    for text in (
+        "Which moved less",
+        "ubn/bn",
+        "Certificates of ubn: 16 distances",
+        "Probing every 10",
+    ):
         assert text in output
     results = json.loads((folder / "summary.json").read_text())["results"]
     accuracies = [100 * r["accuracy"] for r in results if r["norm"] == "ubn"]
@@ -240,9 +253,19 @@ def test_run_folder_is_never_overwritten(tmp_path, monkeypatch):
     assert all(folder.parent == Path("runs") and folder.is_dir() for folder in folders)
 
 
+def test_norms_without_layers_to_probe(tmp_path):
+    output = io.StringIO()
+    config = dataclasses.replace(SMALL, norms=("none",), seeds=(0,), run_dir=str(tmp_path / "run"))
+    folder = train.train(config, Console(file=output, width=100))
+    assert output.getvalue().count("none has no normalization layer: it is not probed") == 1
+    assert not list(folder.rglob("ics.*"))
+    assert "Nothing was probed" in (folder / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"probe": ProbeConfig(images=1500)}, r"`probe.images` \(=1500\) must be at most .*1437"),
         ({"optim": OptimConfig(batch_size=2000)}, r"`batch_size` \(=2000\) must be at most .*1437"),
         ({"evals_per_epoch": 12}, r"`evals_per_epoch` \(=12\) must be at most .*: 11 for"),
     ],
@@ -286,7 +309,7 @@ def test_help(program):
     root = Path(__file__).parents[2]
     result = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     expected = {
-        "train": ["--optim.learning-rate", "--norm.unit", "(default: 64)", "pixels"],
+        "train": ["--norm.unit", "--norm.alpha-init", "--probe.every", "(default: 64)", "pixels"],
         "evaluate": ["RUN_FOLDER", "Folder that experiments.train wrote"],
     }
     for text in expected[program]:

@@ -1,0 +1,4 @@
+"""The report of a run: one HTML file that opens offline, in any browser, light or dark."""
+
+from experiments.page.write import write_page as write_page
+from experiments.page.write import write_report as write_report

@@ -1,0 +1,55 @@
+"""Writes the page, and the figures beside it, into the run folder."""
+
+import os
+from pathlib import Path
+
+import jinja2
+
+from experiments import shift_report
+from experiments.ics_plots import plot_ics
+from experiments.page.content import HERE, content
+from experiments.plots import plot_curves
+from experiments.results import Results
+
+
+def write_report(results: Results, title: str) -> Path:
+    """Writes ``curves.png``, ``ics.png`` if anything was probed, and ``report.html``.
+
+    Args:
+        results: Of a finished run.
+        title: Says what was trained, on what data.
+
+    Returns:
+        The page.
+    """
+    folder = results.folder
+    plot_curves(results.runs, folder / "curves.png", title, results.summary["target_accuracy"])
+    if results.probed():
+        plot_ics(results, folder / "ics.png", title)
+    return write_page(results)
+
+
+def write_page(results: Results) -> Path:
+    """Writes ``report.html`` into the run folder, in the place of the one before.
+
+    Args:
+        results: Of a finished run.
+
+    Returns:
+        The file.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = shift_report.percent
+    environment.filters["seed_range"] = shift_report.seed_range
+    text = environment.get_template("page.html.j2").render(content(results))
+    path = results.folder / "report.html"
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)  # Whole or not at all.
+    return path

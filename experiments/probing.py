@@ -1,0 +1,143 @@
+"""Measures the internal covariate shift of a run while it trains.
+
+At every ``every``-th update t of every norm, the outputs of all its normalization layers are
+compared between the states after updates t - lag and t (lag = 1: the shift of one update) on the
+same probe images. These are training images as they are, not augmented, drawn once: the same for
+all norms, seeds and updates, so that two norms can be compared update by update, and one compiled
+probe serves all seeds.
+"""
+
+import time
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from experiments.build import Program
+from experiments.config import ProbeConfig
+from experiments.data import Dataset
+from experiments.norms import NoNorm
+from experiments.record import Recorder
+from experiments.steps import TrainState
+from unitnorm_jax import ics
+
+IMAGES_SEED = 0  # Of the draw of the probe images; not a run's seed.
+
+
+def has_normalization(model: Any) -> bool:
+    """Whether the network has any layer to probe."""
+    norms = model.norm if isinstance(model.norm, tuple) else (model.norm,)
+    return any(norm is not NoNorm for norm in norms)
+
+
+def probe_images(config: ProbeConfig, dataset: Dataset) -> np.ndarray:
+    """Returns the images on which all norms and seeds are probed, ``(images, h, w, c)``.
+
+    Raises:
+        ValueError: If there are fewer training images.
+    """
+    available = len(dataset.train_images)
+    if config.images > available:
+        raise ValueError(
+            f"`probe.images` (={config.images}) must be at most the number of training images: "
+            f"{available} in {dataset.name}."
+        )
+    order = np.random.default_rng(IMAGES_SEED).permutation(available)
+    return dataset.train_images[order[: config.images]]
+
+
+def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Program:
+    """Returns ``program`` with a probe of its normalization layers, where it is to have one.
+
+    It gets none if ``config.every`` is 0 or the network has no normalization layer.
+
+    Raises:
+        ValueError: If there are fewer training images than the probe is to use.
+    """
+    if not config.every or not has_normalization(program.model):
+        return program
+    paths = set(program.layers)
+
+    def wanted(module: nn.Module, method: str) -> bool:
+        # By path, not by class: each norm is probed in the same places of the network.
+        return method == "__call__" and module.path in paths and not isinstance(module, NoNorm)
+
+    probe = ics.ICSProbe(
+        program.model,
+        probe_images(config, dataset),
+        wanted,
+        mode=config.mode,
+        train_kwargs={"train": True},
+        eval_kwargs={"train": False},
+    )
+    return program._replace(probe=probe)
+
+
+def compile_probe(program: Program, images: np.ndarray) -> None:
+    """Compiles the probe, if there is one, by measuring once: no measurement in a run does.
+
+    Args:
+        program: A compiled program.
+        images: A batch of training images.
+    """
+    if program.probe is not None:
+        state = program.init(jax.random.key(0), images)
+        program.probe(ics.snapshot(_variables(state)), _variables(state)).rows()
+
+
+class RunProbe:
+    """Sees every state of one run; measures when it is time, and writes the rows at once.
+
+    The arrays of a state are donated to the next update, so a snapshot of network and statistics is
+    kept from update t - lag to t. The run itself is not touched: a probed run and one that is not
+    are equal bit by bit. A measurement whose earlier state was not seen, because training was
+    resumed in between, is left out.
+
+    Args:
+        probe: Compiled; None to do nothing.
+        config: When to measure.
+        recorder: Takes the rows: one per measurement and layer, in ``ics.jsonl``.
+
+    Attributes:
+        seconds: Time spent, in all: snapshots, measurements, writing. What the update before was
+            still computing when its state came is not in it.
+    """
+
+    def __init__(self, probe: ics.ICSProbe | None, config: ProbeConfig, recorder: Recorder) -> None:
+        """Has seen no state yet."""
+        self.seconds = 0.0
+        self._probe, self._recorder = probe, recorder
+        self._every, self._lag = config.every, config.lag
+        self._kept: tuple[int, Any] | None = None
+
+    def __call__(self, step: int, state: TrainState) -> None:
+        """Sees the state after ``step`` updates; give it the first one of a run or resumed run too.
+
+        Args:
+            step: Updates done.
+            state: The state; it is read here and not kept.
+        """
+        if self._probe is None:
+            return
+        measure = step % self._every == 0 and self._kept is not None
+        keep = (step + self._lag) % self._every == 0
+        if not (measure or keep):
+            return
+        jax.block_until_ready(state)  # Until here, the time is the update's.
+        start = time.perf_counter()
+        if measure and self._kept and self._kept[0] == step - self._lag:
+            report = self._probe(self._kept[1], _variables(state))
+            rows = report.rows(step=step, lag=self._lag)
+            self._recorder.write_lines("ics", rows)
+            self._recorder.write_scalars(step, ics.scalars(rows))
+        if keep:
+            # Waits, so that the copy is made in the probe's time.
+            self._kept = (step, jax.block_until_ready(ics.snapshot(_variables(state))))
+        elif measure:
+            self._kept = None
+        self.seconds += time.perf_counter() - start
+
+
+def _variables(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "batch_stats": state.batch_stats}

@@ -1,0 +1,66 @@
+"""What a run folder holds, read back: all that figures and report are made of."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import record
+from experiments.config import TrainConfig, from_dict
+from unitnorm_jax import ics
+
+Rows = list[dict[str, Any]]
+
+
+class RunRows(NamedTuple):
+    """The rows of one norm and seed; ``ics`` is empty where nothing was probed."""
+
+    norm: str
+    seed: int
+    train: Rows
+    eval: Rows
+    ics: Rows
+
+
+class Results(NamedTuple):
+    """A finished run folder."""
+
+    folder: Path
+    config: TrainConfig
+    versions: dict[str, Any]
+    summary: dict[str, Any]
+    runs: list[RunRows]
+
+    def ics(self, norm: str) -> dict[int, Rows]:
+        """Returns the rows of the probes of ``norm`` by seed; empty if it was not probed."""
+        return {run.seed: run.ics for run in self.runs if run.norm == norm and run.ics}
+
+    def probed(self) -> list[str]:
+        """Returns the norms that were probed, in the order of the configuration."""
+        return [norm for norm in self.config.norms if self.ics(norm)]
+
+
+def read_results(folder: Path) -> Results:
+    """Reads a finished run folder.
+
+    Raises:
+        ValueError: If a file is missing or damaged.
+    """
+    config = from_dict(record.read_json(folder / "config.json"))
+    versions = record.read_json(folder / "versions.json")
+    summary = record.read_json(folder / "summary.json")
+    runs = [_read_run(folder / r["folder"], r["norm"], r["seed"]) for r in summary["results"]]
+    return Results(folder, config, versions, summary, runs)
+
+
+def group(runs: Sequence[RunRows]) -> dict[str, list[RunRows]]:
+    """Returns the runs of each norm, in the order in which norms come."""
+    groups: dict[str, list[RunRows]] = {}
+    for run in runs:
+        groups.setdefault(run.norm, []).append(run)
+    return groups
+
+
+def _read_run(folder: Path, norm: str, seed: int) -> RunRows:
+    rows = {kind: ics.read_rows(folder / f"{kind}.jsonl") for kind in ("train", "eval")}
+    probed = folder / "ics.jsonl"
+    return RunRows(norm, seed, **rows, ics=ics.read_rows(probed) if probed.exists() else [])
