@@ -85,9 +85,9 @@ def draw_distances(figure: Figure | SubFigure, results: Results, quantity: str) 
     for axis in axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(name, handle)
-    figure.legend(
-        list(entries.values()), list(entries), loc="outside upper left", ncols=5, fontsize=8
-    )
+    order = sorted(entries, key=(BOUNDS, UNPROVEN, NOT_FINITE).__contains__)
+    handles = [entries[name] for name in order]
+    figure.legend(handles, order, loc="outside upper left", ncols=5, fontsize=8)
     figure.supylabel(UNITS[quantity], fontsize=9)
     first = next(iter(_all_rows(results)))
     updates = f"{first['lag']} update" + ("s" if first["lag"] > 1 else "")
@@ -104,7 +104,7 @@ def _draw_norm(
     colour: str,
     name: str,
 ) -> np.ndarray:
-    """Draws one norm into the panel of one layer; returns its line."""
+    """Draws one norm into the panel of one layer; returns what must not be cut off below."""
     value, lower, upper = QUANTITIES[quantity]
     seeds = [[row for row in rows if row_name(row) == layer] for rows in by_seed.values()]
     seeds = [rows[:: -(-len(rows) // MAX_STEPS)] for rows in seeds if rows]
@@ -163,7 +163,7 @@ def _draw_norm(
             clip_on=False,
             label=NOT_FINITE,
         )
-    return line
+    return np.concatenate([line, below])
 
 
 def _limit(axes: Sequence[Axes], values: np.ndarray) -> None:

@@ -15,6 +15,8 @@ from experiments.ics_panels import UNITS, draw_distances, panel_size, positive, 
 from experiments.results import Results
 from unitnorm_jax.ics.report import best_bounds, row_name
 
+MANY = 24  # Layers; more than these are drawn smaller, and without a dot for each seed.
+
 
 def plot_ics(results: Results, path: Path, title: str) -> None:
     """Draws ratios by depth, and relative and absolute distances over updates; writes a PNG.
@@ -66,7 +68,7 @@ def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
     """Draws, layer by layer, how much further each norm moved than the first one.
 
     The mark is the median over all pairs of the same update and seed, the bar their quartiles; a
-    dot is the median of one seed.
+    dot is the median of one seed (in networks that are not too deep).
     """
     base, *others = results.probed()
     colour = plots.colours(results.config.norms)
@@ -79,25 +81,28 @@ def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
             x = np.arange(len(found)) + 0.25 * (i - (len(others) - 1) / 2)
             centre = positive([layer.ratio for layer in found])
             ends = positive([layer.quartiles for layer in found]).reshape(-1, 2).T
-            bar: Any = {"marker": "o", "ms": 5, "lw": 0, "elinewidth": 1.2, "capsize": 3}
-            name = f"{plots.label(norm)}, quartiles over updates"
+            many = len(found) > MANY
+            size = {"ms": 3, "elinewidth": 0.8} if many else {"ms": 5, "capsize": 3}
+            bar: Any = {"marker": "o", "lw": 0, "elinewidth": 1.2, **size}
+            name = f"{plots.label(norm)}, median and quartiles"
             axis.errorbar(x, centre, abs(ends - centre), color=colour[norm], label=name, **bar)
             dots = [
                 (x[k] + 0.08 + 0.04 * j, ratio)
                 for k, layer in enumerate(found)
                 for j, ratio in enumerate(layer.seed_ratios)
-                if len(layer.seed_ratios) > 1
+                if len(layer.seed_ratios) > 1 and not many
             ]
             if dots:
                 at, ratios = positive(dots).T
-                dot: Any = {"ms": 4, "alpha": 0.6, "label": "median of each seed"}
+                dot: Any = {"ms": 4, "alpha": 0.6, "label": f"{plots.label(norm)}, each seed"}
                 axis.plot(at, ratios, ".", color=colour[norm], **dot)
         axis.axhline(1, color=colour[base], lw=1.4)
         axis.set(yscale="log", xlabel=plots.DEPTH, title=UNITS[quantity])
         plots.plain_log(axis)
         plots.depth_ticks(axis, layers)
     axes[0].set_ylabel(f"ratio to {plots.label(base)}; below 1: moved less")
-    axes[0].legend(fontsize=8)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=4, fontsize=8)
 
 
 def draw_bounds(axis: Axes, results: Results) -> None:

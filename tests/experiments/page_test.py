@@ -242,7 +242,7 @@ def test_figure_shows_the_rows(results):
     assert [a.get_title(loc="left") for a in figure.axes] == [f"{x}  (d = 16)" for x in LAYERS]
     thick = [line for line in figure.axes[1].get_lines() if line.get_linewidth() > 1]
     assert [line.get_ydata().tolist() for line in thick] == [[5, 10, 15, 20], [2.5, 5, 7.5, 10]]
-    assert legend(figure) == ["BatchNorm", ics_panels.BOUNDS, "UnitizedBatchNorm"]
+    assert legend(figure) == ["BatchNorm", "UnitizedBatchNorm", ics_panels.BOUNDS]
     for axis in ics_plots.ratios_figure(results).axes:
         marks = next(line for line in axis.get_lines() if line.get_marker() == "o")
         assert marks.get_ydata().tolist() == [0.5] * 3
