@@ -11,9 +11,9 @@ import optax
 from flax.training import train_state
 
 from experiments.data.augment import random_shift
+from experiments.data.pipeline import Batch as Batch
 
 Metrics = dict[str, jax.Array]
-Batch = dict[str, jax.Array | np.ndarray]
 
 
 class TrainState(train_state.TrainState):

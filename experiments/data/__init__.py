@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from experiments.data.digits import Dataset as Dataset
 from experiments.data.digits import load_digits
+from experiments.data.pipeline import Pipeline as Pipeline
 
 DATASETS: dict[str, Callable[[], Dataset]] = {"digits": load_digits}
 

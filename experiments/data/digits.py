@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.data.pipeline import ArrayPipeline, Pipeline
+
 
 class Dataset(NamedTuple):
     """A classification data set in memory, standardized.
@@ -25,6 +27,11 @@ class Dataset(NamedTuple):
     test_labels: np.ndarray
     num_classes: int
     background: float
+
+    def pipeline(self, seed: int, batch_size: int) -> Pipeline:
+        """Returns the training batches of ``seed``."""
+        images, labels = self.train_images, self.train_labels
+        return ArrayPipeline(images, labels, seed=seed, batch_size=batch_size)
 
 
 def load_digits() -> Dataset:
