@@ -115,7 +115,7 @@ def _start(
     recorder = stack.enter_context(Recorder(folder))
     manager = stack.enter_context(checkpoint.open_manager(folder / "checkpoints"))
     pipeline = stack.enter_context(closing(dataset.pipeline(seed, batch_size)))
-    state = program.init(jax.random.key(seed), dataset.train_images[:batch_size])
+    state = program.init(jax.random.key(seed), dataset.example(batch_size)["image"])
     run = Run(program, seed, folder, state, pipeline, recorder, manager)
     # Even a run that fails in its first epoch has a checkpoint to look at.
     _save(run)

@@ -41,7 +41,7 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         NonFiniteLossError: If a loss is not finite.
     """
     start = time.perf_counter()
-    dataset = load_dataset(config.data.dataset)
+    dataset = load_dataset(config.data)
     updates = updates_per_epoch(config, dataset)
     programs = [build_program(config, norm, dataset) for norm in config.norms]
     run_dir = record.new_run_dir(config.run_dir, config.data.dataset)

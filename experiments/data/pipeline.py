@@ -48,20 +48,60 @@ def data_order(seed: int, epoch: int, images: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(images)
 
 
+def host_share(batch_size: int, host: int, hosts: int) -> slice:
+    """Returns which images of a batch are those of one host: hosts follow each other in it.
+
+    Args:
+        batch_size: Images of the batch, over all hosts.
+        host: This host, from 0.
+        hosts: Number of hosts.
+
+    Raises:
+        ValueError: If the hosts would not have the same number of images.
+
+    Example:
+        >>> host_share(128, host=1, hosts=4)
+        slice(32, 64, None)
+    """
+    if batch_size % hosts:
+        below = batch_size // hosts * hosts
+        nearest = " or ".join(str(size) for size in (below, below + hosts) if size)
+        raise ValueError(
+            f"`batch_size` (={batch_size}) must be divisible by the number of hosts: {hosts}. The "
+            f"nearest that is: {nearest}."
+        )
+    share = batch_size // hosts
+    return slice(host * share, (host + 1) * share)
+
+
 class Position:
-    """Where a pipeline is: what its state and the checks of a restored one have in common.
+    """Where a pipeline is in which order: what all pipelines share.
+
+    The order depends on neither the host nor their number, so a run can go on with another number
+    of hosts.
 
     Args:
         images: Number of training images.
         seed: Seed of the order.
         batch_size: Images per update, over all hosts.
+        host: This host, from 0.
+        hosts: Number of hosts.
     """
 
-    def __init__(self, images: int, seed: int, batch_size: int) -> None:
+    def __init__(
+        self, images: int, seed: int, batch_size: int, host: int = 0, hosts: int = 1
+    ) -> None:
         """Starts before the first batch of the first epoch."""
         self.order = {"images": images, "seed": seed, "batch_size": batch_size}
         self.updates = images // batch_size
         self.epoch, self.batch = 0, 0
+        self._share = host_share(batch_size, host, hosts)
+
+    def indices(self, epoch: int) -> np.ndarray:
+        """Returns the images of this host in each batch: ``(updates, batch_size / hosts)``."""
+        images, batch_size = self.order["images"], self.order["batch_size"]
+        order = data_order(self.order["seed"], epoch, images)[: self.updates * batch_size]
+        return order.reshape(self.updates, batch_size)[:, self._share]
 
     def enter(self, epoch: int) -> int:
         """Returns the batch of ``epoch`` to go on with: 0 unless this is the current epoch."""
@@ -97,26 +137,21 @@ class ArrayPipeline:
     Args:
         images: ``(n, h, w, c)``.
         labels: ``(n,)``.
-        seed: Seed of the order.
-        batch_size: Images per update, over all hosts.
+        position: Order and position.
     """
 
-    def __init__(
-        self, images: np.ndarray, labels: np.ndarray, *, seed: int, batch_size: int
-    ) -> None:
-        """Starts before the first batch of the first epoch."""
-        self._images, self._labels = images, labels
-        self._seed, self._batch_size = seed, batch_size
-        self._position = Position(len(images), seed, batch_size)
-        self.updates = self._position.updates
+    def __init__(self, images: np.ndarray, labels: np.ndarray, position: Position) -> None:
+        """Reads nothing yet."""
+        self._images, self._labels, self._position = images, labels, position
+        self.updates = position.updates
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """See ``Pipeline``."""
-        order = data_order(self._seed, epoch, len(self._images))
-        for i in range(self._position.enter(epoch), self.updates):
-            indices = order[i * self._batch_size : (i + 1) * self._batch_size]
+        start = self._position.enter(epoch)
+        for i, rows in enumerate(self._position.indices(epoch)[start:], start):
             self._position.batch = i + 1
-            yield {"image": self._images[indices], "label": self._labels[indices]}
+            # asarray: rows of a mapped file are in memory, but still of the file's type.
+            yield {"image": np.asarray(self._images[rows]), "label": self._labels[rows]}
 
     def state(self) -> dict[str, Any]:
         """See ``Pipeline``."""
@@ -128,3 +163,31 @@ class ArrayPipeline:
 
     def close(self) -> None:
         """See ``Pipeline``; there is nothing to stop."""
+
+
+def eval_batches(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, host: int = 0, hosts: int = 1
+) -> Iterator[Batch]:
+    """Yields every image once; the last batch is padded, with weight 0, to the same shape.
+
+    Args:
+        images: ``(n, h, w, c)``.
+        labels: ``(n,)``.
+        batch_size: Images per batch, over all hosts; need not divide ``n``.
+        host: This host, from 0: it gets its part of every batch.
+        hosts: Number of hosts.
+
+    Yields:
+        ``image``, ``label`` and ``weight`` (1, or 0 for padding).
+    """
+    share = host_share(batch_size, host, hosts)
+    for start in range(0, len(images), batch_size):
+        part = slice(start + share.start, min(start + share.stop, start + batch_size))
+        image, label = np.asarray(images[part]), labels[part]
+        missing = share.stop - share.start - len(image)
+        pad = [(0, missing)]
+        yield {
+            "image": np.pad(image, pad + [(0, 0)] * (images.ndim - 1)),
+            "label": np.pad(label, pad),
+            "weight": np.pad(np.ones(len(image), np.float32), pad),
+        }

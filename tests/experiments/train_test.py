@@ -258,7 +258,7 @@ def test_values_that_do_not_fit_the_data(tmp_path, change, message):
     ("arguments", "message"),
     [
         (["--norms", "foo"], "norm (='foo') is unknown; choose from bn, ubn, gn, none."),
-        (["--data.dataset", "mnist"], "dataset (='mnist') is unknown; choose from digits."),
+        (["--data.dataset", "mnist"], "dataset (='mnist') is unknown; choose from digits, cifar10"),
         (["--norm.unit", "metre"], "`unit` (='metre') must be one of 'reference', 'sample'"),
         (["--optim.learningrate", "1"], "Unrecognized options"),
         (["--optim.epochs", "many"], "many"),
