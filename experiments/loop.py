@@ -160,6 +160,8 @@ def _evaluate(run: Run, dataset: Dataset) -> None:
         "ms_per_step": run.step_ms[-1],
         **{f"alpha/{layer}": value for layer, value in alphas.items()},
     }
+    if dataset.bad.skips:
+        row["bad_images"] = len(dataset.bad.reasons())
     run.eval_rows.append(row)
     run.recorder.write("eval", [row])
 

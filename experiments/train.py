@@ -19,7 +19,7 @@ from experiments import config as configs
 from experiments import record, report
 from experiments.build import build_program, compile_program, updates_per_epoch
 from experiments.cli import run_cli
-from experiments.data import load_dataset
+from experiments.data import Dataset, load_dataset
 from experiments.loop import Run, train_seed
 from experiments.plots import plot_curves
 
@@ -32,8 +32,8 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         console: Where progress and the final table go.
 
     Returns:
-        The run folder: ``config.json``, ``versions.json``, ``summary.json``, ``curves.png``, and
-        for each norm and seed a folder of ``train.jsonl``, ``eval.jsonl``, ``tensorboard/`` and
+        The run folder: ``config.json``, ``versions.json``, ``data.json``, ``summary.json``,
+        ``curves.png``, and for each norm and seed a folder of ``train.jsonl``, ``eval.jsonl``, ``tensorboard/`` and
         ``checkpoints/``.
 
     Raises:
@@ -48,7 +48,9 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     versions = record.versions()
     record.write_json(run_dir / "config.json", configs.to_dict(config))
     record.write_json(run_dir / "versions.json", versions)
+    record.write_json(run_dir / "data.json", dataset.record())
     console.print(f"Writing to {run_dir}", soft_wrap=True)
+    _tell_bad_images(dataset, console)
     compiled = []
     for program in programs:
         began = time.perf_counter()
@@ -71,6 +73,8 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         "results": results,
     }
     title = f"Pre-activation ResNet on {dataset.name}"
+    record.write_json(run_dir / "data.json", dataset.record())
+    _tell_bad_images(dataset, console)
     plot_curves(runs, run_dir / "curves.png", title, config.target_accuracy)
     record.write_json(run_dir / "summary.json", summary)
     console.print(report.result_table(results, title, config.target_accuracy))
@@ -91,6 +95,11 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     console.print(f"{hardware}; {summary['seconds']:.0f} s in all.", soft_wrap=True)
     console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
     return run_dir
+
+
+def _tell_bad_images(dataset: Dataset, console: Console) -> None:
+    if count := len(dataset.bad.reasons()):
+        console.print(f"Left out {count} images that cannot be used: see data.json.")
 
 
 @contextmanager

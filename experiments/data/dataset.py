@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.augment import random_flip, random_shift
-from experiments.data.pipeline import ArrayPipeline, Batch, Pipeline, Position, eval_batches
+from experiments.data.images import BadImages
+from experiments.data.pipeline import Batch, Pipeline, Place, Position, eval_batches, gather
 from experiments.data.scaling import Scaling
 
 
@@ -25,7 +26,8 @@ class Dataset(ABC):
         background: The scaled value that shifted images are filled with.
         flip: Whether augmentation mirrors half of the images.
         max_shift: Largest shift of the augmentation, pixels.
-        left_out: Images that cannot be used, as found before training, each with the reason.
+        bad: The images that cannot be used, as found so far: those of a data set in memory are all
+            found before training.
     """
 
     name: str
@@ -34,7 +36,7 @@ class Dataset(ABC):
     background: float = 0.0
     flip: bool = False
     max_shift: int = 0
-    left_out: tuple[str, ...] = ()
+    bad: BadImages = dataclasses.field(default_factory=lambda: BadImages("error"))
 
     @property
     @abstractmethod
@@ -51,7 +53,14 @@ class Dataset(ABC):
         """Returns a batch of the right shapes and dtypes: ``image`` and ``label``."""
 
     @abstractmethod
-    def pipeline(self, seed: int, batch_size: int, host: int = 0, hosts: int = 1) -> Pipeline:
+    def pipeline(
+        self,
+        seed: int,
+        batch_size: int,
+        host: int = 0,
+        hosts: int = 1,
+        place: Place | None = None,
+    ) -> Pipeline:
         """Returns the training batches of ``seed``: on each host its part of every batch.
 
         Args:
@@ -59,6 +68,7 @@ class Dataset(ABC):
             batch_size: Images per update, over all hosts; a multiple of ``hosts``.
             host: This host, from 0.
             hosts: Number of hosts.
+            place: Brings a batch to the devices; None is the data set's choice.
         """
 
     @abstractmethod
@@ -88,8 +98,8 @@ class Dataset(ABC):
             "test_size": self.test_size,
             "flip": self.flip,
             "max_shift": self.max_shift,
-            "left_out_count": len(self.left_out),
-            "left_out": list(self.left_out),
+            "bad_images_count": len(self.bad.reasons()),
+            "bad_images": list(self.bad.reasons()),
         }
 
 
@@ -127,10 +137,22 @@ class ArrayDataset(Dataset):
             "label": np.zeros(batch_size, self.train_labels.dtype),
         }
 
-    def pipeline(self, seed: int, batch_size: int, host: int = 0, hosts: int = 1) -> Pipeline:
-        """See ``Dataset``."""
+    def pipeline(
+        self,
+        seed: int,
+        batch_size: int,
+        host: int = 0,
+        hosts: int = 1,
+        place: Place | None = None,
+    ) -> Pipeline:
+        """See ``Dataset``; without ``place``, batches stay in the host's memory."""
+
+        def read(epoch: int, rows: np.ndarray) -> Iterator[Batch]:
+            del epoch
+            return gather(self.train_images, self.train_labels, rows)
+
         position = Position(self.train_size, seed, batch_size, host, hosts)
-        return ArrayPipeline(self.train_images, self.train_labels, position)
+        return Pipeline(position, read, place)
 
     def test_batches(self, batch_size: int, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
         """See ``Dataset``."""

@@ -1,46 +1,13 @@
 """Training batches in a fixed order, from any position in it."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 Batch = dict[str, jax.Array | np.ndarray]
-
-
-class Pipeline(Protocol):
-    """The training batches of one seed; the same for every norm, whatever was done before.
-
-    Attributes:
-        updates: Number of batches of an epoch; images that do not fill one are left out.
-    """
-
-    updates: int
-
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yields the batches of ``epoch`` (from 0): ``image`` ``(n, h, w, c)``, ``label`` ``(n,)``.
-
-        It starts at the first batch, or in the epoch of the state restored, at the batch that comes
-        after that state. Only one epoch may be read at a time.
-        """
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Returns the position after the last batch that was yielded, ready for JSON."""
-        ...
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes to a position that ``state`` returned, here or in another process.
-
-        Raises:
-            ValueError: If it is a position in another order of images.
-        """
-        ...
-
-    def close(self) -> None:
-        """Stops whatever works in the background; may be called twice."""
-        ...
+Place = Callable[[Batch], Batch]
 
 
 def data_order(seed: int, epoch: int, images: int) -> np.ndarray:
@@ -131,38 +98,93 @@ class Position:
         self.epoch, self.batch = epoch, batch
 
 
-class ArrayPipeline:
-    """Batches of images that are in memory: one gather per batch, nothing in the background.
+class Pipeline:
+    """The training batches of one seed; the same for every norm, whatever was done before.
+
+    Args:
+        position: Order of the images, and where in it to start.
+        read: From an epoch and the images of each batch, ``(batches, n)``, to the batches; an
+            iterator with a ``close`` method.
+        place: Brings a batch to the devices, one batch before it is needed; None leaves it in the
+            host's memory, for ``jit`` to copy.
+
+    Attributes:
+        updates: Number of batches of an epoch; images that do not fill one are left out.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        read: Callable[[int, np.ndarray], Any],
+        place: Place | None = None,
+    ) -> None:
+        """Reads nothing yet."""
+        self._position, self._read, self._place = position, read, place
+        self._batches: Any = None
+        self.updates = position.updates
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yields the batches of ``epoch`` (from 0): ``image`` ``(n, h, w, c)``, ``label`` ``(n,)``.
+
+        It starts at the first batch, or in the epoch of the state restored, at the batch that comes
+        after that state. Only one epoch can be read at a time: the one asked for last.
+        """
+        self.close()
+        start = self._position.enter(epoch)
+        self._batches = self._read(epoch, self._position.indices(epoch)[start:])
+        for batch in _ahead(self._batches, self._place):
+            # Counted when it is taken: what was only made ahead is made again after a restart.
+            self._position.batch += 1
+            yield batch
+
+    def state(self) -> dict[str, Any]:
+        """Returns the position after the last batch that was yielded, ready for JSON.
+
+        It is the same on all hosts, whatever their number.
+        """
+        return self._position.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes to a position that ``state`` returned, here or in another process.
+
+        Raises:
+            ValueError: If it is a position in another order of images.
+        """
+        self.close()
+        self._position.restore(state)
+
+    def close(self) -> None:
+        """Stops whatever works in the background; may be called twice."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+
+def _ahead(batches: Iterator[Batch], place: Place | None) -> Iterator[Batch]:
+    if place is None:
+        yield from batches
+        return
+    waiting: Batch | None = None
+    for batch in batches:
+        placed = place(batch)
+        if waiting is not None:
+            yield waiting
+        waiting = placed
+    if waiting is not None:
+        yield waiting
+
+
+def gather(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Iterator[Batch]:
+    """Yields batches of images that are in memory.
 
     Args:
         images: ``(n, h, w, c)``.
         labels: ``(n,)``.
-        position: Order and position.
+        rows: Images of each batch, ``(batches, batch_size)``.
     """
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, position: Position) -> None:
-        """Reads nothing yet."""
-        self._images, self._labels, self._position = images, labels, position
-        self.updates = position.updates
-
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """See ``Pipeline``."""
-        start = self._position.enter(epoch)
-        for i, rows in enumerate(self._position.indices(epoch)[start:], start):
-            self._position.batch = i + 1
-            # asarray: rows of a mapped file are in memory, but still of the file's type.
-            yield {"image": np.asarray(self._images[rows]), "label": self._labels[rows]}
-
-    def state(self) -> dict[str, Any]:
-        """See ``Pipeline``."""
-        return self._position.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """See ``Pipeline``."""
-        self._position.restore(state)
-
-    def close(self) -> None:
-        """See ``Pipeline``; there is nothing to stop."""
+    for row in rows:
+        # asarray: rows of a mapped file are in memory, but still of the file's type.
+        yield {"image": np.asarray(images[row]), "label": labels[row]}
 
 
 def eval_batches(

@@ -32,7 +32,9 @@ def test_split_is_fixed():
 
 
 def test_unknown_dataset():
-    with pytest.raises(ValueError, match=r"dataset \(='mnist'\) is unknown; choose from digits, cifar10"):
+    with pytest.raises(
+        ValueError, match=r"dataset \(='mnist'\) is unknown; choose from digits, cifar10"
+    ):
         load_dataset("mnist")
 
 
