@@ -33,8 +33,8 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
 
     Returns:
         The run folder: ``config.json``, ``versions.json``, ``data.json``, ``summary.json``,
-        ``curves.png``, and for each norm and seed a folder of ``train.jsonl``, ``eval.jsonl``, ``tensorboard/`` and
-        ``checkpoints/``.
+        ``curves.png``, and for each norm and seed a folder of ``train.jsonl``, ``eval.jsonl``,
+        ``tensorboard/`` and ``checkpoints/``.
 
     Raises:
         ValueError: If a value of the configuration is not possible, or the run folder exists.

@@ -24,7 +24,8 @@ def write_records(
     Returns:
         Its folder.
     """
-    tfds = need("tensorflow_datasets")
+    tfds: Any = need("tensorflow_datasets")
+    tfds.disable_progress_bar()
 
     class Builder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         """A builder of records that are there already."""
