@@ -87,7 +87,7 @@ def prepare(config: PrepareConfig, console: Console) -> Path:
         )
     splits = {name: Split(config.dataset, str(root), name) for name in SPLITS[config.dataset]}
     for name, split in splits.items():
-        console.print(f"{name}: {len(split):,} images of {split.num_classes} classes")
+        console.print(f"{name}: {len(split):,} images of {split.num_classes:,} classes")
     if config.check:
         _check(config, splits, console)
     console.print(
@@ -115,6 +115,8 @@ def _prepare(config: PrepareConfig, root: Path, console: Console) -> Path:
     else:
         _find_archive(builder, root, manual, config, console)
     console.print(f"Preparing {config.dataset} in {builder.data_dir}", soft_wrap=True)
+    if not console.is_terminal:
+        tfds.disable_progress_bar()  # In a file it would be one line for each step.
     options = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
     try:
         builder.download_and_prepare(download_config=options)

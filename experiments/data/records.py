@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from experiments.data.images import need
 
 
@@ -82,6 +84,7 @@ class Split:
         if info is None or not info.num_examples:
             raise ValueError(f"{self._where} has no images. {self._again}")
         self.num_classes: int = builder.info.features["label"].num_classes
+        self._files, self._lengths = info.filepaths, info.shard_lengths
         skip = {"image": tfds.decode.SkipDecoding()}
         self._source = builder.as_data_source(split=split, decoders=skip)
 
@@ -97,9 +100,18 @@ class Split:
         """
         try:
             records = self._source.__getitems__([int(i) for i in indices])
-        except RuntimeError as error:  # ArrayRecord checks every chunk that it reads.
-            raise self._damaged(error) from error
+        except RuntimeError:  # ArrayRecord checks every chunk that it reads.
+            records = [self._read_one(int(i)) for i in indices]
         return [self._example(i, record) for i, record in zip(indices, records, strict=True)]
+
+    def _read_one(self, index: int) -> dict[str, Any]:
+        """Reads a single record, to tell which file is damaged."""
+        try:
+            (record,) = self._source.__getitems__([index])
+        except RuntimeError as error:
+            shard = int(np.searchsorted(np.cumsum(self._lengths), index, side="right"))
+            raise self._damaged(error, self._files[shard].name) from error
+        return record
 
     def _example(self, index: int, record: dict[str, Any]) -> Example:
         name = record.get("file_name", record.get("id"))
@@ -107,6 +119,7 @@ class Split:
         where = f"image {text} ({self._where})"
         return Example(text, where, record["image"], int(record["label"]))
 
-    def _damaged(self, error: Exception) -> ValueError:
-        text = " ".join(str(error).split())
-        return ValueError(f"{self._where} cannot be read: {text[:300]}. {self._again}")
+    def _damaged(self, error: Exception, file: str = "") -> ValueError:
+        text = " ".join(str(error).split())[:300]
+        at = f" at {file}" if file else ""
+        return ValueError(f"{self._where} cannot be read{at}: {text}. {self._again}")
