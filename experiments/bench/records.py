@@ -27,7 +27,7 @@ def write_records(
     tfds: Any = need("tensorflow_datasets")
     tfds.disable_progress_bar()
 
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc]
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
         """A builder of records that are there already."""
 
         VERSION = tfds.core.Version("5.1.0")
