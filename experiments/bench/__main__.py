@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m experiments.bench {layer,tpu} --help``."""
+"""Command line of the benchmarks: ``python -m experiments.bench {layer,tpu,data} --help``."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.bench import forms, layer, timing, tpu
+from experiments.bench import data, forms, layer, timing, tpu
 from experiments.cli import run_cli
 from experiments.record import versions
 
@@ -56,6 +56,27 @@ class Tpu:
     """Images per device."""
     json: Path | None = None
     """File to write the numbers to, with versions; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Time each input pipeline against the training step that it feeds, on this device.
+
+    The digits and CIFAR are in memory, and augmented on the device; ImageNet's JPEG files
+    (synthetic here, of the true size and number of bytes) are read from records, decoded and
+    cropped by threads. The step is that of a pre-activation ResNet with unitized batch
+    normalization; or an accelerator is imitated, which takes time but none of the processor's.
+    Needs the data extra.
+    """
+
+    cases: tuple[str, ...] = data.CASES
+    """Which: digits, cifar, imagenet."""
+    seconds: float = 5.0
+    """How long to measure each number, in seconds; there are four for each case."""
+    accelerators: tuple[float, ...] = (500.0, 1000.0)
+    """Images per second of accelerators to imitate, for ImageNet."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
 def _check_new(path: Path | None) -> None:
@@ -166,9 +187,41 @@ def run_tpu(options: Tpu) -> None:
     _store(options.json, [dataclasses.asdict(row) for row in rows])
 
 
-def _run(options: Layer | Tpu) -> None:
+def run_data(options: Data) -> None:
+    """Measure, print the table and store the numbers."""
+    console = _console()
+    work = track(options.cases, "measuring", console=console, transient=True)
+    rows = [
+        row for case in work for row in data.run_case(case, options.seconds, options.accelerators)
+    ]
+    table = _table(
+        f"images per second on {jax.devices()[0].device_kind}",
+        *("pipeline", "image, batch", "step", "pipeline alone", "step alone"),
+        *("pipeline / step", "training", "step waits, %"),
+    )
+    for row in rows:
+        table.add_row(
+            row.pipeline,
+            row.images,
+            row.step,
+            f"{row.pipeline_rate:,.0f}",
+            f"{row.step_rate:,.0f}",
+            f"{row.pipeline_rate / row.step_rate:.1f}",
+            f"{row.both_rate:,.0f}",
+            f"{100 * row.waiting:.1f}",
+        )
+    console.print(table)
+    _store(options.json, [dataclasses.asdict(row) for row in rows])
+
+
+def _run(options: Layer | Tpu | Data) -> None:
     _check_new(options.json)
-    run_layer(options) if isinstance(options, Layer) else run_tpu(options)
+    if isinstance(options, Layer):
+        run_layer(options)
+    elif isinstance(options, Tpu):
+        run_tpu(options)
+    else:
+        run_data(options)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -176,6 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     subcommands = (
         Annotated[Layer, tyro.conf.subcommand("layer")]
         | Annotated[Tpu, tyro.conf.subcommand("tpu")]
+        | Annotated[Data, tyro.conf.subcommand("data")]
     )
     return run_cli("python -m experiments.bench", subcommands, arguments, _run)  # type: ignore[arg-type]
 

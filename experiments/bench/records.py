@@ -1,5 +1,7 @@
 """Makes data sets of records in the form of ImageNet's, without tensorflow."""
 
+import contextlib
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,5 +55,6 @@ def write_records(
 
     Builder.name = name
     builder = Builder(data_dir=root, file_format="array_record")
-    builder.download_and_prepare()
+    with contextlib.redirect_stdout(io.StringIO()):  # It tells of a download, and there is none.
+        builder.download_and_prepare()
     return Path(builder.data_dir)
