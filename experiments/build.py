@@ -23,7 +23,7 @@ def updates_per_epoch(config: TrainConfig, dataset: Dataset) -> int:
     Raises:
         ValueError: If there is none, or there are fewer than evaluations.
     """
-    images = len(dataset.train_images)
+    images = dataset.train_size
     updates = images // config.optim.batch_size
     if updates < 1:
         raise ValueError(
@@ -78,15 +78,18 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
     train_step = partial(
         steps.train_step,
         weight_penalty=config.optim.weight_penalty,
-        max_shift=config.data.max_shift,
-        fill=dataset.background,
+        augment=dataset.augment,
     )
+
+    def init(key: jax.Array, images: jax.Array) -> steps.TrainState:
+        return steps.create_state(key, dataset.standardize(images), model=model, tx=tx)
+
     return Program(
         norm=norm,
         layers=model.norm_paths(),
-        init=jax.jit(partial(steps.create_state, model=model, tx=tx)),
+        init=jax.jit(init),
         train_step=jax.jit(train_step, donate_argnums=0),
-        eval_step=jax.jit(steps.eval_step),
+        eval_step=jax.jit(partial(steps.eval_step, standardize=dataset.standardize)),
         schedule=schedule,
         model=model,
     )
@@ -112,22 +115,20 @@ def make_model(config: TrainConfig, norm: str, num_classes: int) -> PreActResNet
 
 def compile_program(program: Program, dataset: Dataset, batch_size: int) -> Program:
     """Returns ``program`` with its functions compiled, so that no timed call compiles."""
-    images, labels = dataset.train_images[:batch_size], dataset.train_labels[:batch_size]
-    init = program.init.lower(jax.random.key(0), images).compile()
-    state = init(jax.random.key(0), images)
-    batch = next(steps.eval_batches(dataset.test_images, dataset.test_labels, EVAL_BATCH))
+    batch = dataset.example(batch_size)
+    init = program.init.lower(jax.random.key(0), batch["image"]).compile()
+    state = init(jax.random.key(0), batch["image"])
+    weighted = dataset.example(EVAL_BATCH) | {"weight": np.zeros(EVAL_BATCH, np.float32)}
     return program._replace(
         init=init,
-        train_step=program.train_step.lower(state, {"image": images, "label": labels}).compile(),
-        eval_step=program.eval_step.lower(state, batch).compile(),
+        train_step=program.train_step.lower(state, batch).compile(),
+        eval_step=program.eval_step.lower(state, weighted).compile(),
     )
 
 
 def evaluate_test(program: Program, state: steps.TrainState, dataset: Dataset) -> dict[str, float]:
     """Evaluates ``state`` on all test images, for training and ``experiments.evaluate`` alike."""
-    return steps.evaluate(
-        program.eval_step, state, dataset.test_images, dataset.test_labels, EVAL_BATCH
-    )
+    return steps.evaluate(program.eval_step, state, dataset.test_batches(EVAL_BATCH))
 
 
 def mean_alphas(program: Program, state: steps.TrainState) -> dict[str, float]:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from typing import Any
 
-from experiments.data import check_dataset
+from experiments.data.config import DataConfig as DataConfig
 from experiments.norms import check_norm
 from unitnorm_jax.functional import check_unit
 
@@ -22,21 +22,6 @@ def _not_negative(**values: float) -> None:
     for name, value in values.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"`{name}` (={value}) must be zero or a positive number.")
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Images and their augmentation."""
-
-    dataset: str = "digits"
-    """Data set: digits (scikit-learn's 1,797 8x8 images; no download)."""
-    max_shift: int = 1
-    """Largest random shift in each direction, pixels, black fill; 0 for none. No flips."""
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        check_dataset(self.dataset)
-        _not_negative(max_shift=self.max_shift)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +105,7 @@ class ProbeConfig:
 
     every: int = 10
     """Updates between measurements; 0 measures nothing."""
-    images: int = 32
+    images: int = 16
     """Training images, drawn once for all norms and seeds, whose layer outputs are compared."""
     mode: str = "train"
     """Statistics that layers use on the probe images: train, those of the probe images (as in
@@ -161,7 +146,7 @@ class TrainConfig:
     """Evaluations on all test images per epoch."""
     checkpoint_every: int = 5
     """Epochs between checkpoints; the final state is always saved."""
-    data: DataConfig = DataConfig()
+    data: DataConfig = DataConfig()  # noqa: RUF009 (frozen, but ruff looks only in this file)
     model: ModelConfig = ModelConfig()
     norm: NormConfig = NormConfig()
     optim: OptimConfig = OptimConfig()

@@ -50,7 +50,7 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
     folder = Path(run_folder)
     config = configs.from_dict(record.read_json(folder / "config.json"))
     summary = record.read_json(folder / "summary.json")
-    dataset = load_dataset(config.data.dataset)
+    dataset = load_dataset(config.data)
     programs = {norm: build_program(config, norm, dataset) for norm in config.norms}
     found, differences = [], []
     for reported in summary["results"]:
@@ -83,7 +83,7 @@ def _evaluate_one(
     dataset: Dataset,
     reported: dict[str, Any],
 ) -> dict[str, float]:
-    images = dataset.train_images[: config.optim.batch_size]
+    images = dataset.example(config.optim.batch_size)["image"]
     # Shapes are enough for a template, so nothing is initialized or compiled for it.
     template = jax.eval_shape(program.init, jax.random.key(0), images)
     state = checkpoint.restore(folder / reported["folder"] / "checkpoints", template)

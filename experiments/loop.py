@@ -2,8 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,10 +15,10 @@ import orbax.checkpoint as ocp
 from experiments import checkpoint
 from experiments.build import Program, evaluate_test, mean_alphas, updates_per_epoch
 from experiments.config import TrainConfig
-from experiments.data import Dataset
+from experiments.data import Dataset, Pipeline
 from experiments.probing import RunProbe
 from experiments.record import Recorder
-from experiments.steps import TrainState
+from experiments.steps import Batch, TrainState
 
 
 class NonFiniteLossError(RuntimeError):
@@ -33,6 +34,7 @@ class Run:
         seed: The seed.
         folder: Folder of its records and checkpoints.
         state: Current state.
+        pipeline: The training batches; each run reads its own, and all see the same.
         recorder: Writes the rows.
         manager: Writes the checkpoints.
         probe: Measures the shift of the layers; sees every state.
@@ -47,6 +49,7 @@ class Run:
     seed: int
     folder: Path
     state: TrainState
+    pipeline: Pipeline
     recorder: Recorder
     manager: ocp.CheckpointManager
     probe: RunProbe
@@ -60,11 +63,6 @@ class Run:
 def run_folder(run_dir: Path, norm: str, seed: int) -> Path:
     """Returns the folder, inside the run folder, of one norm and seed."""
     return run_dir / f"{norm}-seed{seed}"
-
-
-def data_order(seed: int, epoch: int, images: int) -> np.ndarray:
-    """Returns the order of the training images: it depends on seed and epoch, not on the norm."""
-    return np.random.default_rng([seed, epoch]).permutation(images)
 
 
 def train_seed(
@@ -94,17 +92,16 @@ def train_seed(
     Raises:
         NonFiniteLossError: If a loss or gradient is not finite; the last good checkpoint stays.
     """
-    batch_size = config.optim.batch_size
     updates = updates_per_epoch(config, dataset)
     with ExitStack() as stack:
         runs = [_start(config, program, dataset, seed, run_dir, stack) for program in programs]
         turn = 0
         for epoch in range(config.optim.epochs):
-            order = data_order(seed, epoch, len(dataset.train_images))
-            batches = order[: updates * batch_size].reshape(updates, batch_size)
-            for stretch in np.array_split(batches, config.evals_per_epoch):
-                for run in runs if turn % 2 == 0 else runs[::-1]:
-                    _train_stretch(run, dataset, stretch, epoch)
+            batches = [run.pipeline.batches(epoch) for run in runs]
+            turns = list(zip(runs, batches, strict=True))
+            for stretch in np.array_split(np.arange(updates), config.evals_per_epoch):
+                for run, batch in turns if turn % 2 == 0 else turns[::-1]:
+                    _train_stretch(run, islice(batch, len(stretch)), epoch)
                     _evaluate(run, dataset)
                     on_progress(len(stretch))
                 turn += 1
@@ -126,31 +123,32 @@ def _start(
     folder = run_folder(run_dir, program.norm, seed)
     recorder = stack.enter_context(Recorder(folder))
     manager = stack.enter_context(checkpoint.open_manager(folder / "checkpoints"))
-    state = program.init(jax.random.key(seed), dataset.train_images[: config.optim.batch_size])
+    batch_size = config.optim.batch_size
+    pipeline = stack.enter_context(closing(dataset.pipeline(seed, batch_size)))
+    state = program.init(jax.random.key(seed), dataset.example(batch_size)["image"])
     probe = RunProbe(program.probe, config.probe, recorder)
-    run = Run(program, seed, folder, state, recorder, manager, probe)
+    run = Run(program, seed, folder, state, pipeline, recorder, manager, probe)
     probe(0, state)
     # Even a run that fails in its first epoch has a checkpoint to look at.
     _save(run)
     return run
 
 
-def _train_stretch(run: Run, dataset: Dataset, batches: np.ndarray, epoch: int) -> None:
+def _train_stretch(run: Run, batches: Iterator[Batch], epoch: int) -> None:
     done = len(run.train_rows)
     metrics = []
     probed = run.probe.seconds
     start = time.perf_counter()
-    for indices in batches:
-        batch = {"image": dataset.train_images[indices], "label": dataset.train_labels[indices]}
+    for batch in batches:
         run.state, values = run.program.train_step(run.state, batch)
         metrics.append(values)
         run.probe(done + len(metrics), run.state)
     jax.block_until_ready(run.state)
     seconds = time.perf_counter() - start - (run.probe.seconds - probed)
     run.train_seconds += seconds
-    run.step_ms.append(1e3 * seconds / len(batches))
+    run.step_ms.append(1e3 * seconds / len(metrics))
     # Numbers are fetched once per stretch: fetching them at every update would wait for each.
-    rates = np.asarray(jax.vmap(run.program.schedule)(done + np.arange(len(batches))))
+    rates = np.asarray(jax.vmap(run.program.schedule)(done + np.arange(len(metrics))))
     rows = [
         {
             "step": done + i + 1,
@@ -178,6 +176,8 @@ def _evaluate(run: Run, dataset: Dataset) -> None:
         "ms_per_step": run.step_ms[-1],
         **{f"alpha/{layer}": value for layer, value in alphas.items()},
     }
+    if dataset.bad.skips:
+        row["bad_images"] = len(dataset.bad.reasons())
     run.eval_rows.append(row)
     run.recorder.write("eval", [row])
 

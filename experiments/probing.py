@@ -8,6 +8,7 @@ probe serves all seeds.
 """
 
 import time
+from contextlib import closing
 from typing import Any
 
 import flax.linen as nn
@@ -31,20 +32,20 @@ def has_normalization(model: Any) -> bool:
     return any(norm is not NoNorm for norm in norms)
 
 
-def probe_images(config: ProbeConfig, dataset: Dataset) -> np.ndarray:
+def probe_images(config: ProbeConfig, dataset: Dataset) -> jax.Array:
     """Returns the images on which all norms and seeds are probed, ``(images, h, w, c)``.
 
     Raises:
         ValueError: If there are fewer training images.
     """
-    available = len(dataset.train_images)
+    available = dataset.train_size
     if config.images > available:
         raise ValueError(
             f"`probe.images` (={config.images}) must be at most the number of training images: "
             f"{available} in {dataset.name}."
         )
-    order = np.random.default_rng(IMAGES_SEED).permutation(available)
-    return dataset.train_images[order[: config.images]]
+    with closing(dataset.pipeline(IMAGES_SEED, config.images)) as pipeline:
+        return dataset.standardize(next(iter(pipeline.batches(0)))["image"])
 
 
 def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Program:
@@ -74,7 +75,7 @@ def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Progr
     return program._replace(probe=probe)
 
 
-def compile_probe(program: Program, images: np.ndarray) -> None:
+def compile_probe(program: Program, images: jax.Array | np.ndarray) -> None:
     """Compiles the probe, if there is one, by measuring once: no measurement in a run does.
 
     Args:

@@ -1,6 +1,6 @@
 """Training and evaluation steps: pure functions of a state and a batch, for any transform."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -10,10 +10,10 @@ import numpy as np
 import optax
 from flax.training import train_state
 
-from experiments.data.augment import random_shift
+from experiments.data.pipeline import Batch as Batch
+from experiments.data.pipeline import eval_batches as eval_batches
 
 Metrics = dict[str, jax.Array]
-Batch = dict[str, jax.Array | np.ndarray]
 
 
 class TrainState(train_state.TrainState):
@@ -66,8 +66,7 @@ def train_step(
     batch: Batch,
     *,
     weight_penalty: float = 0.0,
-    max_shift: int = 0,
-    fill: float = 0.0,
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update on one batch.
@@ -78,8 +77,8 @@ def train_step(
         state: State before the update.
         batch: ``image`` ``(n, h, w, c)`` and ``label`` ``(n,)``.
         weight_penalty: Factor of the sum of squared kernels (there is no factor 1/2).
-        max_shift: Largest shift of the augmentation, pixels.
-        fill: Value of the pixels that come in from outside.
+        augment: Maps a random key and the batch's images to the network's input; None is the
+            identity.
         axis_name: Mapped axis over which the batch is split, None where it is not. The network's
             norm needs the same name to use the statistics of the whole batch.
 
@@ -90,7 +89,9 @@ def train_step(
     key = jax.random.fold_in(state.key, state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    images = random_shift(key, jnp.asarray(batch["image"]), max_shift, fill)
+    images = jnp.asarray(batch["image"])
+    if augment is not None:
+        images = augment(key, images)
 
     def mean(x: Any) -> Any:
         return x if axis_name is None else jax.lax.pmean(x, axis_name)
@@ -117,20 +118,28 @@ def train_step(
     return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics
 
 
-def eval_step(state: TrainState, batch: Batch, *, axis_name: str | None = None) -> Metrics:
+def eval_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    standardize: Callable[[jax.Array], jax.Array] | None = None,
+    axis_name: str | None = None,
+) -> Metrics:
     """Evaluates one batch with the running statistics.
 
     Args:
         state: State to evaluate.
         batch: ``image`` ``(n, h, w, c)``, ``label`` ``(n,)`` and ``weight`` ``(n,)``: 1 for an
             image that counts, 0 for padding.
+        standardize: Maps the batch's images to the network's input; None is the identity.
         axis_name: Mapped axis over which the batch is split, None where it is not.
 
     Returns:
         Sums, not means, so that batches can be added: ``correct``, ``cross_entropy``, ``count``.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits = state.apply_fn(variables, batch["image"], train=False)
+    images = jnp.asarray(batch["image"])
+    logits = state.apply_fn(variables, standardize(images) if standardize else images, train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
     counts = batch["weight"] > 0
     # `where`, not a product: padding must not matter even where its loss is not finite.
@@ -142,39 +151,23 @@ def eval_step(state: TrainState, batch: Batch, *, axis_name: str | None = None) 
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 
-def eval_batches(images: np.ndarray, labels: np.ndarray, batch_size: int) -> Iterator[Batch]:
-    """Yields every image once; the last batch is padded, with weight 0, to the same shape."""
-    for start in range(0, len(images), batch_size):
-        image, label = images[start : start + batch_size], labels[start : start + batch_size]
-        missing = batch_size - len(image)
-        pad = [(0, missing)]
-        yield {
-            "image": np.pad(image, pad + [(0, 0)] * (images.ndim - 1)),
-            "label": np.pad(label, pad),
-            "weight": np.pad(np.ones(len(image), np.float32), pad),
-        }
-
-
 def evaluate(
     step: Callable[[TrainState, Batch], Metrics],
     state: TrainState,
-    images: np.ndarray,
-    labels: np.ndarray,
-    batch_size: int,
+    batches: Iterable[Batch],
 ) -> dict[str, float]:
     """Evaluates a state on every image once.
 
     Args:
-        step: ``eval_step``, jitted or compiled for ``batch_size``.
+        step: ``eval_step``, jitted or compiled for the shape of the batches.
         state: State to evaluate.
-        images: ``(n, h, w, c)``.
-        labels: ``(n,)``.
-        batch_size: Images per batch; need not divide ``n``.
+        batches: Every image once, with ``weight`` 1, and padding, with ``weight`` 0.
 
     Returns:
-        ``accuracy`` and ``cross_entropy`` (means over the ``n`` images), ``correct``, ``count``.
+        ``accuracy`` and ``cross_entropy`` (means over the images that count), ``correct``, and
+        ``count``, their number.
     """
-    sums = [step(state, batch) for batch in eval_batches(images, labels, batch_size)]
+    sums = [step(state, batch) for batch in batches]
     total = jax.tree.map(lambda *leaves: sum(leaf.item() for leaf in leaves), *sums)
     return {
         "accuracy": total["correct"] / total["count"],

@@ -19,7 +19,7 @@ from experiments import config as configs
 from experiments import record, report, shift_report
 from experiments.build import build_program, compile_program, updates_per_epoch
 from experiments.cli import run_cli
-from experiments.data import load_dataset
+from experiments.data import Dataset, load_dataset
 from experiments.loop import Run, train_seed
 from experiments.page import write_report
 from experiments.probing import compile_probe, with_probe
@@ -34,16 +34,16 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         console: Where progress and the final table go.
 
     Returns:
-        The run folder: ``config.json``, ``versions.json``, ``summary.json``, ``curves.png``,
-        ``ics.png``, ``report.html``, and for each norm and seed a folder of ``train.jsonl``,
-        ``eval.jsonl``, ``ics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
+        The run folder: ``config.json``, ``versions.json``, ``data.json``, ``summary.json``,
+        ``curves.png``, ``ics.png``, ``report.html``, and for each norm and seed a folder of
+        ``train.jsonl``, ``eval.jsonl``, ``ics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
 
     Raises:
         ValueError: If a value of the configuration is not possible, or the run folder exists.
         NonFiniteLossError: If a loss is not finite.
     """
     start = time.perf_counter()
-    dataset = load_dataset(config.data.dataset)
+    dataset = load_dataset(config.data)
     updates = updates_per_epoch(config, dataset)
     programs = [
         with_probe(build_program(config, norm, dataset), config.probe, dataset)
@@ -53,7 +53,9 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     versions = record.versions()
     record.write_json(run_dir / "config.json", configs.to_dict(config))
     record.write_json(run_dir / "versions.json", versions)
+    record.write_json(run_dir / "data.json", dataset.record())
     console.print(f"Writing to {run_dir}", soft_wrap=True)
+    _tell_bad_images(dataset, console)
     compiled = []
     for program in programs:
         began = time.perf_counter()
@@ -61,7 +63,7 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         seconds = time.perf_counter() - began
         console.print(f"Compiled the network with {program.norm} in {seconds:.1f} s")
         began = time.perf_counter()
-        compile_probe(compiled[-1], dataset.train_images[: config.optim.batch_size])
+        compile_probe(compiled[-1], dataset.example(config.optim.batch_size)["image"])
         if program.probe is not None:
             seconds = time.perf_counter() - began
             console.print(f"Compiled the probe of its shift in {seconds:.1f} s")
@@ -83,6 +85,8 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         "results": results,
     }
     title = f"Pre-activation ResNet on {dataset.name}"
+    record.write_json(run_dir / "data.json", dataset.record())
+    _tell_bad_images(dataset, console)
     record.write_json(run_dir / "summary.json", summary)
     found = read_results(run_dir)
     page = write_report(found, title)
@@ -106,6 +110,11 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     console.print(f"Report: {page}", soft_wrap=True)
     console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
     return run_dir
+
+
+def _tell_bad_images(dataset: Dataset, console: Console) -> None:
+    if count := len(dataset.bad.reasons()):
+        console.print(f"Left out {count} images that cannot be used: see data.json.")
 
 
 @contextmanager

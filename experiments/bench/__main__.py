@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: ``python -m experiments.bench {layer,tpu,probe} --help``."""
+"""Command line of the benchmarks: ``python -m experiments.bench BENCHMARK --help``."""
 
 import dataclasses
 import json
@@ -13,73 +13,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.bench import forms, layer, probe, timing, tpu
+from experiments.bench import data, forms, layer, probe, timing, tpu
+from experiments.bench.options import Data, Layer, Probe, Tpu
 from experiments.cli import run_cli
 from experiments.record import versions
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """Time the layer against nn.BatchNorm, a naive layer and a x + b, on this device.
-
-    All four take turns in one process; given are medians of the ratios of neighbours. Then, for
-    each, the reads and writes of full arrays in the compiled program, and what reverse mode keeps
-    for each convolution-normalization-ReLU.
-    """
-
-    seconds: float = 4.0
-    """How long to measure each line, in seconds."""
-    dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    """Dtypes of inputs and outputs."""
-    passes: tuple[str, ...] = tuple(forms.PASSES)
-    """What to time: forward, forward+backward."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Tpu:
-    """Compile conv-norm-relu-conv-norm-relu-conv for a TPU slice, and compare the programs.
-
-    Needs the TPU compiler (`pip install 'jax[tpu]'`) but no TPU; run it with JAX_PLATFORMS=cpu.
-    Bytes accessed count every branch of a conditional that could run; guarded collectives are
-    those in such branches.
-    """
-
-    topology: str = "v5e:16x16"
-    """Name of the slice: generation and shape."""
-    dtypes: tuple[str, ...] = ("bfloat16", "float32")
-    """Dtypes of the activations."""
-    sizes: tuple[tuple[int, int], ...] = ((28, 128), (14, 256))
-    """Pairs of image height and channels."""
-    per_device: int = 64
-    """Images per device."""
-    json: Path | None = None
-    """File to write the numbers to, with versions; it must not exist."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """Time the certified Earth Mover distance and the probe of internal covariate shift.
-
-    First, the cost matrix given: ours, with its certificate, against scipy's
-    linear_sum_assignment, POT's emd2 (both exact, in float64, without one), and OTT-JAX's Sinkhorn
-    at the largest regularization that is within 1 %. Then what probing every few updates adds to
-    training. Needs the extra `bench`.
-    """
-
-    samples: tuple[int, ...] = (64, 256, 1024)
-    """Samples on each side."""
-    dimensions: tuple[int, ...] = (16, 256, 4096)
-    """Dimensions."""
-    drift: float = 0.01
-    """Drift of each coordinate in one step, in standard deviations."""
-    seconds: float = 3.0
-    """How long to measure each pair, in seconds."""
-    images: int = 16
-    """Images a probe looks at, in the measurement of its share of the training time."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
 def _check_new(path: Path | None) -> None:
@@ -219,15 +156,20 @@ def run_probe(options: Probe) -> None:
             f"{row.gap:.1e}",
         )
     console.print(table)
-    networks = {
-        "ResNet-8, digits 8x8, batch 64": ((1, 1, 1), (64, 8, 8, 1), 10),
-        "ResNet-18, 32x32, batch 128": ((3, 3, 3), (128, 32, 32, 3), 100),
+    networks: dict[str, dict[str, Any]] = {
+        "ResNet-8, digits 8x8, batch 64": {
+            "blocks": (1, 1, 1),
+            "shape": (64, 8, 8, 1),
+            "every": 10,
+        },
+        "ResNet-18, 32x32, batch 128": {
+            "blocks": (3, 3, 3),
+            "shape": (128, 32, 32, 3),
+            "every": 100,
+        },
     }
-    work = track(networks.items(), "measuring", console=console, transient=True)
-    shares = [
-        probe.measure_share(name, blocks, shape, options.images, every)
-        for name, (blocks, shape, every) in work
-    ]
+    names = track(networks, "measuring", console=console, transient=True)
+    shares = [probe.measure_share(name, images=options.images, **networks[name]) for name in names]
     table = _table(
         "what probing adds to training",
         *("network", "step, ms", "images probed", "probe, ms", "every", "share of the updates"),
@@ -238,18 +180,47 @@ def run_probe(options: Probe) -> None:
             *(f"{share.every} updates", f"{100 * share.share:.1f} %"),
         )
     console.print(table)
-    stored = {"distance": rows, "share": shares}
+    stored: dict[str, list[Any]] = {"distance": rows, "share": shares}
     _store(options.json, {k: [dataclasses.asdict(r) for r in v] for k, v in stored.items()})
 
 
-def _run(options: Layer | Tpu | Probe) -> None:
+def run_data(options: Data) -> None:
+    """Measure, print the table and store the numbers."""
+    console = _console()
+    work = track(options.cases, "measuring", console=console, transient=True)
+    rows = [
+        row for case in work for row in data.run_case(case, options.seconds, options.accelerators)
+    ]
+    table = _table(
+        f"images per second on {jax.devices()[0].device_kind}",
+        *("pipeline", "image, batch", "step", "pipeline alone", "step alone"),
+        *("pipeline / step", "training", "step waits, %"),
+    )
+    for row in rows:
+        table.add_row(
+            row.pipeline,
+            row.images,
+            row.step,
+            f"{row.pipeline_rate:,.0f}",
+            f"{row.step_rate:,.0f}",
+            f"{row.pipeline_rate / row.step_rate:.1f}",
+            f"{row.both_rate:,.0f}",
+            f"{100 * row.waiting:.1f}",
+        )
+    console.print(table)
+    _store(options.json, [dataclasses.asdict(row) for row in rows])
+
+
+def _run(options: Layer | Tpu | Probe | Data) -> None:
     _check_new(options.json)
-    if isinstance(options, Probe):
-        run_probe(options)
-    elif isinstance(options, Layer):
+    if isinstance(options, Layer):
         run_layer(options)
-    else:
+    elif isinstance(options, Tpu):
         run_tpu(options)
+    elif isinstance(options, Probe):
+        run_probe(options)
+    else:
+        run_data(options)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -258,6 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
         Annotated[Layer, tyro.conf.subcommand("layer")]
         | Annotated[Tpu, tyro.conf.subcommand("tpu")]
         | Annotated[Probe, tyro.conf.subcommand("probe")]
+        | Annotated[Data, tyro.conf.subcommand("data")]
     )
     return run_cli("python -m experiments.bench", subcommands, arguments, _run)  # type: ignore[arg-type]
 

@@ -142,7 +142,7 @@ class ShareRow:
 
 
 def measure_share(
-    network: str, blocks: tuple[int, ...], shape: tuple[int, ...], images: int, every: int
+    network: str, *, blocks: tuple[int, ...], shape: tuple[int, ...], images: int, every: int
 ) -> ShareRow:
     """Times updates of the unitized pre-activation ResNet and probes of it, in turns.
 

@@ -2,19 +2,32 @@
 
 from collections.abc import Callable
 
-from experiments.data.digits import Dataset as Dataset
+from experiments.data.cifar import load_cifar
+from experiments.data.config import DATASETS as DATASETS
+from experiments.data.config import DataConfig as DataConfig
+from experiments.data.dataset import ArrayDataset as ArrayDataset
+from experiments.data.dataset import Dataset as Dataset
 from experiments.data.digits import load_digits
+from experiments.data.image_folder import load_image_folder
+from experiments.data.imagenet import load_imagenet
+from experiments.data.pipeline import Batch as Batch
+from experiments.data.pipeline import Pipeline as Pipeline
 
-DATASETS: dict[str, Callable[[], Dataset]] = {"digits": load_digits}
+_LOADERS: dict[str, Callable[[DataConfig], Dataset]] = {
+    "digits": load_digits,
+    "cifar10": load_cifar,
+    "cifar100": load_cifar,
+    "imagenet2012": load_imagenet,
+    "imagefolder": load_image_folder,
+}
 
 
-def check_dataset(name: str) -> None:
-    """Raises ``ValueError`` naming the valid choices if no data set is called ``name``."""
-    if name not in DATASETS:
-        raise ValueError(f"dataset (={name!r}) is unknown; choose from {', '.join(DATASETS)}.")
+def load_dataset(config: DataConfig | str) -> Dataset:
+    """Returns the data set that ``config`` describes; a name stands for its defaults.
 
-
-def load_dataset(name: str) -> Dataset:
-    """Returns the data set called ``name``, a key of ``DATASETS``."""
-    check_dataset(name)
-    return DATASETS[name]()
+    Raises:
+        ValueError: If it is not there, damaged or not usable; with what to do.
+    """
+    if isinstance(config, str):
+        config = DataConfig(dataset=config)
+    return _LOADERS[config.dataset](config)

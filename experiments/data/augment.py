@@ -4,6 +4,25 @@ import jax
 import jax.numpy as jnp
 
 
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors each image, left to right, with probability 1/2.
+
+    Args:
+        key: Random key.
+        images: ``(n, h, w, c)``.
+
+    Returns:
+        The images, ``(n, h, w, c)``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> random_flip(jax.random.key(0), jnp.ones((4, 8, 8, 1))).shape
+        (4, 8, 8, 1)
+    """
+    mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)
+
+
 def random_shift(
     key: jax.Array, images: jax.Array, max_shift: int, fill: float | jax.Array = 0.0
 ) -> jax.Array:

@@ -1,37 +1,25 @@
 """The 1,797 handwritten 8x8 digits that scikit-learn carries: real images without a download."""
 
-from typing import NamedTuple
-
 import numpy as np
 
-
-class Dataset(NamedTuple):
-    """A classification data set in memory, standardized.
-
-    Attributes:
-        name: What the tables and figures call it, with its split.
-        train_images: ``(n, h, w, c)`` float32, mean 0 and standard deviation 1 over all values.
-        train_labels: ``(n,)`` int32.
-        test_images: ``(m, h, w, c)`` float32, standardized with the TRAINING mean and deviation.
-        test_labels: ``(m,)`` int32.
-        num_classes: Number of classes.
-        background: The standardized value of a black pixel: what shifted images are filled with.
-    """
-
-    name: str
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    num_classes: int
-    background: float
+from experiments.data.config import DataConfig
+from experiments.data.dataset import ArrayDataset
 
 
-def load_digits() -> Dataset:
+def load_digits(config: DataConfig) -> ArrayDataset:
     """Returns scikit-learn's digits: 1,437 training and 360 test images.
 
-    The split is stratified by class and fixed: it does not depend on the seed of a run.
+    The split is stratified by class and fixed: it does not depend on the seed of a run. Images are
+    standardized over all values, so that black is the same number everywhere.
+
+    Raises:
+        ValueError: If ``config`` asks for a scaling that is not possible.
     """
+    if config.scaling != "channel-std":
+        raise ValueError(
+            f"`scaling` (={config.scaling!r}) is not possible for digits: some pixels are black in "
+            "all images, so their variance is 0. Use --data.scaling channel-std."
+        )
     # Takes half a second to import, so only a run that needs it does.
     from sklearn import datasets, model_selection
 
@@ -41,7 +29,7 @@ def load_digits() -> Dataset:
         images, labels.astype(np.int32), test_size=360, stratify=labels, random_state=0
     )
     mean, std = train_images.mean(dtype=np.float64), train_images.std(dtype=np.float64)
-    return Dataset(
+    return ArrayDataset(
         name="digits 8x8 (1,437 training and 360 test images, stratified fixed split)",
         train_images=((train_images - mean) / std).astype(np.float32),
         train_labels=train_labels,
@@ -49,4 +37,6 @@ def load_digits() -> Dataset:
         test_labels=test_labels,
         num_classes=10,
         background=float(-mean / std),
+        flip=bool(config.flip),
+        max_shift=1 if config.max_shift is None else config.max_shift,
     )

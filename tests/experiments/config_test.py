@@ -30,7 +30,10 @@ def test_round_through_json():
     ("values", "message"),
     [
         ({"norms": ["bn", "foo"]}, r"norm \(='foo'\) is unknown; choose from bn, ubn, gn, none"),
-        ({"data": {"dataset": "mnist"}}, r"dataset \(='mnist'\) is unknown; choose from digits"),
+        (
+            {"data": {"dataset": "mnist"}},
+            r"dataset \(='mnist'\) is unknown; choose from digits, cifar10",
+        ),
         (
             {"norm": {"unit": "metre"}},
             r"`unit` \(='metre'\) must be one of 'reference', 'sample', 'rms', 'position', or a",

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from experiments import models, norms, steps
+from experiments.data.augment import random_shift
 
 IMAGES = np.asarray(jax.random.normal(jax.random.key(7), (12, 8, 8, 1)))
 LABELS = np.arange(12, dtype=np.int32) % 10
@@ -69,7 +70,7 @@ def test_augmentation_changes_with_the_step_and_the_key():
     later = state.replace(step=1)
     other = state.replace(key=jax.random.key(99))
     for variant in (state, state, later, other):
-        steps.train_step(variant, batch, max_shift=2)
+        steps.train_step(variant, batch, augment=partial(random_shift, max_shift=2))
         jax.effects_barrier()
     first, again, later_images, other_images = seen
     np.testing.assert_array_equal(first, again)
@@ -125,7 +126,8 @@ def test_evaluation_counts_every_image_once(batch_size):
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = np.asarray(state.apply_fn(variables, IMAGES, train=False), np.float64)
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    found = steps.evaluate(jax.jit(steps.eval_step), state, IMAGES, LABELS, batch_size)
+    batches = steps.eval_batches(IMAGES, LABELS, batch_size)
+    found = steps.evaluate(jax.jit(steps.eval_step), state, batches)
     assert found["count"] == 12
     assert found["correct"] == (logits.argmax(axis=1) == LABELS).sum()
     assert found["accuracy"] == found["correct"] / 12

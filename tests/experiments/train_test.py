@@ -16,10 +16,10 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from experiments import checkpoint, evaluate, loop, record, report, train
+from experiments import checkpoint, evaluate, record, report, train
 from experiments.build import build_program
 from experiments.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig, from_dict
-from experiments.data import DATASETS, load_dataset
+from experiments.data import DATASETS, load_dataset, pipeline
 from experiments.norms import NORMS
 
 SMALL = TrainConfig(
@@ -211,7 +211,7 @@ def test_non_finite_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkey
         """The bad image is left over in the first epoch, and comes first in the second."""
         return np.roll(np.arange(images), -1 if epoch == 0 else 0)
 
-    monkeypatch.setattr(loop, "data_order", order)
+    monkeypatch.setattr(pipeline, "data_order", order)
     folder = tmp_path / "run" / "bn-seed0"
     arguments = "--norms bn --seeds 0 --evals-per-epoch 1 --checkpoint-every 1 --optim.epochs 2"
     arguments += " --optim.batch-size 128 --model.blocks 1 --model.widths 4"
@@ -281,7 +281,7 @@ def test_values_that_do_not_fit_the_data(tmp_path, change, message):
     ("arguments", "message"),
     [
         (["--norms", "foo"], "norm (='foo') is unknown; choose from bn, ubn, gn, none."),
-        (["--data.dataset", "mnist"], "dataset (='mnist') is unknown; choose from digits."),
+        (["--data.dataset", "mnist"], "dataset (='mnist') is unknown; choose from digits, cifar10"),
         (["--norm.unit", "metre"], "`unit` (='metre') must be one of 'reference', 'sample'"),
         (["--optim.learningrate", "1"], "Unrecognized options"),
         (["--optim.epochs", "many"], "many"),

@@ -52,12 +52,12 @@ def normalize_by_row(
     epsilon = reduction.epsilon
     count = float(x.shape[0] * reduction.psum(1))
     both = x.astype(alpha.dtype), lax.stop_gradient(x)
-    totals, *about = _sums(reduction, count, both)
+    totals, shift, minus_shift, is_shifted = _sums(reduction, count, both)
     mean, var = mean_and_variance(totals, count)
     if bessel_correction:
         var = correct_variance(var, count, epsilon)
     inv_std = lax.rsqrt(var + epsilon)
-    centre = Centre(*about, mean)
+    centre = Centre(shift, minus_shift, is_shifted, mean)
     squared_norm = _squared_norms(reduction, both, centre, kappa * jnp.square(inv_std))
     t = lax.rsqrt(squared_norm + epsilon)
     slope = scale * inv_std

@@ -271,7 +271,7 @@ def _collections(name: str, variables: Any) -> dict[str, Any]:
                 "Keep `ics.snapshot(variables)` before the step, or use `ICSRecord`."
             )
     if any(isinstance(v, FrozenDict) for v in (variables, *variables.values())):
-        variables = unfreeze(variables)
+        variables = unfreeze(dict(variables))
     return {k: v for k, v in variables.items() if k != "intermediates"}
 
 

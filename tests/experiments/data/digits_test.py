@@ -1,11 +1,10 @@
-"""The data and their augmentation."""
+"""The digits that scikit-learn carries."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.data import load_dataset
+from experiments.data import DataConfig, load_dataset
 from experiments.data.augment import random_shift
 
 
@@ -32,31 +31,24 @@ def test_split_is_fixed():
 
 
 def test_unknown_dataset():
-    with pytest.raises(ValueError, match=r"dataset \(='mnist'\) is unknown; choose from digits"):
+    with pytest.raises(
+        ValueError, match=r"dataset \(='mnist'\) is unknown; choose from digits, cifar10"
+    ):
         load_dataset("mnist")
 
 
-def shifted(image: np.ndarray, down: int, right: int, fill: float) -> np.ndarray:
-    """An oracle that copies pixel by pixel."""
-    out = np.full_like(image, fill)
-    h, w, _ = image.shape
-    for i in range(h):
-        for j in range(w):
-            if 0 <= i - down < h and 0 <= j - right < w:
-                out[i, j] = image[i - down, j - right]
-    return out
+def test_augmentation_is_as_configured():
+    """Images come standardized; by default they are shifted by a pixel, black, and not flipped."""
+    dataset = load_dataset("digits")
+    images, key = dataset.train_images[:50], jax.random.key(3)
+    expected = random_shift(key, images, 1, dataset.background)
+    np.testing.assert_array_equal(dataset.augment(key, images), expected)
+    np.testing.assert_array_equal(dataset.standardize(images), images)
+    plain = load_dataset(DataConfig(max_shift=0))
+    np.testing.assert_array_equal(plain.augment(key, images), images)
+    assert load_dataset(DataConfig(flip=True)).record()["flip"]
 
 
-def test_random_shift_makes_every_shift_and_nothing_else():
-    image = np.arange(1.0, 31.0, dtype=np.float32).reshape(5, 3, 2)
-    images = np.tile(image, (200, 1, 1, 1))
-    out = jax.jit(lambda key, x: random_shift(key, x, 1, fill=-7.0))(jax.random.key(0), images)
-    allowed = {
-        shifted(image, down, right, -7.0).tobytes() for down in (-1, 0, 1) for right in (-1, 0, 1)
-    }
-    assert {np.asarray(o).tobytes() for o in out} == allowed
-
-
-def test_no_shift_leaves_the_images():
-    images = jnp.arange(32.0).reshape(2, 4, 4, 1)
-    np.testing.assert_array_equal(random_shift(jax.random.key(0), images, 0), images)
+def test_scaling_that_is_not_possible():
+    with pytest.raises(ValueError, match=r"`scaling` \(='pixel-variance'\) is not possible for di"):
+        load_dataset(DataConfig(scaling="pixel-variance"))

@@ -1,0 +1,159 @@
+"""What training reads: images in memory or as records, and how they become a network's input."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data.augment import random_flip, random_shift
+from experiments.data.images import BadImages
+from experiments.data.pipeline import Batch, Pipeline, Place, Position, eval_batches, gather
+from experiments.data.scaling import Scaling
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset(ABC):
+    """A classification data set.
+
+    Attributes:
+        name: What the tables and figures call it, with its split.
+        num_classes: Number of classes.
+        scaling: How a batch's images become the network's input; None if they are it already.
+        background: The scaled value that shifted images are filled with.
+        flip: Whether augmentation mirrors half of the images.
+        max_shift: Largest shift of the augmentation, pixels.
+        bad: The images that cannot be used, as found so far: those of a data set in memory are all
+            found before training.
+    """
+
+    name: str
+    num_classes: int
+    scaling: Scaling | None = None
+    background: float = 0.0
+    flip: bool = False
+    max_shift: int = 0
+    bad: BadImages = dataclasses.field(default_factory=lambda: BadImages("error"))
+
+    @property
+    @abstractmethod
+    def train_size(self) -> int:
+        """Number of training images."""
+
+    @property
+    @abstractmethod
+    def test_size(self) -> int:
+        """Number of test images."""
+
+    @abstractmethod
+    def example(self, batch_size: int) -> Batch:
+        """Returns a batch of the right shapes and dtypes: ``image`` and ``label``."""
+
+    @abstractmethod
+    def pipeline(
+        self,
+        seed: int,
+        batch_size: int,
+        host: int = 0,
+        hosts: int = 1,
+        place: Place | None = None,
+    ) -> Pipeline:
+        """Returns the training batches of ``seed``: on each host its part of every batch.
+
+        Args:
+            seed: Seed of the order (and of random crops).
+            batch_size: Images per update, over all hosts; a multiple of ``hosts``.
+            host: This host, from 0.
+            hosts: Number of hosts.
+            place: Brings a batch to the devices; None is the data set's choice.
+        """
+
+    @abstractmethod
+    def test_batches(self, batch_size: int, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
+        """Yields all test images once, with ``weight`` 1, and padding with ``weight`` 0."""
+
+    def standardize(self, images: jax.Array | np.ndarray) -> jax.Array:
+        """Returns the input of the network for the images of a batch; on the device."""
+        x = jnp.asarray(images)
+        if self.scaling is None:
+            return x
+        return (x.astype(jnp.float32) - self.scaling.mean) / self.scaling.divisor
+
+    def augment(self, key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
+        """Returns the same for training: flipped and shifted at random; on the device."""
+        x = self.standardize(images)
+        if self.flip:
+            x = random_flip(jax.random.fold_in(key, 1), x)
+        return random_shift(key, x, self.max_shift, self.background)
+
+    def record(self) -> dict[str, Any]:
+        """Returns what a run's record says about its data, ready for JSON."""
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "train_size": self.train_size,
+            "test_size": self.test_size,
+            "flip": self.flip,
+            "max_shift": self.max_shift,
+            "bad_images_count": len(self.bad.reasons()),
+            "bad_images": list(self.bad.reasons()),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ArrayDataset(Dataset):
+    """A data set in memory, or in files that are mapped into it.
+
+    Attributes:
+        train_images: ``(n, h, w, c)``: uint8, or float32 if ``scaling`` is None.
+        train_labels: ``(n,)`` int32.
+        test_images: ``(m, h, w, c)``.
+        test_labels: ``(m,)`` int32.
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+    @property
+    def train_size(self) -> int:
+        """Number of training images."""
+        return len(self.train_images)
+
+    @property
+    def test_size(self) -> int:
+        """Number of test images."""
+        return len(self.test_images)
+
+    def example(self, batch_size: int) -> Batch:
+        """See ``Dataset``."""
+        shape = (batch_size, *self.train_images.shape[1:])
+        return {
+            "image": np.zeros(shape, self.train_images.dtype),
+            "label": np.zeros(batch_size, self.train_labels.dtype),
+        }
+
+    def pipeline(
+        self,
+        seed: int,
+        batch_size: int,
+        host: int = 0,
+        hosts: int = 1,
+        place: Place | None = None,
+    ) -> Pipeline:
+        """See ``Dataset``; without ``place``, batches stay in the host's memory."""
+
+        def read(epoch: int, rows: np.ndarray) -> Iterator[Batch]:
+            del epoch
+            return gather(self.train_images, self.train_labels, rows)
+
+        position = Position(self.train_size, seed, batch_size, host, hosts)
+        return Pipeline(position, read, place)
+
+    def test_batches(self, batch_size: int, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
+        """See ``Dataset``."""
+        return eval_batches(self.test_images, self.test_labels, batch_size, host, hosts)

@@ -1,0 +1,201 @@
+"""The user's own images: ``FOLDER/{train,test}/CLASS/*.{jpg,jpeg,png}``, decoded once."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rich
+from rich.progress import track
+
+from experiments.data.array_cache import Writer, cache_root, read_cache, write_cache
+from experiments.data.config import DataConfig
+from experiments.data.dataset import ArrayDataset
+from experiments.data.images import BadImageError, BadImages, center_crop, decode_rgb, need
+from experiments.data.scaling import make_scaling, pixel_moments
+
+SPLITS = ("train", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png")
+_FORMAT = 1  # Of the decoded images; part of their key.
+_CHUNK = 256  # Images that are decoded before they are written.
+
+
+class Listing(NamedTuple):
+    """What is in an image folder.
+
+    Attributes:
+        classes: Names of the classes, sorted: a class's place is its label.
+        files: Files of each split, sorted.
+    """
+
+    classes: list[str]
+    files: dict[str, list[Path]]
+
+
+def load_image_folder(config: DataConfig) -> ArrayDataset:
+    """Returns the images of ``config.data_dir``, decoded, in files that are mapped into memory.
+
+    Those files are outside the image folder. Their name is a hash of the names and contents of all
+    images and of the options that matter: after any change, all are decoded again.
+
+    Raises:
+        ValueError: If a class or split is missing or empty, the decoded images cannot be written,
+            or an image cannot be used and ``config.on_bad_image`` is ``"error"``.
+    """
+    root = Path(str(config.data_dir)).expanduser()
+    listing = list_images(root)
+    cache = cache_root(config.cache_dir) / _key(root, listing, config)
+    if not cache.is_dir():
+        need("cv2")  # Its absence is one error, not one of each image.
+        write_cache(cache, lambda writer: _decode_all(listing, config, writer))
+    arrays, notes = read_cache(cache)
+    train, test = arrays["train_images"], arrays["test_images"]
+    h, w = train.shape[1:3]
+    mean, var = arrays["train_moments"]
+    return ArrayDataset(
+        name=f"{root.name} ({len(train):,} training and {len(test):,} test images, {h}x{w})",
+        num_classes=len(listing.classes),
+        scaling=make_scaling(config.scaling, mean, var, str(root)),
+        flip=config.flip is not False,
+        max_shift=min(h, w) // 8 if config.max_shift is None else config.max_shift,
+        bad=BadImages(config.on_bad_image, notes["bad_images"]),
+        train_images=train,
+        train_labels=np.asarray(arrays["train_labels"]),
+        test_images=test,
+        test_labels=np.asarray(arrays["test_labels"]),
+    )
+
+
+def list_images(root: Path) -> Listing:
+    """Returns the images of a folder; names that begin with a dot are passed over.
+
+    Raises:
+        ValueError: If a split, a class of one of them, or a class's images are missing.
+    """
+    shape = "an image folder has train/CLASS/ and test/CLASS/ with jpg or png files"
+    classes: dict[str, list[str]] = {}
+    for split in SPLITS:
+        if not (root / split).is_dir():
+            raise ValueError(f"{root / split} is missing: {shape}.")
+        classes[split] = sorted(p.name for p in _visible(root / split) if p.is_dir())
+        if not classes[split]:
+            raise ValueError(f"{root / split} is empty, it has no class folders: {shape}.")
+    for split, other in (("test", "train"), ("train", "test")):
+        missing = sorted(set(classes[other]) - set(classes[split]))
+        if missing:
+            raise ValueError(
+                f"class folder {root / split / missing[0]} is missing: {len(missing)} of the "
+                f"classes in {root / other} are not in {root / split}. Both must have the same."
+            )
+    files: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    for split in SPLITS:
+        for name in classes[split]:
+            found = [p for p in _visible(root / split / name) if p.suffix.lower() in SUFFIXES]
+            if not found:
+                raise ValueError(
+                    f"class folder {root / split / name} is empty: it has no "
+                    f"{', '.join(SUFFIXES)} file."
+                )
+            files[split].extend(sorted(found))
+    return Listing(classes["train"], files)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"image {path} cannot be read: {error.strerror}.") from error
+
+
+def _key(root: Path, listing: Listing, config: DataConfig) -> str:
+    """Returns a hash of all that decides what the arrays are."""
+    options = [_FORMAT, config.image_size, bool(config.convert_images), config.on_bad_image]
+    digest = hashlib.sha256(json.dumps(options).encode())
+    files = [path for split in SPLITS for path in listing.files[split]]
+    with ThreadPoolExecutor() as pool:
+        hashes = pool.map(lambda path: hashlib.sha256(_read(path)).digest(), files)
+        for path, content in zip(_track(files, "Reading images"), hashes, strict=True):
+            digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+            digest.update(content)
+    return digest.hexdigest()[:32]
+
+
+def _track(files: list[Path], what: str) -> Iterable[Path]:
+    """Shows a bar where it takes long and somebody looks."""
+    hidden = len(files) < 1000 or not rich.get_console().is_terminal
+    return track(files, what, transient=True, disable=hidden)
+
+
+def _decode_all(listing: Listing, config: DataConfig, writer: Writer) -> dict[str, Any]:
+    """Writes images and labels of both splits, and the moments of the training images' pixels."""
+    bad = BadImages(config.on_bad_image)
+    fits = _SameSize()
+
+    def decode(path: Path) -> np.ndarray | BadImageError:
+        try:
+            image = decode_rgb(_read(path), f"image {path}", bool(config.convert_images))
+        except BadImageError as error:
+            return error
+        return image if config.image_size is None else center_crop(image, config.image_size)
+
+    for split in SPLITS:
+        present = set()
+        for paths, decoded in _in_chunks(decode, listing.files[split], f"Decoding {split}"):
+            images, labels = [], []
+            for path, image in zip(paths, decoded, strict=True):
+                try:
+                    images.append(fits(path, image))
+                except BadImageError as error:
+                    bad.add(error)
+                    continue
+                labels.append(listing.classes.index(path.parent.name))
+            if images:
+                writer.extend(f"{split}_images", np.stack(images))
+                writer.extend(f"{split}_labels", np.asarray(labels, np.int32))
+            present.update(labels)
+        for label, name in enumerate(listing.classes):
+            if label not in present:
+                raise ValueError(
+                    f"no image of class {name} is left in {split}. The last reason: "
+                    f"{bad.reasons()[-1]}"
+                )
+    writer.extend("train_moments", np.stack(pixel_moments(writer.rows("train_images"))))
+    return {"bad_images": bad.reasons(), "classes": listing.classes}
+
+
+def _in_chunks(
+    decode: Callable[[Path], np.ndarray | BadImageError], files: list[Path], what: str
+) -> Iterator[tuple[list[Path], list[np.ndarray | BadImageError]]]:
+    """Yields some files at a time, with what ``decode``, in threads, gives for each."""
+    chunk: list[Path] = []
+    with ThreadPoolExecutor() as pool:
+        for i, path in enumerate(_track(files, what), 1):
+            chunk.append(path)
+            if len(chunk) == _CHUNK or i == len(files):
+                yield chunk, list(pool.map(decode, chunk))
+                chunk = []
+
+
+class _SameSize:
+    """Passes on images that have the size of the first."""
+
+    def __init__(self) -> None:
+        self._first: tuple[Path, tuple[int, ...]] | None = None
+
+    def __call__(self, path: Path, image: np.ndarray | BadImageError) -> np.ndarray:
+        if isinstance(image, BadImageError):
+            raise image
+        first, shape = self._first = self._first or (path, image.shape)
+        if image.shape != shape:
+            raise BadImageError(
+                f"image {path} has {image.shape[0]}x{image.shape[1]} pixels, but {first} has "
+                f"{shape[0]}x{shape[1]}; --data.image-size N makes all N x N."
+            )
+        return image

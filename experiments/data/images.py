@@ -1,0 +1,201 @@
+"""From the bytes of an image file to RGB pixels; from RGB pixels to a square of a given size."""
+
+import importlib
+import io
+from collections.abc import Iterable
+from types import ModuleType
+
+import numpy as np
+
+_KINDS = {
+    "1": "black and white",
+    "L": "grayscale",
+    "LA": "grayscale",
+    "I": "16-bit",
+    "F": "floating-point",
+    "CMYK": "CMYK",
+    "YCCK": "CMYK",
+}
+# Where the customary evaluation on ImageNet crops 224 pixels of an image of 256.
+EVAL_MARGIN = 32
+
+
+class BadImageError(ValueError):
+    """An image that cannot be used: damaged, not 8-bit RGB, of another size, or mislabelled."""
+
+
+class BadImages:
+    """What to do with images that cannot be used, and which they were; for several threads.
+
+    Args:
+        policy: ``"error"`` or ``"skip"``.
+        reasons: Those known already.
+    """
+
+    def __init__(self, policy: str, reasons: Iterable[str] = ()) -> None:
+        """Starts with the known ones."""
+        self.skips = policy == "skip"
+        # A dictionary keeps each once, and their order.
+        self._reasons = dict.fromkeys(reasons)
+
+    def add(self, error: BadImageError) -> None:
+        """Keeps the reason, or raises it, with the way out, where the policy is ``"error"``."""
+        if not self.skips:
+            raise BadImageError(
+                f"{error} To leave such images out and count them: --data.on-bad-image skip."
+            ) from None
+        self._reasons[str(error)] = None
+
+    def reasons(self) -> tuple[str, ...]:
+        """Returns why each cannot be used, every one once."""
+        return tuple(self._reasons)
+
+
+def need(module: str, extra: str = "data") -> ModuleType:
+    """Returns a module of an optional dependency.
+
+    Raises:
+        ValueError: If it is not installed; says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error.name} is not installed, and this data set needs it: "
+            f"pip install 'unitnorm-jax[{extra}]' (in a checkout: pip install -e '.[{extra}]')."
+        ) from None
+
+
+def decode_rgb(content: bytes, name: str, convert: bool) -> np.ndarray:
+    """Returns the pixels of a JPEG or PNG file.
+
+    Orientation tags are ignored, as is customary in training; palettes are looked up.
+
+    Args:
+        content: The file's bytes.
+        name: What errors call the image, with its file.
+        convert: Whether to convert what is not 8-bit RGB: grayscale is repeated in each channel,
+            CMYK goes to RGB without a colour profile, 16-bit values lose their lower byte, and an
+            alpha channel is dropped.
+
+    Returns:
+        ``(h, w, 3)`` uint8.
+
+    Raises:
+        BadImageError: If the file is damaged or truncated, or not 8-bit RGB and ``convert`` is off.
+    """
+    cv2 = need("cv2")
+    data = np.frombuffer(content, np.uint8)
+    if convert:
+        image = _decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    else:
+        _check_mode(content, name)
+        image = _decode(data, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise BadImageError(f"{name} is damaged or truncated ({len(content):,} bytes).")
+    if convert:
+        return image
+    if image.dtype != np.uint8:
+        raise _not_rgb(name, "16-bit")
+    if image.shape[2:] != (3,):
+        raise _not_rgb(name, "grayscale" if image.ndim == 2 else "an image with an alpha channel")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
+    """Returns None for anything that cannot be decoded to the end."""
+    cv2 = need("cv2")
+    try:
+        return cv2.imdecode(data, flags)
+    except cv2.error:  # Of an empty file, or sizes beyond all limits.
+        return None
+
+
+def _check_mode(content: bytes, name: str) -> None:
+    """Raises for images that OpenCV would convert without a word; reads the header alone."""
+    image_module = need("PIL.Image")
+    try:
+        mode = image_module.open(io.BytesIO(content)).mode
+    except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError):
+        raise BadImageError(f"{name} is damaged or truncated ({len(content):,} bytes).") from None
+    if mode not in ("RGB", "P"):
+        kind = _KINDS.get(mode.split(";")[0])
+        raise _not_rgb(name, kind or f"an image of mode {mode}")
+
+
+def _not_rgb(name: str, kind: str) -> BadImageError:
+    return BadImageError(
+        f"{name} is {kind}, but must be 8-bit RGB; --data.convert-images converts such images."
+    )
+
+
+def check_label(label: int, num_classes: int, name: str) -> int:
+    """Returns ``label`` if it is one of ``num_classes``.
+
+    Raises:
+        BadImageError: If not.
+    """
+    if not 0 <= label < num_classes:
+        raise BadImageError(
+            f"{name} has label {label}, but must have one from 0 to {num_classes - 1}."
+        )
+    return int(label)
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Returns an image scaled to ``(size, size, c)``.
+
+    It is halved by averaging while it is at least twice as large, then bilinear: as free of
+    aliasing as averaging at once, at a fraction of the time.
+    """
+    cv2 = need("cv2")
+    while min(image.shape[:2]) >= 2 * size:
+        h, w = image.shape[0] // 2, image.shape[1] // 2
+        image = cv2.resize(image[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def center_crop(image: np.ndarray, size: int, margin: int = 0) -> np.ndarray:
+    """Returns the middle square, scaled to ``size``.
+
+    Args:
+        image: ``(h, w, c)``.
+        size: Side of the result, pixels.
+        margin: Pixels, in the scale of the result, that the shorter side is longer than the square;
+            0 is the largest square.
+    """
+    h, w = image.shape[:2]
+    side = max(1, round(min(h, w) * size / (size + margin)))
+    top, left = (h - side) // 2, (w - side) // 2
+    return resize(image[top : top + side, left : left + side], size)
+
+
+def random_resized_crop(rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray:
+    """Returns a random part of the image, scaled to ``size``: that of Inception.
+
+    Its area is a uniformly random part, 8 to 100 %, of the image's; its aspect ratio (width /
+    height) is between 3/4 and 4/3, uniform in the logarithm. After ten parts that do not fit, the
+    largest in the middle of a ratio within these limits is taken.
+
+    Args:
+        rng: Source of the random numbers.
+        image: ``(h, w, c)``.
+        size: Side of the result, pixels.
+
+    References:
+        C. Szegedy et al., "Going Deeper with Convolutions", CVPR 2015,
+        https://arxiv.org/abs/1409.4842.
+    """
+    h, w = image.shape[:2]
+    areas = h * w * rng.uniform(0.08, 1.0, 10)
+    ratios = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), 10))
+    for area, ratio in zip(areas.tolist(), ratios.tolist(), strict=True):
+        width, height = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < width <= w and 0 < height <= h:
+            break
+    else:
+        width, height = min(w, round(h * 4 / 3)), min(h, round(w * 4 / 3))
+        top, left = (h - height) // 2, (w - width) // 2
+        return resize(image[top : top + height, left : left + width], size)
+    top, left = rng.integers(h - height + 1), rng.integers(w - width + 1)
+    return resize(image[top : top + height, left : left + width], size)

@@ -1,0 +1,290 @@
+"""The user's own images: decoded once, kept until something changes, and what is wrong named."""
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, train
+from experiments.data import DataConfig, load_dataset
+from experiments.data.image_folder import list_images
+
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "cifar10-jpeg-test.zip"
+RNG = np.random.default_rng(0)
+
+
+def write(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, **options)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes, 6 + 4 training and 2 + 3 test images, of 8x12 pixels; PNG loses nothing."""
+    root = tmp_path / "pictures"
+    for split, name, count in [("train", "b", 6), ("train", "a", 4), ("test", "a", 2)]:
+        for i in range(count):
+            write(root / split / name / f"{i}.png", pixels(), compress_level=0)
+    for i, suffix in enumerate([".jpg", ".JPG", ".jpeg"]):
+        write(root / "test" / "b" / f"{i}{suffix}", pixels(), quality=95)
+    (root / "train" / "a" / ".hidden.png").write_text("not an image")
+    (root / "train" / "a" / "notes.txt").write_text("not an image")
+    return root
+
+
+def pixels(h=8, w=12):
+    return RNG.integers(0, 256, (h, w, 3), dtype=np.uint8)
+
+
+def load(root, **options):
+    cache = root.parent / "cache"
+    options = {"dataset": "imagefolder", "data_dir": str(root), "cache_dir": str(cache)} | options
+    return load_dataset(DataConfig(**options))
+
+
+def test_images_and_labels_are_those_of_the_files(root):
+    dataset = load(root)
+    for split, images, labels in [
+        ("train", dataset.train_images, dataset.train_labels),
+        ("test", dataset.test_images, dataset.test_labels),
+    ]:
+        files = sorted(p for p in (root / split).rglob("*.*") if p.name[0] in "012345")
+        assert [p.parent.name for p in files] == ["ab"[label] for label in labels]
+        for path, image in zip(files, images, strict=True):
+            difference = np.asarray(Image.open(path)).astype(int) - image
+            assert np.abs(difference).max() <= (0 if path.suffix == ".png" else 1)
+    assert dataset.num_classes == 2
+    assert dataset.name == "pictures (10 training and 5 test images, 8x12)"
+    assert dataset.record()["max_shift"] == 1  # An eighth of the shorter side.
+    assert dataset.record()["flip"]
+    x = dataset.train_images.astype(float)
+    expected = (x - x.mean(axis=(0, 1, 2))) / x.std(axis=(0, 1, 2))
+    np.testing.assert_allclose(dataset.standardize(dataset.train_images), expected, atol=1e-5)
+
+
+def test_decoded_once_and_again_when_the_content_changes(root):
+    before = load(root)
+    (cache,) = (root.parent / "cache").iterdir()
+    times = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    again = load(root)
+    np.testing.assert_array_equal(again.train_images, before.train_images)
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == times
+    # The same size and time, but other content (not compressed, so sizes are equal).
+    path = root / "train" / "a" / "0.png"
+    old = path.stat()
+    write(path, before.train_images[0][::-1], compress_level=0)
+    assert path.stat().st_size == old.st_size
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    changed = load(root)
+    np.testing.assert_array_equal(changed.train_images[0], before.train_images[0][::-1])
+    assert len(list((root.parent / "cache").iterdir())) == 2
+    # A renamed class changes the labels.
+    for split in ("train", "test"):
+        (root / split / "a").rename(root / split / "z")
+    assert load(root).train_labels.tolist() == [0] * 6 + [1] * 4
+
+
+def test_nothing_is_written_into_the_folder(root):
+    before = sorted(root.rglob("*"))
+    load(root)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_default_cache_is_the_users(root, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    load(root, cache_dir=None)
+    assert len(list((tmp_path / "xdg" / "unitnorm_jax" / "images").iterdir())) == 1
+
+
+def test_an_interrupted_decoding_leaves_no_cache(root):
+    (root / "test" / "b" / "0.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="damaged"):
+        load(root)
+    assert list((root.parent / "cache").iterdir()) == []
+
+
+def test_cache_that_cannot_be_written(root, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"cannot be written to .*file: .*--data.cache-dir FOLDER"):
+        load(root, cache_dir=str(tmp_path / "file"))
+
+
+def test_damaged_cache(root):
+    load(root)
+    (cache,) = (root.parent / "cache").iterdir()
+    content = (cache / "test_images").read_bytes()
+    (cache / "test_images").write_bytes(content[:-1])
+    message = rf"decoded images in {re.escape(str(cache))} are damaged: .* Delete that folder"
+    with pytest.raises(ValueError, match=message):
+        load(root)
+    shutil.rmtree(cache)
+    assert load(root).test_size == 5
+
+
+def grayscale(path):
+    write(path, pixels()[..., 0])
+
+
+def cmyk(path):
+    Image.fromarray(pixels()).convert("CMYK").save(path.with_suffix(".jpg"))
+    path.unlink()
+
+
+def deep(path):
+    write(path, pixels()[..., 0].astype(np.uint16) * 257)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def another_size(path):
+    write(path, pixels(9, 12))
+
+
+BAD = {
+    grayscale: "is grayscale, but must be 8-bit RGB; --data.convert-images converts such images.",
+    cmyk: "is CMYK, but must be 8-bit RGB; --data.convert-images converts such images.",
+    deep: "is 16-bit, but must be 8-bit RGB; --data.convert-images converts such images.",
+    truncated: "is damaged or truncated (",
+    another_size: "has 9x12 pixels, but",
+}
+
+
+@pytest.mark.parametrize("spoil", BAD, ids=lambda f: f.__name__)
+def test_bad_images_are_named_or_skipped(root, spoil):
+    path = root / "train" / "b" / "3.png"
+    spoil(path)
+    named = next(path.parent.glob("3.*"))
+    message = f"image {named} {BAD[spoil]}"
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        load(root)
+    assert "To leave such images out and count them: --data.on-bad-image skip." in str(error.value)
+    dataset = load(root, on_bad_image="skip")
+    assert dataset.train_labels.tolist() == [0] * 4 + [1] * 5
+    assert len(dataset.train_images) == dataset.train_size == 9
+    (reason,) = dataset.record()["bad_images"]
+    assert reason.startswith(message)
+    # Also when it comes from the cache.
+    assert load(root, on_bad_image="skip").record()["bad_images_count"] == 1
+    if "--data.convert-images" in message:
+        assert load(root, convert_images=True).train_size == 10
+
+
+def test_image_size_makes_all_alike(root):
+    for i, name in enumerate(["0", "1"]):
+        write(root / "train" / "a" / f"{name}.png", pixels(40 + i, 17))
+    dataset = load(root, image_size=6)
+    assert dataset.train_images.shape == (10, 6, 6, 3)
+    # The middle 8x8 of an 8x12 image, bilinear: a mean of four neighbours stays in their range.
+    assert dataset.test_images.shape == (5, 6, 6, 3)
+
+
+def remove(*names):
+    def change(root):
+        shutil.rmtree(root.joinpath(*names))
+
+    return change
+
+
+def clear(*names):
+    def change(root):
+        for path in root.joinpath(*names).iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (remove("train"), r"train is missing: an image folder has train/CLASS/ and test/CLASS/"),
+        (remove("test"), r"test is missing: an image folder has train/CLASS/ and test/CLASS/"),
+        (clear("test"), r"test is empty, it has no class folders: an image folder has"),
+        (remove("test", "a"), r"class folder .*test/a is missing: 1 of the classes in .*train are"),
+        (
+            remove("train", "b"),
+            r"class folder .*train/b is missing: 1 of the classes in .*test are",
+        ),
+        (
+            clear("train", "b"),
+            r"class folder .*train/b is empty: it has no \.jpg, \.jpeg, \.png file",
+        ),
+    ],
+)
+def test_missing_and_empty_folders(root, change, message):
+    change(root)
+    with pytest.raises(ValueError, match=message):
+        list_images(root)
+
+
+def test_a_class_without_good_images(root):
+    for path in (root / "test" / "a").iterdir():
+        truncated(path)
+    message = r"no image of class a is left in test\. The last reason: .*1\.png is damaged"
+    with pytest.raises(ValueError, match=message):
+        load(root, on_bad_image="skip")
+
+
+def test_unreadable_image(root):
+    path = root / "train" / "a" / "1.png"
+    path.unlink()
+    path.symlink_to(root / "gone.png")
+    with pytest.raises(ValueError, match=rf"image {path} cannot be read: No such file"):
+        load(root)
+
+
+def test_trains_from_the_command_line(tmp_path, capsys):
+    """Real images where they are at hand: a skipped one is in the record, accuracies reproduce."""
+    root = tmp_path / "pictures"
+    for name in ("cat", "ship"):
+        for split, count in (("train", 12), ("test", 5)):
+            for i in range(count):
+                write(root / split / name / f"{i}.png", pixels(16, 16))
+    truncated(root / "train" / "cat" / "7.png")
+    options = (
+        f"--data.dataset imagefolder --data.data-dir {root} --data.cache-dir {tmp_path / 'cache'} "
+        f"--run-dir {tmp_path / 'run'} --norms ubn --seeds 0 --evals-per-epoch 1 --model.blocks 1 "
+        "--model.widths 4 --optim.epochs 2 --optim.batch-size 8"
+    ).split()
+    assert train.main(options) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: image {root}/train/cat/7.png is damaged or truncated")
+    assert not (tmp_path / "run").exists()
+    assert train.main([*options, "--data.on_bad_image", "skip"]) == 0
+    assert "Left out 1 images that cannot be used: see data.json." in capsys.readouterr().out
+    record = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert (record["train_size"], record["bad_images_count"]) == (23, 1)
+    rows = (tmp_path / "run" / "ubn-seed0" / "eval.jsonl").read_text().splitlines()
+    assert [json.loads(row)["bad_images"] for row in rows] == [1, 1]
+    assert evaluate.main([str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="CIFAR-10 (JPEG) is not beside the checkout")
+def test_sample_of_cifar(tmp_path):
+    with zipfile.ZipFile(SHARED) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")]
+        classes = sorted({name.split("/")[1] for name in names})
+        for name in classes:
+            of_class = [n for n in names if n.split("/")[1] == name]
+            for split, part in {"train": of_class[:20], "test": of_class[20:30]}.items():
+                for member in part:
+                    path = tmp_path / "sample" / split / name / Path(member).name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(archive.read(member))
+    dataset = load(tmp_path / "sample")
+    assert (dataset.train_size, dataset.test_size, dataset.num_classes) == (200, 100, 10)
+    assert dataset.train_images.shape[1:] == (32, 32, 3)
+    assert dataset.record()["max_shift"] == 4
+    first = min((tmp_path / "sample" / "train" / classes[0]).iterdir())
+    assert np.abs(dataset.train_images[0] - np.asarray(Image.open(first)).astype(int)).max() <= 1
+    images = jax.jit(dataset.augment)(jax.random.key(0), dataset.train_images[:16])
+    assert images.shape == (16, 32, 32, 3)
+    assert abs(float(dataset.standardize(dataset.train_images).mean())) < 1e-5

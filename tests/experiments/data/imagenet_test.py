@@ -1,0 +1,327 @@
+"""ImageNet's pipeline on records like ImageNet's, made here without tensorflow."""
+
+import io
+import itertools
+import json
+import re
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, train
+from experiments.bench.records import write_records
+from experiments.data import DataConfig, load_dataset
+
+TRAIN, TEST, CLASSES, SIZE = 26, 11, 3, 32
+
+
+def encode(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def plain(number, h=40, w=50):
+    """A JPEG of one colour, which tells its number whatever is cropped."""
+    return encode(np.full((h, w, 3), [9 * number, 50, 255 - 9 * number], np.uint8))
+
+
+def number_of(image):
+    """The number of a plain image; red grows with it, blue falls."""
+    red, green, blue = image.reshape(-1, 3).astype(float).mean(axis=0)
+    assert abs(green - 50) < 5
+    assert abs(red + blue - 255) < 5
+    return round(red / 9)
+
+
+def records(count, prefix, **changes):
+    for i in range(count):
+        content = changes.get(f"content{i}", plain(i))
+        yield f"{prefix}_{i}.JPEG", content, changes.get(f"label{i}", i % CLASSES)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("prepared")
+    splits = {"train": records(TRAIN, "train"), "validation": records(TEST, "val")}
+    write_records(root, "imagenet2012", splits, CLASSES)
+    return root
+
+
+def load(root, **options):
+    options = {"image_size": SIZE, "threads": 3} | options
+    return load_dataset(DataConfig(dataset="imagenet2012", data_dir=str(root), **options))
+
+
+def numbers(batches):
+    """The numbers of the images of each batch; each has the label of its number."""
+    out = []
+    for batch in batches:
+        found = [number_of(image) for image in np.asarray(batch["image"])]
+        assert [n % CLASSES for n in found] == np.asarray(batch["label"]).tolist()
+        out.append(found)
+    return np.asarray(out)
+
+
+def epoch_of(dataset, epoch=0, seed=0, **hosts):
+    pipeline = dataset.pipeline(seed, 4, **hosts)
+    try:
+        return numbers(pipeline.batches(epoch))
+    finally:
+        pipeline.close()
+
+
+def test_every_image_once_per_epoch_and_host(root):
+    dataset = load(root)
+    whole = epoch_of(dataset)
+    assert whole.shape == (6, 4)
+    assert len(set(whole.ravel())) == 24  # The two of an incomplete batch are left out.
+    parts = [epoch_of(dataset, host=host, hosts=2) for host in range(2)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+def test_order_depends_on_seed_and_epoch_alone(root):
+    first = epoch_of(load(root))
+    np.testing.assert_array_equal(epoch_of(load(root, threads=1)), first)
+    assert np.any(epoch_of(load(root), epoch=1) != first)
+    assert np.any(epoch_of(load(root), seed=1) != first)
+
+
+def textured(root):
+    """Images whose crops differ."""
+    rng = np.random.default_rng(0)
+    splits = {
+        split: [
+            (f"{split}{i}.JPEG", encode(rng.integers(0, 256, (48, 64, 3), np.uint8)), 0)
+            for i in range(9)
+        ]
+        for split in ("train", "validation")
+    }
+    write_records(root, "imagenet2012", splits, CLASSES)
+    return load(root)
+
+
+def test_goes_on_after_a_restart_bit_for_bit(tmp_path):
+    dataset = textured(tmp_path)
+    pipeline = dataset.pipeline(5, 2)
+    batches = itertools.chain(*(pipeline.batches(epoch) for epoch in range(3)))
+    seen, states = [], []
+    for batch in batches:
+        assert isinstance(batch["image"], jax.Array)
+        seen.append(np.asarray(batch["image"]))
+        states.append(json.loads(json.dumps(pipeline.state())))
+    pipeline.close()
+    assert len(seen) == 12
+    assert len({image.tobytes() for image in seen}) == 12  # No crop comes twice.
+    for done in (1, 3, 4, 6, 11):
+        other = load(tmp_path, threads=1).pipeline(5, 2)
+        other.restore(states[done - 1])
+        start = states[done - 1]["epoch"]
+        rest = [
+            np.asarray(batch["image"])
+            for epoch in range(start, 3)
+            for batch in other.batches(epoch)
+        ]
+        other.close()
+        np.testing.assert_array_equal(rest, seen[done:])
+
+
+def test_mirroring_can_be_switched_off(tmp_path):
+    dataset, without = textured(tmp_path), load(tmp_path, flip=False)
+    mirrored = 0
+    for epoch in range(4):
+        a, b = (d.train_batch(0, epoch, np.arange(9))["image"] for d in (dataset, without))
+        for with_flip, plain_one in zip(a, b, strict=True):
+            same = np.array_equal(with_flip, plain_one)
+            assert same or np.array_equal(with_flip, plain_one[:, ::-1])
+            mirrored += not same
+    # 18 of 36 are expected, with a standard deviation of 3.
+    assert 6 < mirrored < 30
+
+
+def test_evaluation_sees_every_image_once_in_the_middle(tmp_path):
+    """64x64 pixels of 72x90 (72 = 64 + the margin of 8 that is 32 of 256): nothing is resized."""
+    rng = np.random.default_rng(0)
+    contents = [encode(rng.integers(0, 256, (256, 260, 3), np.uint8)) for _ in range(TEST)]
+    splits = {
+        "train": records(4, "train"),
+        "validation": [(f"v{i}.JPEG", content, i % 3) for i, content in enumerate(contents)],
+    }
+    write_records(tmp_path, "imagenet2012", splits, CLASSES)
+    dataset = load(tmp_path, image_size=224)
+    parts = [list(dataset.test_batches(4, host, 2)) for host in range(2)]
+    assert [len(part) for part in parts] == [3, 3]
+    found = {
+        batch["image"][i].tobytes(): batch["label"][i]
+        for batch in itertools.chain(*parts)
+        for i in np.flatnonzero(batch["weight"])
+    }
+    assert len(found) == TEST
+    for label, content in enumerate(contents):
+        expected = np.asarray(Image.open(io.BytesIO(content)))[16:240, 18:242]
+        assert found[expected.tobytes()] == label % 3
+    total = sum(batch["weight"].sum() for batch in itertools.chain(*parts))
+    assert total == TEST
+
+
+def test_input_of_the_network(root):
+    dataset = load(root)
+    batch = next(dataset.test_batches(4))
+    x = dataset.standardize(batch["image"])
+    expected = (batch["image"] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(x, expected, atol=1e-5)
+    np.testing.assert_array_equal(dataset.augment(jax.random.key(0), batch["image"]), x)
+
+
+def threads():
+    return [t.name for t in threading.enumerate() if t.name.startswith("grain")]
+
+
+def settled(expected, seconds=5):
+    """Waits until the number of grain's threads is ``expected``."""
+    end = time.monotonic() + seconds
+    while len(threads()) != expected and time.monotonic() < end:
+        time.sleep(0.01)
+    return len(threads())
+
+
+def test_close_stops_the_threads(root):
+    pipeline = load(root).pipeline(0, 4)
+    batches = pipeline.batches(0)
+    next(batches)
+    assert settled(3) == 3
+    pipeline.close()
+    pipeline.close()
+    assert settled(0) == 0
+    batches = load(root).test_batches(4)
+    next(batches)
+    batches.close()
+    assert settled(0) == 0
+
+
+def test_memory_is_bounded(root):
+    """A reader who stops is waited for: as many batches are made ahead as there are threads."""
+    dataset = load(root, threads=2)
+    made = []
+    rows = np.arange(100).reshape(100, 1)
+    batches = dataset.in_background(rows, lambda row: made.append(row) or {"label": row})
+    next(batches)
+    before = -1
+    while len(made) != before:
+        before = len(made)
+        time.sleep(0.2)
+    batches.close()
+    assert len(made) <= 4  # One is taken, two wait, and one may be on its way.
+
+
+BAD = {
+    "truncated": ({"content4": plain(4)[:-99]}, "is damaged or truncated ("),
+    "not an image": ({"content4": b"hello"}, "is damaged or truncated (5 bytes)."),
+    "label": ({"label4": 3}, "has label 3, but must have one from 0 to 2."),
+}
+
+
+@pytest.fixture(params=BAD)
+def spoiled(request, tmp_path):
+    """Training image 4 and test image 4 are bad."""
+    changes, message = BAD[request.param]
+    splits = {
+        "train": records(TRAIN, "train", **changes),
+        "validation": records(TEST, "val", **changes),
+    }
+    folder = write_records(tmp_path, "imagenet2012", splits, CLASSES + 1)
+    features = folder / "features.json"
+    features.write_text(features.read_text().replace('"numClasses": "4"', '"numClasses": "3"'))
+    return tmp_path, folder, message
+
+
+def test_bad_images_are_named(spoiled):
+    root, folder, message = spoiled
+    dataset = load(root)
+    named = f"image train_4.JPEG (split train of {folder}) {message}"
+    with pytest.raises(ValueError, match=re.escape(named)) as error:
+        [epoch_of(dataset, epoch) for epoch in range(2)]  # It may be left over in one.
+    assert "To leave such images out and count them: --data.on-bad-image skip." in str(error.value)
+    named = f"image val_4.JPEG (split validation of {folder}) {message}"
+    with pytest.raises(ValueError, match=re.escape(named)):
+        list(dataset.test_batches(4))
+    assert settled(0) == 0
+
+
+def test_bad_images_are_skipped_and_counted(spoiled):
+    """In training the next takes its place, in evaluation it does not count."""
+    root, _, message = spoiled
+    dataset = load(root, on_bad_image="skip")
+    # Records are shuffled when they are written.
+    names = [example.name for example in dataset.train.read(range(TRAIN))]
+    expected = [int(name.removeprefix("train_").removesuffix(".JPEG")) for name in names]
+    expected[expected.index(4)] = expected[(expected.index(4) + 1) % TRAIN]
+    (found,) = numbers([dataset.train_batch(0, 0, np.arange(TRAIN))])
+    assert found.tolist() == expected
+    batches = list(dataset.test_batches(4))
+    assert sum(batch["weight"].sum() for batch in batches) == TEST - 1
+    for batch in batches:
+        for i in np.flatnonzero(batch["weight"]):
+            assert number_of(batch["image"][i]) % CLASSES == batch["label"][i]
+    reasons = dataset.record()["bad_images"]
+    assert [reason.split(" (")[0] for reason in reasons] == [
+        "image train_4.JPEG",
+        "image val_4.JPEG",
+    ]
+    assert all(message in reason for reason in reasons)
+
+
+def test_nothing_but_bad_images(tmp_path):
+    splits = {name: [("a.JPEG", b"hello", 0)] for name in ("train", "validation")}
+    write_records(tmp_path, "imagenet2012", splits, CLASSES)
+    pipeline = load(tmp_path, on_bad_image="skip").pipeline(0, 1)
+    with pytest.raises(ValueError, match=r"no image is left: image a\.JPEG .* The 100 before it"):
+        next(pipeline.batches(0))
+    pipeline.close()
+
+
+def kinds():
+    """Images that ImageNet has: a grayscale and a CMYK one; here, all of a value near 100."""
+    for i, mode in enumerate(["L", "CMYK", "RGB"]):
+        file = io.BytesIO()
+        Image.fromarray(np.full((40, 50, 3), 100, np.uint8)).convert(mode).save(file, "JPEG")
+        yield f"{mode}.JPEG", file.getvalue(), i
+
+
+def test_grayscale_and_cmyk_are_converted_unless_forbidden(tmp_path):
+    write_records(tmp_path, "imagenet2012", {"train": kinds(), "validation": kinds()}, CLASSES)
+    (batch,) = load(tmp_path).test_batches(3)
+    assert np.abs(batch["image"].astype(int) - 100).max() <= 2
+    dataset = load(tmp_path, convert_images=False, on_bad_image="skip")
+    (batch,) = dataset.test_batches(3)
+    assert batch["weight"].sum() == 1
+    assert {reason.split(")")[1].strip()[:12] for reason in dataset.bad.reasons()} == {
+        "is grayscale",
+        "is CMYK, but",
+    }
+
+
+def test_trains_from_the_command_line(root, tmp_path):
+    options = (
+        f"--data.dataset imagenet2012 --data.data-dir {root} --data.image-size 16 "
+        f"--run-dir {tmp_path / 'run'} --norms bn ubn --seeds 0 --evals-per-epoch 2 "
+        "--model.blocks 1 --model.widths 4 --optim.epochs 2 --optim.batch-size 8 "
+        "--data.on-bad-image skip"
+    )
+    assert train.main(options.split()) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["data"] == "ImageNet 2012 (26 training and 11 validation images, 16x16)"
+    rows = {
+        norm: (tmp_path / "run" / f"{norm}-seed0" / "train.jsonl").read_text().splitlines()
+        for norm in ("bn", "ubn")
+    }
+    assert [len(r) for r in rows.values()] == [6, 6]
+    # Both see the same images: with alpha 0 and a learning rate of 0 the first losses are equal.
+    losses = [json.loads(r[0])["loss"] for r in rows.values()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert settled(0) == 0
+    assert evaluate.main([str(tmp_path / "run")]) == 0

@@ -1,0 +1,288 @@
+"""Preparing with tensorflow and training without: the true builders, on small archives."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import prepare
+from experiments.data import DataConfig, load_dataset
+from tests.experiments.data import archives
+
+ROOT = Path(__file__).parents[2]
+needs_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="tensorflow (the tf extra) is missing"
+)
+PREPARE = """
+import sys
+from experiments import prepare
+for name in sys.argv[2:]:
+    status = prepare.main([name, "--data_dir", sys.argv[1]])
+    print("status", status, flush=True)
+"""
+# What the test counts on: it reads, and tensorflow is nowhere.
+READ = """
+import sys
+from experiments.data import DataConfig, load_dataset
+for name in ("cifar10", "cifar100", "imagenet2012"):
+    dataset = load_dataset(DataConfig(dataset=name, data_dir=sys.argv[1]))
+    pipeline = dataset.pipeline(seed=0, batch_size=4)
+    batch = next(pipeline.batches(0))
+    print(name, batch["image"].shape, next(dataset.test_batches(4))["image"].shape)
+    pipeline.close()
+print("tensorflow:", sorted(m for m in sys.modules if m.split(".")[0] == "tensorflow"))
+"""
+
+
+def run(code, *arguments, **environment):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """All three, prepared by one process: it takes long to import tensorflow."""
+    root = tmp_path_factory.mktemp("prepared")
+    splits = {name: archives.place_cifar(root, name) for name in ("cifar10", "cifar100")}
+    archives.place_imagenet(
+        root / "downloads" / "manual", train={"n01440764": 5, "n01443537": 4}, validation=3
+    )
+    # As a process that was killed leaves it.
+    (root / "cifar10" / "incomplete.ABCDEF_3.0.2").mkdir(parents=True)
+    output = run(PREPARE, root, *splits, "imagenet2012")
+    return root, splits, output
+
+
+@needs_tensorflow
+def test_prepares_and_checks(prepared):
+    root, _, output = prepared
+    assert output.count("status 0") == 3
+    assert "train: 150 images of 10 classes" in output
+    assert "All 180 images can be used." in output
+    assert "train: 9 images of 1,000 classes" in output
+    assert f"note: {root}/cifar10/incomplete.ABCDEF_3.0.2 is of an interrupted" in output
+    assert f"--data.dataset cifar100 --data.data-dir {root}" in output
+
+
+@needs_tensorflow
+def test_reads_without_tensorflow(prepared):
+    root, _, _ = prepared
+    lines = run(READ, root).splitlines()
+    assert lines == [
+        "cifar10 (4, 32, 32, 3) (4, 32, 32, 3)",
+        "cifar100 (4, 32, 32, 3) (4, 32, 32, 3)",
+        "imagenet2012 (4, 224, 224, 3) (4, 224, 224, 3)",
+        "tensorflow: []",
+    ]
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_images_are_those_of_the_archive_in_its_order(prepared, name):
+    root, splits, _ = prepared
+    dataset = load_dataset(DataConfig(dataset=name, data_dir=str(root)))
+    assert dataset.num_classes == {"cifar10": 10, "cifar100": 100}[name]
+    for split in ("train", "test"):
+        images, labels = splits[name][split]
+        np.testing.assert_array_equal(getattr(dataset, f"{split}_images"), images)
+        np.testing.assert_array_equal(getattr(dataset, f"{split}_labels"), labels)
+    record = dataset.record()
+    assert (record["flip"], record["max_shift"]) == (True, 4)
+    assert dataset.background == 0  # The mean, as in the authors' code: filled after scaling.
+    x = splits[name]["train"][0].astype(float)
+    expected = (x - x.mean(axis=(0, 1, 2))) / x.std(axis=(0, 1, 2))
+    np.testing.assert_allclose(dataset.standardize(dataset.train_images), expected, atol=1e-5)
+
+
+@needs_tensorflow
+def test_the_authors_scaling(prepared):
+    root, splits, _ = prepared
+    config = DataConfig(dataset="cifar10", data_dir=str(root), scaling="pixel-variance")
+    dataset = load_dataset(config)
+    train, test = (splits["cifar10"][split][0].astype(float) for split in ("train", "test"))
+    expected = (test - train.mean(axis=0)) / train.var(axis=0)
+    np.testing.assert_allclose(dataset.standardize(dataset.test_images), expected, atol=1e-6)
+
+
+@needs_tensorflow
+def test_labels_of_imagenet_are_those_of_its_list(prepared):
+    """n01440764 and n01443537 are the first two of 1,000 classes."""
+    root, _, _ = prepared
+    dataset = load_dataset(DataConfig(dataset="imagenet2012", data_dir=str(root)))
+    examples = dataset.train.read(range(9))
+    assert sorted((e.name, e.label) for e in examples) == [
+        *((f"n01440764_{i}.JPEG", 0) for i in range(5)),
+        *((f"n01443537_{i}.JPEG", 1) for i in range(4)),
+    ]
+    assert (dataset.num_classes, dataset.test_size) == (1000, 3)
+
+
+@needs_tensorflow
+def test_a_second_call_finds_it(prepared, capsys):
+    root, _, _ = prepared
+    start = time.monotonic()
+    assert prepare.main(["cifar10", "--data-dir", str(root), "--no-check"]) == 0
+    output = capsys.readouterr().out
+    assert f"cifar10 is already prepared in {root}/cifar10/3.0.2" in output
+    assert "can be used" not in output
+    assert time.monotonic() - start < 5
+
+
+def copy(prepared, tmp_path, change):
+    """A prepared cifar10 with something wrong."""
+    import shutil
+
+    folder = tmp_path / "cifar10" / "3.0.2"
+    shutil.copytree(prepared[0] / "cifar10" / "3.0.2", folder)
+    change(folder)
+    return folder
+
+
+def shard(folder):
+    (path,) = folder.glob("cifar10-train*")
+    return path
+
+
+def flip(folder):
+    content = bytearray(shard(folder).read_bytes())
+    content[len(content) // 2] ^= 1
+    shard(folder).write_bytes(content)
+
+
+def drop_split(folder):
+    path = folder / "dataset_info.json"
+    info = json.loads(path.read_text())
+    info["splits"] = [split for split in info["splits"] if split["name"] == "test"]
+    path.write_text(json.dumps(info))
+
+
+def as_tfrecord(folder):
+    path = folder / "dataset_info.json"
+    path.write_text(path.read_text().replace("array_record", "tfrecord"))
+
+
+def fewer_classes(folder):
+    path = folder / "features.json"
+    path.write_text(path.read_text().replace('"numClasses": "10"', '"numClasses": "5"'))
+
+
+DAMAGE = {
+    "flipped byte": (flip, r"train of .*3\.0\.2 cannot be read at cifar10-train\.array.*: .* Del"),
+    "missing shard": (
+        lambda f: shard(f).unlink(),
+        r"cannot be read at cifar10-train\S*: .*No such file",
+    ),
+    "no description": (lambda f: (f / "features.json").unlink(), r"cannot be read: .* Delete"),
+    "empty split": (drop_split, r"split train of .*3\.0\.2 has no images\. Delete .* prepare"),
+    "not ArrayRecord": (as_tfrecord, r"3\.0\.2 has tfrecord, which only tensorflow reads; this"),
+    "labels": (fewer_classes, r"image train_\d+ .* has label \d, but must have one from 0 to 4"),
+}
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_named(prepared, tmp_path, name):
+    change, message = DAMAGE[name]
+    copy(prepared, tmp_path, change)
+    with pytest.raises(ValueError, match=message):
+        load_dataset(DataConfig(dataset="cifar10", data_dir=str(tmp_path)))
+
+
+@needs_tensorflow
+def test_bad_images_are_left_out_and_counted(prepared, tmp_path, capsys):
+    copy(prepared, tmp_path, fewer_classes)
+    config = DataConfig(dataset="cifar10", data_dir=str(tmp_path), on_bad_image="skip")
+    dataset = load_dataset(config)
+    images, labels = prepared[1]["cifar10"]["train"]
+    np.testing.assert_array_equal(dataset.train_images, images[labels < 5])
+    bad = sum(np.sum(part[1] >= 5) for part in prepared[1]["cifar10"].values())
+    assert dataset.record()["bad_images_count"] == bad
+    assert prepare.main(["cifar10", "--data-dir", str(tmp_path)]) == 1
+    assert f"error: {bad} of 180 images cannot be used: image" in capsys.readouterr().err
+
+
+def test_what_is_not_prepared_is_named(tmp_path):
+    message = (
+        f"cifar10 is not prepared in {tmp_path}. Prepare it: python -m experiments.prepare cifar10 "
+        f"--data-dir {tmp_path}"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_dataset(DataConfig(dataset="cifar10", data_dir=str(tmp_path)))
+
+
+def test_default_folder_is_that_of_tensorflow_datasets(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "here"))
+    with pytest.raises(ValueError, match=rf"is not prepared in {tmp_path}/here\."):
+        load_dataset("cifar10")
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=rf"is not prepared in {tmp_path}/tensorflow_datasets\."):
+        load_dataset("cifar10")
+
+
+@needs_tensorflow
+def test_no_network_is_said_at_once(tmp_path, capsys, monkeypatch):
+    """tensorflow-datasets alone would try for more than three minutes."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # Nothing is there.
+    start = time.monotonic()
+    assert prepare.main(["cifar10", "--data_dir", str(tmp_path)]) == 1
+    assert time.monotonic() - start < 15
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"error: {archives.CIFAR10} cannot be downloaded: " in error
+    assert f"to {tmp_path}/downloads/manual/cifar-10-binary.tar.gz and run this again." in error
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["imagenet2012"], r"ILSVRC2012_img_train\.tar and ILSVRC2012_img_val\.tar must be in"),
+        (["cifar10", "--manual-dir", "none"], r"none/cifar-10-binary\.tar\.gz is missing; put it"),
+    ],
+)
+def test_missing_archives(tmp_path, capsys, arguments, message):
+    assert prepare.main([*arguments, "--data-dir", str(tmp_path)]) == 1
+    assert re.match(f"error: .*{message}", capsys.readouterr().err)
+
+
+@needs_tensorflow
+def test_another_archive_is_refused_and_kept(tmp_path, capsys):
+    (tmp_path / "cifar-10-binary.tar.gz").write_text("hello")
+    options = ["--data-dir", str(tmp_path / "data"), "--manual-dir", str(tmp_path)]
+    assert prepare.main(["cifar10", *options]) == 1
+    message = f"error: {tmp_path}/cifar-10-binary.tar.gz is not the archive of cifar10: its SHA-256"
+    assert capsys.readouterr().err.startswith(message)
+    assert (tmp_path / "cifar-10-binary.tar.gz").read_text() == "hello"
+
+
+def test_missing_tensorflow(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    assert prepare.main(["cifar10", "--data-dir", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "error: preparing cifar10 needs tensorflow, which is not installed: pip" in error
+
+
+def test_unknown_data_set(capsys):
+    with pytest.raises(SystemExit):
+        prepare.main(["digits"])
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "dataset (='digits') cannot be prepared; choose from cifar10, cifar100, imagen" in error
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as status:
+        prepare.main(["--help"])
+    assert status.value.code == 0
+    output = capsys.readouterr().out
+    for text in ("DATASET", "170 MB", "ILSVRC2012_img_train.tar", "--no-check"):
+        assert text in output
