@@ -10,8 +10,7 @@ import optax
 from experiments import steps
 from experiments.config import TrainConfig
 from experiments.data import Dataset
-from experiments.models import PreActResNet
-from experiments.norms import make_norm
+from experiments.norms import Context, make_method
 
 EVAL_BATCH = 128  # Images per batch of an evaluation; it does not change the result.
 
@@ -60,7 +59,6 @@ class Program(NamedTuple):
 
 def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
     """Returns the program of ``norm``; nothing is compiled yet."""
-    model = make_model(config, norm, dataset.num_classes)
     updates = config.optim.epochs * updates_per_epoch(config, dataset)
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -68,6 +66,7 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
         warmup_steps=int(config.optim.warmup * updates),
         decay_steps=updates,
     )
+    model = make_model(config, norm, dataset.num_classes, Context(schedule=schedule))
     tx = optax.sgd(schedule, momentum=config.optim.momentum, nesterov=True)
     train_step = partial(
         steps.train_step,
@@ -85,20 +84,17 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
     )
 
 
-def make_model(config: TrainConfig, norm: str, num_classes: int) -> PreActResNet:
-    """Returns the network with ``norm``."""
-    layer = make_norm(
-        norm,
-        momentum=config.norm.momentum,
-        epsilon=config.norm.epsilon,
-        unit=config.norm.unit,
-    )
-    return PreActResNet(
+def make_model(config: TrainConfig, norm: str, num_classes: int, context: Context) -> Any:
+    """Returns the network with the method called ``norm``; it has ``norm_paths()``."""
+    method = make_method(norm, config.norm, context)
+    return method.network(
         num_classes=num_classes,
         blocks=config.model.blocks,
         widths=config.model.widths,
         bottleneck=config.model.bottleneck,
-        norm=layer,
+        norm=method.norm,
+        conv=method.conv,
+        dense=method.dense,
     )
 
 

@@ -4,24 +4,12 @@ The docstring under each field is its help on the command line.
 """
 
 import dataclasses
-import math
 from typing import Any
 
+from experiments.checks import not_negative, positive
 from experiments.data import check_dataset
+from experiments.norms import NormConfig as NormConfig
 from experiments.norms import check_norm
-from unitnorm_jax.functional import check_unit
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"`{name}` (={value}) must be a positive number.")
-
-
-def _not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"`{name}` (={value}) must be zero or a positive number.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +24,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Checks the values."""
         check_dataset(self.dataset)
-        _not_negative(max_shift=self.max_shift)
+        not_negative(max_shift=self.max_shift)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,26 +46,7 @@ class ModelConfig:
                 "number of entries, one per stage."
             )
         for block, width in zip(self.blocks, self.widths, strict=True):
-            _positive(blocks=block, widths=width)
-
-
-@dataclasses.dataclass(frozen=True)
-class NormConfig:
-    """Options of the normalization layers."""
-
-    momentum: float = 0.9
-    """Decay rate of the running statistics, in [0, 1): new = m * old + (1 - m) * batch."""
-    epsilon: float = 1e-5
-    """Added to the variance, and to the squared norm of ubn."""
-    unit: float | str = "reference"
-    """What ubn divides by: reference, sample, rms, position, or a positive number."""
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
-        _positive(epsilon=self.epsilon)
-        check_unit(self.unit)
+            positive(blocks=block, widths=width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +68,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        _positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
-        _not_negative(weight_penalty=self.weight_penalty)
+        positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        not_negative(weight_penalty=self.weight_penalty)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
         if not 0 <= self.warmup < 1:
@@ -129,7 +98,7 @@ class TrainConfig:
     """Epochs between checkpoints; the final state is always saved."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    norm: NormConfig = NormConfig()
+    norm: NormConfig = NormConfig()  # noqa: RUF009  frozen, like the others
     optim: OptimConfig = OptimConfig()
 
     def __post_init__(self) -> None:
@@ -140,10 +109,10 @@ class TrainConfig:
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"`{field}` (={values}) must be one or more different values.")
         for seed in self.seeds:
-            _not_negative(seeds=seed)
+            not_negative(seeds=seed)
         if not 0 < self.target_accuracy <= 1:
             raise ValueError(f"`target_accuracy` (={self.target_accuracy}) must be in (0, 1].")
-        _positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)
+        positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

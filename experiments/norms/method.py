@@ -1,0 +1,75 @@
+"""What a row of the table of methods is: options in, the parts of a network out."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from experiments.checks import positive
+from experiments.models.preact_resnet import Conv, Dense, ModuleDef, PreActResNet
+from unitnorm_jax.functional import check_unit
+
+
+@dataclasses.dataclass(frozen=True)
+class NormConfig:
+    """Options of the methods; each uses those it knows."""
+
+    momentum: float = 0.9
+    """Decay rate of the running statistics, in [0, 1): new = m * old + (1 - m) * batch."""
+    epsilon: float = 1e-5
+    """Added to the variance, and to the squared norm of ubn."""
+    unit: float | str = "reference"
+    """What ubn divides by: reference, sample, rms, position, or a positive number."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
+        positive(epsilon=self.epsilon)
+        check_unit(self.unit)
+
+
+class Context(NamedTuple):
+    """What a method may need to know of the job around it.
+
+    Attributes:
+        axis_name: Mapped axis over which batch statistics are taken, None where there is none.
+        schedule: Learning rate of an update, counted from 0; None outside of training.
+    """
+
+    axis_name: str | None = None
+    schedule: Callable[[Any], Any] | None = None
+
+
+class NoNorm(nn.Module):
+    """The identity, with the fields that networks pass to a normalization layer."""
+
+    use_running_average: bool | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns ``x``."""
+        return x
+
+
+class Method(NamedTuple):
+    """The parts of a network that a method replaces; the defaults replace nothing.
+
+    Attributes:
+        norm: Makes a normalization layer from ``use_running_average`` and ``name``.
+        conv: Makes a convolution, with the fields of ``flax.linen.Conv``.
+        dense: Makes the classifier, with the fields of ``flax.linen.Dense``.
+        network: Makes the network from ``num_classes``, ``blocks``, ``widths``, ``bottleneck`` and
+            the three above: ``PreActResNet``, one with further fields set, or another module that
+            has these and ``norm_paths()``.
+    """
+
+    norm: ModuleDef = NoNorm
+    conv: ModuleDef = Conv
+    dense: ModuleDef = Dense
+    network: ModuleDef = PreActResNet
+
+
+Builder = Callable[[NormConfig, Context], Method]
