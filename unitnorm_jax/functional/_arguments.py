@@ -76,6 +76,19 @@ def check_axis(shape: Sequence[int], axis: int, sample_axis: int | None = None) 
     return feature
 
 
+def filter_axes(shape: Sequence[int], feature_axes: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the axes of a kernel that make up one filter: all but those of the outputs."""
+    ndim = len(shape)
+    named = feature_axes if isinstance(feature_axes, Sequence) else (feature_axes,)
+    features = {value % ndim for value in named if -ndim <= value < ndim}
+    if len(features) != len(named) or not 0 < len(features) < ndim:
+        raise ValueError(
+            f"`feature_axes` (={feature_axes}) must name one or more of the axes of a kernel of "
+            f"shape {tuple(shape)}, each once, and leave at least one for the inputs."
+        )
+    return tuple(i for i in range(ndim) if i not in features)
+
+
 def check_floating(x: jax.Array) -> None:
     """Raise unless x holds real floating-point numbers, at least one per channel."""
     if not jnp.issubdtype(x.dtype, jnp.floating):

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ class ChannelArguments(NamedTuple):
       x: the input; finite where a mask hides values.
       mask: None, or booleans of x's shape.
       axis: the feature axis, counted from 0.
-      parameters: scale, bias, ..., (channels,) each, in the dtype of the arithmetic.
+      affine: scale and bias, (channels,) each, in the dtype of the arithmetic.
       result_dtype: dtype of the result.
       compute_dtype: dtype of the arithmetic.
     """
@@ -34,7 +34,7 @@ class ChannelArguments(NamedTuple):
     x: jax.Array
     mask: jax.Array | None
     axis: int
-    parameters: list[jax.Array]
+    affine: tuple[jax.Array, jax.Array]
     result_dtype: Any
     compute_dtype: Any
 
@@ -42,35 +42,36 @@ class ChannelArguments(NamedTuple):
 def channel_arguments(
     x: jax.Array,
     stats: BatchStats,
-    parameters: Mapping[str, jax.Array | None],
+    scale: jax.Array | None,
+    bias: jax.Array | None,
     axis: int,
     mask: jax.Array | None,
     dtype: Any,
     force_float32_reductions: bool,
     sample_axis: int | None = None,
 ) -> ChannelArguments:
-    """Check what ``batch_channel_norm`` and its halves share; ones stand in for no scale."""
+    """Check what ``batch_channel_norm`` and its halves share."""
     _arguments.check_floating(x)
     feature = _arguments.check_axis(x.shape, axis, sample_axis)
     shape = (x.shape[feature],)
-    given = {"mean": stats.mean, "var": stats.var, **parameters}
+    given = {"mean": stats.mean, "var": stats.var, "scale": scale, "bias": bias}
     for name, value in given.items():
         if value is not None:
             _arguments.check_features(name, value, shape)
     result_dtype, compute_dtype = _arguments.resolve_dtypes(
-        x, parameters.values(), dtype, force_float32_reductions
+        x, (scale, bias), dtype, force_float32_reductions
     )
     if mask is not None:
         mask = _arguments.check_mask(mask, x.shape)
         x = jnp.where(mask | jnp.isfinite(x), x, 0)
-    defaults = {"scale": 1.0, "bias": 0.0}
-    filled = [
-        jnp.full(shape, defaults[name], compute_dtype)
-        if value is None
-        else value.astype(compute_dtype)
-        for name, value in parameters.items()
-    ]
-    return ChannelArguments(x, mask, feature, filled, result_dtype, compute_dtype)
+
+    def filled(value: jax.Array | None, default: float) -> jax.Array:
+        if value is None:
+            return jnp.full(shape, default, compute_dtype)
+        return value.astype(compute_dtype)
+
+    affine = filled(scale, 1.0), filled(bias, 0.0)
+    return ChannelArguments(x, mask, feature, affine, result_dtype, compute_dtype)
 
 
 def spread(value: jax.Array, axis: int, ndim: int) -> jax.Array:

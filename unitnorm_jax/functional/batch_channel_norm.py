@@ -124,9 +124,8 @@ def batch_channel_norm(
       joe-siyuan-qiao/Batch-Channel-Normalization.
     """
     _arguments.check_hyperparameters(momentum, epsilon)
-    given = {"scale": scale, "bias": bias}
     args = channel_arguments(
-        x, stats, given, axis, mask, dtype, force_float32_reductions, sample_axis
+        x, stats, scale, bias, axis, mask, dtype, force_float32_reductions, sample_axis
     )
     group_shape = (check_groups(x.shape, args.axis, sample_axis, num_groups),)
     for name, value in (("group_scale", group_scale), ("group_bias", group_bias)):
@@ -148,7 +147,7 @@ def batch_channel_norm(
         y, stats = estimated_batch_norm(
             args.x,
             stats,
-            *args.parameters,
+            *args.affine,
             use_running_average=use_running_average,
             rate=rate,
             axis=args.axis,
@@ -162,7 +161,7 @@ def batch_channel_norm(
     elif use_running_average:
         mean, var = (value.astype(args.compute_dtype) for value in stats)
         y = normalize_by_statistics(
-            args.x, *args.parameters, mean, var, axis=args.axis, epsilon=epsilon
+            args.x, *args.affine, mean, var, axis=args.axis, epsilon=epsilon
         )
     else:
         if args.mask is None and static_count(x.shape, args.axis, reduction) == 1:
@@ -171,7 +170,7 @@ def batch_channel_norm(
                 "normalize it to 0: give more samples, or a `rate` for running estimates instead."
             )
         y, mean, var, count = normalize_by_batch(
-            args.x, args.mask, *args.parameters, axis=args.axis, reduction=reduction
+            args.x, args.mask, *args.affine, axis=args.axis, reduction=reduction
         )
         if bessel_correction:
             var = var * count / jnp.maximum(count - 1, 1)
