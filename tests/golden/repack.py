@@ -2,7 +2,8 @@
 
 Reads the folder of that name in `shared/golden` beside the repository and writes NAME.npz. Values
 exactly representable in float32 are stored so; the others as float64 rounded to 36 bits of
-mantissa (each value within 8e-12 of itself). Bytes are stored by significance: they compress better.
+mantissa (each value within 8e-12 of itself). Bytes are stored by significance: they compress
+better.
 """
 
 import json
