@@ -10,6 +10,7 @@ import optax
 from experiments import steps
 from experiments.config import TrainConfig
 from experiments.data import Dataset
+from experiments.models import PreActResNet
 from experiments.norms import Context, make_method
 
 EVAL_BATCH = 128  # Images per batch of an evaluation; it does not change the result.
@@ -87,7 +88,8 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
 def make_model(config: TrainConfig, norm: str, num_classes: int, context: Context) -> Any:
     """Returns the network with the method called ``norm``; it has ``norm_paths()``."""
     method = make_method(norm, config.norm, context)
-    return method.network(
+    network = method.network or PreActResNet
+    return network(
         num_classes=num_classes,
         blocks=config.model.blocks,
         widths=config.model.widths,

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from experiments.checks import positive
-from experiments.models.preact_resnet import Conv, Dense, ModuleDef, PreActResNet
+from experiments.models.preact_resnet import Conv, Dense, ModuleDef
 from unitnorm_jax.functional import check_unit
 
 
@@ -62,14 +62,14 @@ class Method(NamedTuple):
         conv: Makes a convolution, with the fields of ``flax.linen.Conv``.
         dense: Makes the classifier, with the fields of ``flax.linen.Dense``.
         network: Makes the network from ``num_classes``, ``blocks``, ``widths``, ``bottleneck`` and
-            the three above: ``PreActResNet``, one with further fields set, or another module that
-            has these and ``norm_paths()``.
+            the three above, if it must be another than the configured one: ``PreActResNet`` with
+            further fields set, or any module that has these and ``norm_paths()``.
     """
 
     norm: ModuleDef = NoNorm
     conv: ModuleDef = Conv
     dense: ModuleDef = Dense
-    network: ModuleDef = PreActResNet
+    network: ModuleDef | None = None
 
 
 Builder = Callable[[NormConfig, Context], Method]
