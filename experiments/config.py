@@ -85,7 +85,10 @@ class TrainConfig:
     """
 
     norms: tuple[str, ...] = ("bn", "ubn")
-    """Normalizations to compare: bn, ubn, gn, none."""
+    """Methods to compare. With statistics of the batch: bn, ubn, bcn (batch-channel), bcn-micro
+    (the same with running estimates). Of the sample: gn, ln, in, rms. With constants: normprop.
+    And none. With normalized weights, under any of them but normprop: gn+ws (weight
+    standardization; without a norm it diverges), none+wn (weight normalization) and so on."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; each gives initial weights, data order and augmentation."""
     run_dir: str | None = None

@@ -8,7 +8,7 @@ returns the parts of the network that it replaces. A further name after a "+" is
 from typing import Any
 
 from experiments.models.preact_resnet import Conv, Dense, ModuleDef
-from experiments.norms import plain, unitized
+from experiments.norms import batch_channel, norm_prop, plain, unitized, weights
 from experiments.norms.method import Builder as Builder
 from experiments.norms.method import Context as Context
 from experiments.norms.method import Method as Method
@@ -21,8 +21,14 @@ NORMS: dict[str, Builder] = {
     "ubn": unitized.ubn,
     "gn": plain.gn,
     "none": plain.none,
+    "ln": plain.ln,
+    "in": plain.instance,
+    "rms": plain.rms,
+    "bcn": batch_channel.bcn,
+    "bcn-micro": batch_channel.bcn_micro,
+    "normprop": norm_prop.norm_prop,
 }
-CONVS: dict[str, Builder] = {}
+CONVS: dict[str, Builder] = {"ws": weights.ws, "wn": weights.wn}
 
 
 def check_norm(name: str) -> None:
@@ -31,7 +37,7 @@ def check_norm(name: str) -> None:
     if norm not in NORMS:
         raise ValueError(f"norm (={norm!r}) is unknown; choose from {', '.join(NORMS)}.")
     if len(convs) > 1:
-        raise ValueError(f"norm (={name!r}) has more than one '+'; give one, as in bn+NAME.")
+        raise ValueError(f"norm (={name!r}) has more than one '+'; give one, as in gn+ws.")
     for conv in convs:
         if conv not in CONVS:
             raise ValueError(

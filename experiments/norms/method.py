@@ -22,12 +22,25 @@ class NormConfig:
     """Added to the variance, and to the squared norm of ubn."""
     unit: float | str = "reference"
     """What ubn divides by: reference, sample, rms, position, or a positive number."""
+    num_groups: int = 4
+    """Groups of channels of bcn and bcn-micro; must divide every width. The published code has 32,
+    for networks eight times as wide."""
+    rate: float | str = "learning-rate"
+    """Weight of a batch in the estimates of bcn-micro: learning-rate (what the optimizer uses at
+    that update), or a number in [0, 1]."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
-        positive(epsilon=self.epsilon)
+        positive(epsilon=self.epsilon, num_groups=self.num_groups)
+        if isinstance(self.rate, str):
+            if self.rate != "learning-rate":
+                raise ValueError(
+                    f"`rate` (={self.rate!r}) must be learning-rate, or a number in [0, 1]."
+                )
+        elif not 0 <= self.rate <= 1:
+            raise ValueError(f"`rate` (={self.rate}) must be in [0, 1], or learning-rate.")
         check_unit(self.unit)
 
 
