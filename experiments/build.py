@@ -11,7 +11,7 @@ from experiments import steps
 from experiments.config import TrainConfig
 from experiments.data import Dataset
 from experiments.models import PreActResNet
-from experiments.norms import make_norm
+from experiments.norms import Context, make_method
 from unitnorm_jax.ics import ICSProbe
 
 EVAL_BATCH = 128  # Images per batch of an evaluation; it does not change the result.
@@ -60,13 +60,12 @@ class Program(NamedTuple):
     train_step: Any
     eval_step: Any
     schedule: optax.Schedule
-    model: PreActResNet
+    model: Any
     probe: ICSProbe | None = None
 
 
 def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
     """Returns the program of ``norm``; nothing is compiled yet."""
-    model = make_model(config, norm, dataset.num_classes)
     updates = config.optim.epochs * updates_per_epoch(config, dataset)
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -74,6 +73,7 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
         warmup_steps=int(config.optim.warmup * updates),
         decay_steps=updates,
     )
+    model = make_model(config, norm, dataset.num_classes, Context(schedule=schedule))
     tx = optax.sgd(schedule, momentum=config.optim.momentum, nesterov=True)
     train_step = partial(
         steps.train_step,
@@ -95,21 +95,18 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
     )
 
 
-def make_model(config: TrainConfig, norm: str, num_classes: int) -> PreActResNet:
-    """Returns the network with ``norm``."""
-    layer = make_norm(
-        norm,
-        momentum=config.norm.momentum,
-        epsilon=config.norm.epsilon,
-        unit=config.norm.unit,
-        alpha_init=config.norm.alpha_init,
-    )
-    return PreActResNet(
+def make_model(config: TrainConfig, norm: str, num_classes: int, context: Context) -> Any:
+    """Returns the network with the method called ``norm``; it has ``norm_paths()``."""
+    method = make_method(norm, config.norm, context)
+    network = method.network or PreActResNet
+    return network(
         num_classes=num_classes,
         blocks=config.model.blocks,
         widths=config.model.widths,
         bottleneck=config.model.bottleneck,
-        norm=layer,
+        norm=method.norm,
+        conv=method.conv,
+        dense=method.dense,
     )
 
 

@@ -4,24 +4,12 @@ The docstring under each field is its help on the command line.
 """
 
 import dataclasses
-import math
 from typing import Any
 
+from experiments.checks import not_negative, positive
 from experiments.data.config import DataConfig as DataConfig
+from experiments.norms import NormConfig as NormConfig
 from experiments.norms import check_norm
-from unitnorm_jax.functional import check_unit
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"`{name}` (={value}) must be a positive number.")
-
-
-def _not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"`{name}` (={value}) must be zero or a positive number.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,30 +31,7 @@ class ModelConfig:
                 "number of entries, one per stage."
             )
         for block, width in zip(self.blocks, self.widths, strict=True):
-            _positive(blocks=block, widths=width)
-
-
-@dataclasses.dataclass(frozen=True)
-class NormConfig:
-    """Options of the normalization layers."""
-
-    momentum: float = 0.9
-    """Decay rate of the running statistics, in [0, 1): new = m * old + (1 - m) * batch."""
-    epsilon: float = 1e-5
-    """Added to the variance, and to the squared norm of ubn."""
-    unit: float | str = "reference"
-    """What ubn divides by: reference, sample, rms, position, or a positive number."""
-    alpha_init: float = 0.0
-    """Initial alpha of ubn, in every channel: 0 starts as batch normalization, 1 unitized."""
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
-        _positive(epsilon=self.epsilon)
-        check_unit(self.unit)
-        if not math.isfinite(self.alpha_init):
-            raise ValueError(f"`alpha_init` (={self.alpha_init}) must be a finite number.")
+            positive(blocks=block, widths=width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +53,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        _positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
-        _not_negative(weight_penalty=self.weight_penalty)
+        positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        not_negative(weight_penalty=self.weight_penalty)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
         if not 0 <= self.warmup < 1:
@@ -115,8 +80,8 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        _not_negative(every=self.every)
-        _positive(images=self.images)
+        not_negative(every=self.every)
+        positive(images=self.images)
         if self.mode not in ("train", "eval"):
             raise ValueError(f"`mode` (={self.mode!r}) is unknown; choose from train, eval.")
         if self.every and not 1 <= self.lag <= self.every:
@@ -135,7 +100,10 @@ class TrainConfig:
     """
 
     norms: tuple[str, ...] = ("bn", "ubn")
-    """Normalizations to compare: bn, ubn, gn, none."""
+    """Methods to compare. With statistics of the batch: bn, ubn, bcn (batch-channel), bcn-micro
+    (the same with running estimates). Of the sample: gn, ln, in, rms. With constants: normprop.
+    And none. With normalized weights, under any of them but normprop: gn+ws (weight
+    standardization; without a norm it diverges), none+wn (weight normalization) and so on."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; each gives initial weights, data order and augmentation."""
     run_dir: str | None = None
@@ -148,7 +116,7 @@ class TrainConfig:
     """Epochs between checkpoints; the final state is always saved."""
     data: DataConfig = DataConfig()  # noqa: RUF009 (frozen, but ruff looks only in this file)
     model: ModelConfig = ModelConfig()
-    norm: NormConfig = NormConfig()
+    norm: NormConfig = NormConfig()  # noqa: RUF009  frozen, like the others
     optim: OptimConfig = OptimConfig()
     probe: ProbeConfig = ProbeConfig()
 
@@ -160,10 +128,10 @@ class TrainConfig:
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"`{field}` (={values}) must be one or more different values.")
         for seed in self.seeds:
-            _not_negative(seeds=seed)
+            not_negative(seeds=seed)
         if not 0 < self.target_accuracy <= 1:
             raise ValueError(f"`target_accuracy` (={self.target_accuracy}) must be in (0, 1].")
-        _positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)
+        positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -9,7 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unitnorm_jax.linen import UnitizedBatchNorm
+from unitnorm_jax.linen import (
+    BatchChannelNorm,
+    EstimatedBatchNorm,
+    NormPropConv,
+    NormPropDense,
+    UnitizedBatchNorm,
+    WeightStandardizedConv,
+    WeightStandardizedDense,
+)
 
 Tree = Any
 IMAGES = (16, 3, 2, 4)  # 16 samples: two on each of the eight devices
@@ -19,14 +27,20 @@ IMAGES = (16, 3, 2, 4)  # 16 samples: two on each of the eight devices
 class Layer:
     """One row: ``make(**fields)`` builds the module; ``shape`` is that of its input.
 
-    ``collective``: the layer has ``axis_name`` and ``axis_index_groups``. The first axis of
-    ``shape`` must be the batch.
+    The first axis of ``shape`` must be the batch. ``statistics``: the layer keeps running
+    statistics, and takes ``use_running_average``. ``collective``: it has ``axis_name`` and
+    ``axis_index_groups``. ``stops_gradients``: in training its derivative is not that of its
+    values, on purpose. ``half_atol``: what half precision may add beside the rounding of y; more
+    where there is a product before it.
     """
 
     name: str
     make: Callable[..., nn.Module]
     shape: tuple[int, ...] = IMAGES
+    statistics: bool = True
     collective: bool = True
+    stops_gradients: bool = False
+    half_atol: float = 1e-2
 
     def inputs(self, seed: int = 0) -> jax.Array:
         """A batch with a mean and a spread of its own in every channel."""
@@ -35,10 +49,14 @@ class Layer:
         spread = jax.random.uniform(keys[2], (1, *self.shape[1:]), minval=0.5, maxval=2)
         return x * spread + shift[:1]
 
+    def mode(self, train: bool) -> dict[str, bool]:
+        """The arguments of a call in training or at inference."""
+        return {"use_running_average": not train} if self.statistics else {}
+
     @functools.cache  # noqa: B019  rows live as long as the run
     def variables(self, seed: int = 0, **fields: Any) -> Tree:
         """Initialised, then every parameter and statistic moved off its initial value."""
-        init = functools.partial(self.make(**fields).init, use_running_average=False)
+        init = functools.partial(self.make(**fields).init, **self.mode(train=True))
         variables = jax.jit(init)(jax.random.key(seed), jnp.zeros(self.shape))
         leaves, tree = jax.tree_util.tree_flatten_with_path(variables)
         keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
@@ -51,9 +69,8 @@ class Layer:
 
     def apply(self, variables: Tree, x: jax.Array, **fields: Any) -> tuple[jax.Array, Tree]:
         """One training step's output and the averages after it."""
-        return self.make(**fields).apply(
-            variables, x, use_running_average=False, mutable=["batch_stats"]
-        )
+        module = self.make(**fields)
+        return module.apply(variables, x, **self.mode(train=True), mutable=["batch_stats"])
 
     @functools.partial(jax.jit, static_argnums=0)
     def jitted(self, variables: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
@@ -61,11 +78,32 @@ class Layer:
         return self.apply(variables, x)
 
     def infer(self, variables: Tree, x: jax.Array, **fields: Any) -> jax.Array:
-        return self.make(**fields).apply(variables, x, use_running_average=True)
+        return self.make(**fields).apply(variables, x, **self.mode(train=False))
+
+
+def averages(variables: Tree) -> Tree:
+    """The running statistics among the variables; {} if there are none."""
+    return {kind: tree for kind, tree in variables.items() if kind == "batch_stats"}
 
 
 def _unitized(name: str, shape: tuple[int, ...] = IMAGES, **fields: Any) -> Layer:
     return Layer(f"UnitizedBatchNorm-{name}", functools.partial(UnitizedBatchNorm, **fields), shape)
+
+
+def _weights(module: Callable[..., nn.Module], *args: Any, **fields: Any) -> Layer:
+    """A layer that normalizes weights: it knows no batch, and its product is in half precision."""
+    return Layer(
+        module.__name__,
+        functools.partial(module, *args),
+        statistics=False,
+        collective=False,
+        half_atol=0.1,
+        **fields,
+    )
+
+
+def _schedule(update: jax.Array) -> jax.Array:
+    return 0.5 / (1 + update)
 
 
 LAYERS = [
@@ -79,4 +117,20 @@ LAYERS = [
     _unitized("bare", use_scale=False, use_bias=False),
     _unitized("dense", shape=(16, 5)),
     _unitized("axis1", shape=(16, 4, 3, 2), axis=1),
+    Layer("BatchChannelNorm", functools.partial(BatchChannelNorm, num_groups=2)),
+    Layer(
+        "BatchChannelNorm-rate",
+        functools.partial(BatchChannelNorm, num_groups=2, rate=_schedule),
+        stops_gradients=True,
+    ),
+    Layer(
+        "EstimatedBatchNorm",
+        functools.partial(EstimatedBatchNorm, rate=0.3),
+        shape=(16, 5),
+        stops_gradients=True,
+    ),
+    _weights(WeightStandardizedConv, 4, (3, 3)),
+    _weights(WeightStandardizedDense, 5, shape=(16, 5)),
+    _weights(NormPropConv, 4, (3, 3)),
+    _weights(NormPropDense, 5, shape=(16, 5)),
 ]

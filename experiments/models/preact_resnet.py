@@ -1,6 +1,7 @@
 """Pre-activation residual networks for small images, as in the paper's CIFAR experiments."""
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ class Block(nn.Module):
         input_norm: The same for the first layer, the one at the size of the block's input; None is
             ``norm``.
         conv: Makes a convolution from ``features``, ``kernel_size``, ``strides`` and ``name``.
+        shortcut_conv: The same for the shortcut; None is ``conv``.
+        act: The activation, a function.
+        add: Adds shortcut and branch.
     """
 
     filters: Sequence[int]
@@ -40,6 +44,9 @@ class Block(nn.Module):
     norm: ModuleDef
     input_norm: ModuleDef | None = None
     conv: ModuleDef = Conv
+    shortcut_conv: ModuleDef | None = None
+    act: Callable[..., Any] = nn.relu
+    add: Callable[..., Any] = operator.add
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -47,13 +54,14 @@ class Block(nn.Module):
         y = x
         for i, (features, size) in enumerate(zip(self.filters, self.kernel_sizes, strict=True)):
             norm = self.input_norm if i == 0 and self.input_norm else self.norm
-            y = nn.relu(norm(name=f"norm_{i}")(y))
+            y = self.act(norm(name=f"norm_{i}")(y))
             strides = (self.strides, self.strides) if i == 0 else (1, 1)
             y = self.conv(features, (size, size), strides=strides, name=f"conv_{i}")(y)
         if x.shape != y.shape:
             strides = (self.strides, self.strides)
-            x = self.conv(self.filters[-1], (1, 1), strides=strides, name="shortcut")(x)
-        return x + y
+            conv = self.shortcut_conv or self.conv
+            x = conv(self.filters[-1], (1, 1), strides=strides, name="shortcut")(x)
+        return self.add(x, y)
 
 
 class PreActResNet(nn.Module):
@@ -75,6 +83,9 @@ class PreActResNet(nn.Module):
             its strided convolution, still has the size of the stage before.
         conv: Makes a convolution, like ``flax.linen.Conv``.
         dense: Makes the classifier, like ``flax.linen.Dense``.
+        shortcut_conv: Makes the 1x1 convolutions of shortcuts; None is ``conv``.
+        act: The activation, a function; what is called relu above.
+        add: Adds shortcut and branch of a block, a function of the two.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -98,6 +109,9 @@ class PreActResNet(nn.Module):
     norm: ModuleDef | tuple[ModuleDef, ...] = nn.BatchNorm
     conv: ModuleDef = Conv
     dense: ModuleDef = Dense
+    shortcut_conv: ModuleDef | None = None
+    act: Callable[..., Any] = nn.relu
+    add: Callable[..., Any] = operator.add
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -116,7 +130,7 @@ class PreActResNet(nn.Module):
         """
         norms = [functools.partial(norm, use_running_average=not train) for norm in self._norms()]
         x = self.conv(self.widths[0], (3, 3), name="stem_conv")(x)
-        x = nn.relu(norms[0](name="stem_norm")(x))
+        x = self.act(norms[0](name="stem_norm")(x))
         index = 0
         for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
             for i in range(count):
@@ -127,10 +141,13 @@ class PreActResNet(nn.Module):
                     norm=norms[stage],
                     input_norm=norms[stage - 1] if stage > 0 and i == 0 else norms[stage],
                     conv=self.conv,
+                    shortcut_conv=self.shortcut_conv,
+                    act=self.act,
+                    add=self.add,
                     name=f"block_{index}",
                 )(x)
                 index += 1
-        x = nn.relu(norms[-1](name="head_norm")(x))
+        x = self.act(norms[-1](name="head_norm")(x))
         x = jnp.mean(x, axis=(1, 2))  # (n, h, w, c) -> (n, c)
         return self.dense(self.num_classes, name="head")(x)
 

@@ -280,7 +280,7 @@ def test_values_that_do_not_fit_the_data(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--norms", "foo"], "norm (='foo') is unknown; choose from bn, ubn, gn, none."),
+        (["--norms", "foo"], f"norm (='foo') is unknown; choose from {', '.join(NORMS)}."),
         (["--data.dataset", "mnist"], "dataset (='mnist') is unknown; choose from digits, cifar10"),
         (["--norm.unit", "metre"], "`unit` (='metre') must be one of 'reference', 'sample'"),
         (["--optim.learningrate", "1"], "Unrecognized options"),

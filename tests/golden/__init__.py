@@ -1,4 +1,4 @@
-"""The authors' layer, run as published in float64: see `repack.py` for the format."""
+"""Published code, run in float64: see `repack.py` for the format."""
 
 import functools
 import json
@@ -10,16 +10,21 @@ import numpy as np
 
 
 class Case(NamedTuple):
-    """One configuration of the authors' layer with its inputs and outputs, all float64."""
+    """One configuration of a layer with its inputs and outputs, all float64."""
 
     config: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
 
-@functools.cache
 def layer_cases() -> dict[str, Case]:
-    """Every case by name."""
-    with np.load(Path(__file__).parent / "layer.npz") as packed:
+    """Every case of the authors' unitized layer by name."""
+    return load_cases("layer")
+
+
+@functools.cache
+def load_cases(name: str) -> dict[str, Case]:
+    """Every case of a packed file, "layer" or "kalman", by name."""
+    with np.load(Path(__file__).parent / f"{name}.npz") as packed:
         index = json.loads(packed["index"].item())
         flat = {k: np.ascontiguousarray(packed[k].T).view(k).ravel() for k in ("f4", "f8")}
     start = {"f4": 0, "f8": 0}

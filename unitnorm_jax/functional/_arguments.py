@@ -1,7 +1,7 @@
 """What the normalizations of this package demand of their arguments, and say when it is missing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -66,6 +66,29 @@ def check_axes(
     return features, sample_axis % ndim
 
 
+def check_axis(shape: Sequence[int], axis: int, sample_axis: int | None = None) -> int:
+    """Return the one feature axis, counted from 0; None: the method knows no samples."""
+    if isinstance(axis, Sequence):
+        raise ValueError(f"`axis` (={axis}) must be one feature axis here, not a sequence of them.")
+    if sample_axis is None:  # any other axis will do for the check
+        sample_axis = 1 if len(shape) > 1 and axis in (0, -len(shape)) else 0
+    ((feature,), _) = check_axes(shape, axis, sample_axis)
+    return feature
+
+
+def filter_axes(shape: Sequence[int], feature_axes: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the axes of a kernel that make up one filter: all but those of the outputs."""
+    ndim = len(shape)
+    named = feature_axes if isinstance(feature_axes, Sequence) else (feature_axes,)
+    features = {value % ndim for value in named if -ndim <= value < ndim}
+    if len(features) != len(named) or not 0 < len(features) < ndim:
+        raise ValueError(
+            f"`feature_axes` (={feature_axes}) must name one or more of the axes of a kernel of "
+            f"shape {tuple(shape)}, each once, and leave at least one for the inputs."
+        )
+    return tuple(i for i in range(ndim) if i not in features)
+
+
 def check_floating(x: jax.Array) -> None:
     """Raise unless x holds real floating-point numbers, at least one per channel."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -75,6 +98,16 @@ def check_floating(x: jax.Array) -> None:
         )
     if x.size == 0:
         raise ValueError(f"The input must not be empty; its shape is {x.shape}.")
+
+
+def resolve_dtypes(
+    x: jax.Array, parameters: Iterable[jax.Array | None], dtype: Any, force_float32: bool
+) -> tuple[Any, Any]:
+    """Return the dtypes of the result (as Flax: x's with the parameters') and of the arithmetic."""
+    given = [parameter for parameter in parameters if parameter is not None]
+    result_dtype = jnp.result_type(x, *given) if dtype is None else dtype
+    least = jnp.float32 if force_float32 else x.dtype
+    return result_dtype, jnp.promote_types(jnp.promote_types(x.dtype, dtype or x.dtype), least)
 
 
 def check_mask(mask: Any, shape: Sequence[int]) -> jax.Array:

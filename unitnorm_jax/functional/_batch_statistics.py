@@ -1,15 +1,28 @@
 """Mean and variance of a batch: how its sums are reduced, and kept exact in one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Shaped
 
 # One pass loses about (mean/std)^2 * 2^-24 of a variance, at most 3e-7 below this; of the squared
 # norm of a sample that varies 100 times less than the batch, that times 10^4.
 _MAX_SQUARED_RATIO = 4.0
+
+
+class BatchStats(NamedTuple):
+    """Running statistics of a batch normalization.
+
+    Attributes:
+      mean: running mean, of the shape of the feature axes.
+      var: running variance, likewise.
+    """
+
+    mean: Shaped[Array, "..."]
+    var: Shaped[Array, "..."]
 
 
 class Reduction(NamedTuple):
@@ -34,6 +47,11 @@ class Reduction(NamedTuple):
         if self.axis_name is None:
             return x
         return lax.psum(x, self.axis_name, axis_index_groups=self.axis_index_groups)
+
+
+def hashable_groups(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+    """``axis_index_groups`` as a ``Reduction`` has them."""
+    return None if groups is None else tuple(tuple(group) for group in groups)
 
 
 @jax.custom_batching.custom_vmap
@@ -129,3 +147,21 @@ def correct_variance(var: jax.Array, count: jax.Array | float, epsilon: float) -
     """The authors' correction, ``var * count / (count - (1 + epsilon))``; not for one value."""
     less = jnp.asarray(count - (1 + epsilon), var.dtype)
     return var * jnp.where(less > 0, count / jnp.where(less > 0, less, 1), 1)
+
+
+def update_stats(
+    stats: BatchStats,
+    mean: jax.Array,
+    var: jax.Array,
+    count: jax.Array | float,
+    momentum: float,
+) -> BatchStats:
+    """New running statistics; those of channels without a valid value stay as they are."""
+
+    def blend(old: jax.Array, new: jax.Array) -> jax.Array:
+        new = momentum * old + (1 - momentum) * new.reshape(old.shape)
+        if not isinstance(count, float):
+            new = jnp.where(count.reshape(old.shape) > 0, new, old)
+        return new.astype(old.dtype)
+
+    return BatchStats(blend(stats.mean, mean), blend(stats.var, var))

@@ -23,7 +23,7 @@ forward and reverse mode, ``vmap``, ``scan`` and ``remat`` compose.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,21 +31,14 @@ from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional import _arguments
-from unitnorm_jax.functional._batch_statistics import Reduction
+from unitnorm_jax.functional._batch_statistics import (
+    BatchStats,
+    Reduction,
+    hashable_groups,
+    update_stats,
+)
 from unitnorm_jax.functional._by_row import normalize_by_row
 from unitnorm_jax.functional._by_sample import Layout, normalize_by_sample, unit_weight
-
-
-class BatchStats(NamedTuple):
-    """Running statistics of a batch normalization.
-
-    Attributes:
-      mean: running mean, of the shape of the feature axes.
-      var: running variance, likewise.
-    """
-
-    mean: Shaped[Array, "..."]
-    var: Shaped[Array, "..."]
 
 
 def unitized_batch_norm(
@@ -153,10 +146,9 @@ def unitized_batch_norm(
         if parameter is not None:
             _arguments.check_features(name, parameter, shape)
 
-    parameters = [value for value in given.values() if value is not None]
-    result_dtype = jnp.result_type(x, *parameters) if dtype is None else dtype
-    least = jnp.float32 if force_float32_reductions else x.dtype
-    compute_dtype = jnp.promote_types(jnp.promote_types(x.dtype, dtype or x.dtype), least)
+    result_dtype, compute_dtype = _arguments.resolve_dtypes(
+        x, given.values(), dtype, force_float32_reductions
+    )
 
     # Axes in the order of samples, positions, features, as they usually are.
     positions = tuple(i for i in range(x.ndim) if i not in (sample, *features))
@@ -190,7 +182,7 @@ def unitized_batch_norm(
             alpha,
             reduction=Reduction(
                 axis_name=axis_name,
-                axis_index_groups=_hashable(axis_index_groups),
+                axis_index_groups=hashable_groups(axis_index_groups),
                 epsilon=epsilon,
                 guarded=x.dtype != jnp.bfloat16,
                 two_pass=not use_fast_variance,
@@ -199,13 +191,9 @@ def unitized_batch_norm(
             bessel_correction=bessel_correction,
             layout=layout,
         )
-        stats = _update(stats, mean, var, count, momentum)
+        stats = update_stats(stats, mean, var, count, momentum)
     inverse = tuple(order.index(i) for i in range(len(order)))
     return y.astype(result_dtype).transpose(inverse), stats
-
-
-def _hashable(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
-    return None if groups is None else tuple(tuple(group) for group in groups)
 
 
 def _with_batch_statistics(
@@ -254,21 +242,3 @@ def _with_statistics(
     inv_norm = lax.rsqrt(squared_norm + epsilon)
     a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
     return layout.spread(a) * z + layout.spread(bias)
-
-
-def _update(
-    stats: BatchStats,
-    mean: jax.Array,
-    var: jax.Array,
-    count: jax.Array | float,
-    momentum: float,
-) -> BatchStats:
-    """New running statistics; those of channels without a valid value stay as they are."""
-
-    def blend(old: jax.Array, new: jax.Array) -> jax.Array:
-        new = momentum * old + (1 - momentum) * new.reshape(old.shape)
-        if not isinstance(count, float):
-            new = jnp.where(count.reshape(old.shape) > 0, new, old)
-        return new.astype(old.dtype)
-
-    return BatchStats(blend(stats.mean, mean), blend(stats.var, var))

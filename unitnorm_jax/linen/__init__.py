@@ -1,4 +1,16 @@
 """``flax.linen`` modules: fetch variables, call ``functional``, store."""
 
+from unitnorm_jax.linen.batch_channel_norm import BatchChannelNorm as BatchChannelNorm
+from unitnorm_jax.linen.estimated_batch_norm import EstimatedBatchNorm as EstimatedBatchNorm
+from unitnorm_jax.linen.norm_prop import NormPropConv as NormPropConv
+from unitnorm_jax.linen.norm_prop import NormPropDense as NormPropDense
+from unitnorm_jax.linen.norm_prop import norm_prop_avg_pool as norm_prop_avg_pool
+from unitnorm_jax.linen.norm_prop import norm_prop_max_pool as norm_prop_max_pool
 from unitnorm_jax.linen.unitized_batch_norm import UnitizedBatchNorm as UnitizedBatchNorm
 from unitnorm_jax.linen.unitized_batch_norm import add_alpha as add_alpha
+from unitnorm_jax.linen.weight_standardization import (
+    WeightStandardizedConv as WeightStandardizedConv,
+)
+from unitnorm_jax.linen.weight_standardization import (
+    WeightStandardizedDense as WeightStandardizedDense,
+)

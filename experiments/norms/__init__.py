@@ -1,0 +1,104 @@
+"""Methods by name: what ``--norms`` accepts.
+
+A method is one row of ``NORMS``: a builder that takes every option and uses those it knows, and
+returns the parts of the network that it replaces. A further name after a "+" is a row of
+``CONVS``, and replaces convolutions and classifier under any norm that leaves them alone.
+"""
+
+from typing import Any
+
+from experiments.models.preact_resnet import Conv, Dense, ModuleDef
+from experiments.norms import batch_channel, norm_prop, plain, unitized, weights
+from experiments.norms.method import Builder as Builder
+from experiments.norms.method import Context as Context
+from experiments.norms.method import Method as Method
+from experiments.norms.method import NoNorm as NoNorm
+from experiments.norms.method import NormConfig as NormConfig
+from experiments.norms.unitized import paper_norms as paper_norms
+
+NORMS: dict[str, Builder] = {
+    "bn": plain.bn,
+    "ubn": unitized.ubn,
+    "gn": plain.gn,
+    "none": plain.none,
+    "ln": plain.ln,
+    "in": plain.instance,
+    "rms": plain.rms,
+    "bcn": batch_channel.bcn,
+    "bcn-micro": batch_channel.bcn_micro,
+    "normprop": norm_prop.norm_prop,
+}
+CONVS: dict[str, Builder] = {"ws": weights.ws, "wn": weights.wn}
+
+
+def check_norm(name: str) -> None:
+    """Raises ``ValueError`` naming the valid choices if no method is called ``name``."""
+    norm, *convs = name.split("+")
+    if norm not in NORMS:
+        raise ValueError(f"norm (={norm!r}) is unknown; choose from {', '.join(NORMS)}.")
+    if len(convs) > 1:
+        raise ValueError(f"norm (={name!r}) has more than one '+'; give one, as in gn+ws.")
+    for conv in convs:
+        if conv not in CONVS:
+            raise ValueError(
+                f"conv (={conv!r} in {name!r}) is unknown; choose from {', '.join(CONVS)}."
+            )
+
+
+def make_method(
+    name: str, config: NormConfig | None = None, context: Context | None = None
+) -> Method:
+    """Returns the parts of the network that a method replaces.
+
+    Args:
+        name: A key of ``NORMS``, or one with a key of ``CONVS`` behind a "+".
+        config: Options; default: theirs.
+        context: The job around it; default: no mapped axis, no learning rate.
+
+    Raises:
+        ValueError: If ``name`` is unknown, or its two halves replace the same part.
+
+    Example:
+        >>> method = make_method("ubn", NormConfig(unit="rms"))
+        >>> layer = method.norm(use_running_average=False)
+        >>> type(layer).__name__, layer.unit
+        ('UnitizedBatchNorm', 'rms')
+    """
+    check_norm(name)
+    config, context = config or NormConfig(), context or Context()
+    norm, *convs = name.split("+")
+    method = NORMS[norm](config, context)
+    for conv in convs:
+        if (method.conv, method.dense) != (Conv, Dense):
+            raise ValueError(
+                f"norm (={name!r}): {norm} brings convolutions of its own, so that {conv} cannot "
+                f"replace them; choose {norm} alone, or another norm with +{conv}."
+            )
+        weights = CONVS[conv](config, context)
+        method = method._replace(conv=weights.conv, dense=weights.dense)
+    return method
+
+
+def make_norm(name: str, *, axis_name: str | None = None, **options: Any) -> ModuleDef:
+    """Returns what makes the normalization layers, for methods that replace nothing else.
+
+    Args:
+        name: A key of ``NORMS``.
+        axis_name: Mapped axis over which batch statistics are taken.
+        **options: Fields of ``NormConfig``.
+
+    Raises:
+        ValueError: If ``name`` or an option is not valid, or the method replaces other parts too.
+
+    Example:
+        >>> layer = make_norm("ubn", unit="rms")(use_running_average=False)
+        >>> type(layer).__name__, layer.unit
+        ('UnitizedBatchNorm', 'rms')
+    """
+    method = make_method(name, NormConfig(**options), Context(axis_name))
+    if method != Method(norm=method.norm):
+        raise ValueError(
+            f"norm (={name!r}) replaces more of the network than its normalization layers; "
+            "build the network from make_method."
+        )
+    return method.norm

@@ -1,0 +1,93 @@
+"""What a row of the table of methods is: options in, the parts of a network out."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from experiments.checks import positive
+from experiments.models.preact_resnet import Conv, Dense, ModuleDef
+from unitnorm_jax.functional import check_unit
+
+
+@dataclasses.dataclass(frozen=True)
+class NormConfig:
+    """Options of the methods; each uses those it knows."""
+
+    momentum: float = 0.9
+    """Decay rate of the running statistics, in [0, 1): new = m * old + (1 - m) * batch."""
+    epsilon: float = 1e-5
+    """Added to the variance, and to the squared norm of ubn."""
+    unit: float | str = "reference"
+    """What ubn divides by: reference, sample, rms, position, or a positive number."""
+    alpha_init: float = 0.0
+    """Initial alpha of ubn, in every channel: 0 starts as batch normalization, 1 unitized."""
+    num_groups: int = 4
+    """Groups of channels of bcn and bcn-micro; must divide every width. The published code has 32,
+    for networks eight times as wide."""
+    rate: float | str = "learning-rate"
+    """Weight of a batch in the estimates of bcn-micro: learning-rate (what the optimizer uses at
+    that update), or a number in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
+        positive(epsilon=self.epsilon, num_groups=self.num_groups)
+        if isinstance(self.rate, str):
+            if self.rate != "learning-rate":
+                raise ValueError(
+                    f"`rate` (={self.rate!r}) must be learning-rate, or a number in [0, 1]."
+                )
+        elif not 0 <= self.rate <= 1:
+            raise ValueError(f"`rate` (={self.rate}) must be in [0, 1], or learning-rate.")
+        check_unit(self.unit)
+        if not math.isfinite(self.alpha_init):
+            raise ValueError(f"`alpha_init` (={self.alpha_init}) must be a finite number.")
+
+
+class Context(NamedTuple):
+    """What a method may need to know of the job around it.
+
+    Attributes:
+        axis_name: Mapped axis over which batch statistics are taken, None where there is none.
+        schedule: Learning rate of an update, counted from 0; None outside of training.
+    """
+
+    axis_name: str | None = None
+    schedule: Callable[[Any], Any] | None = None
+
+
+class NoNorm(nn.Module):
+    """The identity, with the fields that networks pass to a normalization layer."""
+
+    use_running_average: bool | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns ``x``."""
+        return x
+
+
+class Method(NamedTuple):
+    """The parts of a network that a method replaces; the defaults replace nothing.
+
+    Attributes:
+        norm: Makes a normalization layer from ``use_running_average`` and ``name``.
+        conv: Makes a convolution, with the fields of ``flax.linen.Conv``.
+        dense: Makes the classifier, with the fields of ``flax.linen.Dense``.
+        network: Makes the network from ``num_classes``, ``blocks``, ``widths``, ``bottleneck`` and
+            the three above, if it must be another than the configured one: ``PreActResNet`` with
+            further fields set, or any module that has these and ``norm_paths()``.
+    """
+
+    norm: ModuleDef = NoNorm
+    conv: ModuleDef = Conv
+    dense: ModuleDef = Dense
+    network: ModuleDef | None = None
+
+
+Builder = Callable[[NormConfig, Context], Method]

@@ -1,0 +1,183 @@
+"""Plain batch normalization, the half that other methods share: one pass, one collective."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from unitnorm_jax.functional import _arguments
+from unitnorm_jax.functional._batch_statistics import (
+    BatchStats,
+    Reduction,
+    exact_sums,
+    mean_and_variance,
+    total_count,
+)
+
+
+class ChannelArguments(NamedTuple):
+    """Checked arguments of a normalization with one feature axis.
+
+    Attributes:
+      x: the input; finite where a mask hides values.
+      mask: None, or booleans of x's shape.
+      axis: the feature axis, counted from 0.
+      affine: scale and bias, (channels,) each, in the dtype of the arithmetic.
+      result_dtype: dtype of the result.
+      compute_dtype: dtype of the arithmetic.
+    """
+
+    x: jax.Array
+    mask: jax.Array | None
+    axis: int
+    affine: tuple[jax.Array, jax.Array]
+    result_dtype: Any
+    compute_dtype: Any
+
+
+def channel_arguments(
+    x: jax.Array,
+    stats: BatchStats,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    axis: int,
+    mask: jax.Array | None,
+    dtype: Any,
+    force_float32_reductions: bool,
+    sample_axis: int | None = None,
+) -> ChannelArguments:
+    """Check what ``batch_channel_norm`` and its halves share."""
+    _arguments.check_floating(x)
+    feature = _arguments.check_axis(x.shape, axis, sample_axis)
+    shape = (x.shape[feature],)
+    given = {"mean": stats.mean, "var": stats.var, "scale": scale, "bias": bias}
+    for name, value in given.items():
+        if value is not None:
+            _arguments.check_features(name, value, shape)
+    result_dtype, compute_dtype = _arguments.resolve_dtypes(
+        x, (scale, bias), dtype, force_float32_reductions
+    )
+    if mask is not None:
+        mask = _arguments.check_mask(mask, x.shape)
+        x = jnp.where(mask | jnp.isfinite(x), x, 0)
+
+    def filled(value: jax.Array | None, default: float) -> jax.Array:
+        if value is None:
+            return jnp.full(shape, default, compute_dtype)
+        return value.astype(compute_dtype)
+
+    affine = filled(scale, 1.0), filled(bias, 0.0)
+    return ChannelArguments(x, mask, feature, affine, result_dtype, compute_dtype)
+
+
+def spread(value: jax.Array, axis: int, ndim: int) -> jax.Array:
+    """Reshape a (channels,) array to broadcast with an input whose feature axis is ``axis``."""
+    return value.reshape([-1 if i == axis else 1 for i in range(ndim)])
+
+
+def static_count(shape: Sequence[int], axis: int, reduction: Reduction) -> float:
+    """Number of values per channel in the batch of all devices."""
+    return float(math.prod(shape) // shape[axis] * reduction.psum(1))
+
+
+def normalize_by_batch(
+    x: jax.Array,
+    mask: jax.Array | None,
+    scale: jax.Array,
+    bias: jax.Array,
+    *,
+    axis: int,
+    reduction: Reduction,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
+    """Batch normalization with the statistics of the batch.
+
+    Args:
+      x: input, any floating dtype.
+      mask: None, or True where a value takes part, of x's shape; x must be finite everywhere.
+      scale: (channels,), as bias; their dtype is that of the arithmetic.
+      bias: see scale.
+      axis: the feature axis, counted from 0.
+      reduction: how batch statistics are reduced.
+
+    Returns:
+      y, of x's shape and scale's dtype, and the batch's mean, biased variance (channels,) and
+      number of values: one number or, with a mask, (channels,).
+    """
+    count = static_count(x.shape, axis, reduction) if mask is None else None
+    totals, shift = _totals(reduction, axis, count, scale.dtype, x, mask)
+    number = total_count(totals, count)
+    mean, var = mean_and_variance(totals, number)
+    # About the shift first: its rounding is then that of the data, not of a large mean.
+    z = x.astype(scale.dtype) - spread(shift, axis, x.ndim) - spread(mean, axis, x.ndim)
+    y = _affine(z, scale * lax.rsqrt(var + reduction.epsilon), bias, axis)
+    return y, shift + mean, var, totals[2] if count is None else count
+
+
+def normalize_by_statistics(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    *,
+    axis: int,
+    epsilon: float,
+) -> jax.Array:
+    """The same with given statistics, (channels,)."""
+    z = x.astype(scale.dtype) - spread(mean, axis, x.ndim)
+    return _affine(z, scale * lax.rsqrt(var + epsilon), bias, axis)
+
+
+def _affine(z: jax.Array, slope: jax.Array, bias: jax.Array, axis: int) -> jax.Array:
+    return z * spread(slope, axis, z.ndim) + spread(bias, axis, z.ndim)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
+def _totals(
+    reduction: Reduction,
+    axis: int,
+    count: float | None,
+    dtype: Any,
+    x: jax.Array,
+    mask: jax.Array | None,
+) -> Any:
+    """Sums over the batch, and the shift they are about.
+
+    A custom derivative because no gradient flows through the shift, and x is all that is kept.
+    """
+    reduced = tuple(i for i in range(x.ndim) if i != axis)
+
+    def sums(shift: jax.Array | None) -> tuple[None, jax.Array]:
+        z = x.astype(dtype)
+        z = z if shift is None else z - spread(shift, axis, x.ndim)
+        z = z if mask is None else jnp.where(mask, z, 0)
+        parts = [z.sum(reduced), jnp.square(z).sum(reduced)]
+        if mask is not None:
+            parts.append(mask.sum(reduced, dtype=dtype))
+        return None, reduction.psum(jnp.stack(parts))
+
+    _, totals, shift, _, _ = exact_sums(sums, count, reduction)
+    return totals, shift
+
+
+@_totals.defjvp
+def _totals_jvp(
+    reduction: Reduction, axis: int, count: float | None, dtype: Any, primals: Any, tangents: Any
+) -> Any:
+    x, mask = primals
+    totals, shift = _totals(reduction, axis, count, dtype, x, mask)
+    reduced = tuple(i for i in range(x.ndim) if i != axis)
+
+    def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
+        dx = dx.astype(dtype) if mask is None else jnp.where(mask, dx.astype(dtype), 0)
+        z = x.astype(dtype) - spread(shift, axis, x.ndim)
+        return jnp.stack([dx.sum(reduced), 2 * (z * dx).sum(reduced)])
+
+    dtotals = jax.checkpoint(linear, prevent_cse=False)(tangents[0], x, shift)
+    if mask is not None:
+        dtotals = jnp.concatenate([dtotals, jnp.zeros_like(dtotals[:1])])
+    return (totals, shift), (reduction.psum(dtotals), jnp.zeros_like(shift))
