@@ -144,7 +144,7 @@ def test_everything_is_on_it(text):
         "1.2.3",
         "Absolute shift: ubn moved less than bn in 3 of 3 layers, more in 0; median ratios 0.50 to",
         "Certificates of ubn: 24 distances, 0 open, largest gap 0.0e+00 of the distance.",
-        "Probing every 5 updates on 32 images took, in % of the time of the updates: bn 6.2 %,",
+        "Probing every 5 updates on 16 images took, in % of the time of the updates: bn 6.2 %,",
         "block_0/norm_0 16 8 25 12.5 0.500 0.50 to 0.50 0.50 to 0.50 100 %, 0 % 0, 0 0.0e+00 ubn",
         "None stayed open.",
         "learning_rate 0.1",
