@@ -136,6 +136,10 @@ class RecordDataset(Dataset):
         finally:
             batches.close()
 
+    def record(self) -> dict[str, Any]:
+        """See ``Dataset``."""
+        return super().record() | {"flip": self.mirror, "crop": "random part, resized"}
+
     def in_background(self, rows: np.ndarray, make: Callable[[np.ndarray], Batch]) -> Any:
         """Returns an iterator over ``make(row)`` for each row, in order, made ahead by threads."""
         grain, cv2 = need("grain"), need("cv2")

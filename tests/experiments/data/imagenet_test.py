@@ -132,6 +132,7 @@ def test_goes_on_after_a_restart_bit_for_bit(tmp_path):
 
 def test_mirroring_can_be_switched_off(tmp_path):
     dataset, without = textured(tmp_path), load(tmp_path, flip=False)
+    assert [d.record()["flip"] for d in (dataset, without)] == [True, False]
     mirrored = 0
     for epoch in range(4):
         a, b = (d.train_batch(0, epoch, np.arange(9))["image"] for d in (dataset, without))
