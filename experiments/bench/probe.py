@@ -60,6 +60,7 @@ def measure_distance(n: int, d: int, case: str, drift: float, seconds: float) ->
     x = rng.normal(size=(n, d)).astype(np.float32)
     change = rng.normal(size=(n, d)).astype(np.float32)
     y = x + np.float32(drift) * change if case == "drift" else change
+    x, y = jax.device_put((x, y))
     build = jax.jit(cost_matrix)
     cost = jax.block_until_ready(build(x, y))
     on_host, weights = np.asarray(cost, np.float64), np.full(n, 1 / n)
@@ -178,7 +179,7 @@ def measure_share(
             jax.block_until_ready(state.params)
             spent.append(time.perf_counter() - start)
         start = time.perf_counter()
-        jax.block_until_ready(probe(before, variables()).layers)
+        jax.block_until_ready(probe(before, variables()))
         if i >= 2:
             times["probe"].append(copied + time.perf_counter() - start)
             times["step"].extend(spent[1:])  # the first finds the caches as the probe left them

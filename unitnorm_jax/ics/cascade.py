@@ -13,6 +13,7 @@ from unitnorm_jax.ics.dual import dual_lower_bound, pairing_potential
 from unitnorm_jax.ics.line import line_em_distance, line_error
 from unitnorm_jax.ics.sinkhorn import plan_upper_bound, sinkhorn
 
+_LARGE = 256  # points from which a pass over the costs takes longer than a branch
 _LP_SIZE = 2**18  # n m above which "auto" leaves the linear program for Sinkhorn
 
 
@@ -114,18 +115,6 @@ def _paired(problem: Problem, options: Options) -> EMDistance:
     """Steps 2 and 3: the cost of the pairing x_i to y_i, and its dual bound."""
     n, d = problem.x.shape
     relative, absolute = cost_error(n, n, d, problem.cost.dtype)
-    active = (problem.a > 0)[:, None] & (problem.b > 0)[None, :]
-    masked = jnp.where(active, problem.cost, jnp.inf)
-    # Only where both weights are positive can pairs prove anything; elsewhere potentials are 0.
-    weights = jnp.where(problem.b > 0, problem.a, 0)
-    potential = pairing_potential(
-        masked,
-        weights,
-        tolerance=options.tolerance / 8,
-        max_iterations=options.max_iterations,
-    )
-    lower = _lower(problem, potential)
-
     distances = jnp.diagonal(problem.cost)
     differs = ~rounding.same_rows(problem.x, problem.y)
     units = 2 * rounding.tree_depth(n) + 12
@@ -136,17 +125,46 @@ def _paired(problem: Problem, options: Options) -> EMDistance:
         independent, cost = _independent(problem, relative, absolute)
         upper = jnp.where(problem.same, jnp.minimum(upper, independent), independent)
         value = jnp.where(problem.same, value, cost)
-    return _result(value, lower, upper, options, absolute)
+
+    def shortest_paths() -> jax.Array:
+        # Only where both weights are positive can pairs prove anything; elsewhere potentials are 0.
+        weights = jnp.where(problem.b > 0, problem.a, 0)
+        potential = pairing_potential(
+            _masked(problem),
+            weights,
+            tolerance=options.tolerance / 8,
+            max_iterations=options.max_iterations,
+        )
+        return _lower(problem, potential)
+
+    if n < _LARGE:
+        return _result(value, shortest_paths(), upper, options, absolute)
+    # After a small update each point is the nearest of its own partner, which proves the pairing.
+    lower = _lower(problem, _nearest(problem), raise_columns=False)
+    quick = _result(value, lower, upper, options, absolute)
+    return lax.cond(
+        quick.exact,
+        lambda: quick,
+        lambda: _result(value, jnp.maximum(lower, shortest_paths()), upper, options, absolute),
+    )
 
 
 def _unpaired(problem: Problem, options: Options) -> EMDistance:
     """Bounds without a solver: nearest neighbours below, the independent coupling above."""
     n, m = problem.cost.shape
     relative, absolute = cost_error(n, m, problem.x.shape[1], problem.cost.dtype)
-    rows = (problem.a > 0)[:, None]
-    nearest = jnp.min(jnp.where(rows, problem.cost, jnp.inf), axis=0)
     upper, value = _independent(problem, relative, absolute)
-    return _result(value, _lower(problem, nearest), upper, options, absolute)
+    return _result(value, _lower(problem, _nearest(problem)), upper, options, absolute)
+
+
+def _nearest(problem: Problem) -> jax.Array:
+    """The distance from each y_j to the nearest x_i."""
+    return jnp.min(jnp.where((problem.a > 0)[:, None], problem.cost, jnp.inf), axis=0)
+
+
+def _masked(problem: Problem) -> jax.Array:
+    active = (problem.a > 0)[:, None] & (problem.b > 0)[None, :]
+    return jnp.where(active, problem.cost, jnp.inf)
 
 
 def _independent(problem: Problem, relative: float | int, absolute: float | int):
@@ -155,13 +173,19 @@ def _independent(problem: Problem, relative: float | int, absolute: float | int)
     return plan_upper_bound(plan, problem.cost, problem.a, problem.b, **error)
 
 
-def _lower(problem: Problem, potential: jax.Array) -> jax.Array:
+def _lower(problem: Problem, potential: jax.Array, raise_columns: bool = True) -> jax.Array:
     n, m = problem.cost.shape
     relative, absolute = cost_error(n, m, problem.x.shape[1], problem.cost.dtype)
-    active = (problem.a > 0)[:, None] & (problem.b > 0)[None, :]
-    masked = jnp.where(active, problem.cost, jnp.inf)
-    error = {"relative": relative, "absolute": absolute}
-    return dual_lower_bound(masked, potential, problem.a, problem.b, problem.same, **error)
+    return dual_lower_bound(
+        _masked(problem),
+        potential,
+        problem.a,
+        problem.b,
+        problem.same,
+        relative=relative,
+        absolute=absolute,
+        raise_columns=raise_columns,
+    )
 
 
 def _result(value, lower, upper, options: Options, absolute: float | int) -> EMDistance:

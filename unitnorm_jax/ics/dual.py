@@ -82,15 +82,17 @@ def dual_lower_bound(
     *,
     relative: float | int,
     absolute: float | int,
+    raise_columns: bool = True,
 ) -> Float[Array, ""]:
     """Certified lower bound on the optimal transport cost from any potential g.
 
     ``f_i = min_j (L_ij - g_j)``, ``g_j = min_i (L_ij - f_i)``, bound ``sum a f + sum b g``, where
     L = (1 - relative) C is below the true distances. By weak duality every pair with
     f_i + g_j <= L_ij bounds the optimum below; f is the best partner of g, the second step can
-    only raise g. Each step rounds down: a minimum of numbers fl(z) is lowered by 2 u of its
-    size, more than z can lie below fl(z). In the final sum f_i + g_i is added first where both
-    sides have the same weights, so that potentials of either sign do not swamp a small distance.
+    only raise g (and costs as much as the first). Each step rounds down: a minimum of numbers
+    fl(z) is lowered by 2 u of its size, more than z can lie below fl(z). In the final sum
+    f_i + g_i is added first where both sides have the same weights, so that potentials of either
+    sign do not swamp a small distance.
 
     Args:
       cost: Computed distances; +inf where masked.
@@ -100,6 +102,7 @@ def dual_lower_bound(
       same_weights: Whether a and b are the same numbers before they were normalised.
       relative: Relative error of `cost` (`cost.cost_error`).
       absolute: Absolute error of `cost`.
+      raise_columns: Whether to take the second step.
 
     Returns:
       The bound, at least 0.
@@ -117,7 +120,8 @@ def dual_lower_bound(
 
     g = jnp.where(columns, potential, 0)
     f = lowered(jnp.min(below - g[None, :], axis=1), rows)
-    g = lowered(jnp.min(below - f[:, None], axis=0), columns)
+    if raise_columns:
+        g = lowered(jnp.min(below - f[:, None], axis=0), columns)
 
     def certified(*parts):  # sums of weight * value, with the error of weights, products, sum
         zero = jnp.zeros((), cost.dtype)

@@ -1,13 +1,13 @@
 """Measure the shift of a Flax model's layers between two states of its variables."""
 
 import functools
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.core import FrozenDict, unfreeze
 
 from unitnorm_jax.ics import capture
@@ -18,7 +18,7 @@ from unitnorm_jax.ics.em_distance import em_distance
 from unitnorm_jax.ics.layer_info import LayerInfo
 from unitnorm_jax.ics.layers import layer_filter
 from unitnorm_jax.ics.measure import Measure, around
-from unitnorm_jax.ics.report import ICSReport, LayerICS
+from unitnorm_jax.ics.report import ICSReport
 from unitnorm_jax.ics.samples import METHODS
 
 _SIDE_BY_SIDE = 2**22  # numbers in the cost matrices of layers that are measured side by side
@@ -138,7 +138,7 @@ class ICSProbe:
           variables_after: The same after the update, of the same structure and shapes.
 
         Returns:
-          The report. Its arrays may still be in computation; `ICSReport.rows` waits.
+          The report. Its arrays may still be in computation; `ICSReport.layers` and `rows` wait.
 
         Raises:
           ValueError: If the states do not match, or one was donated; and see `ICSProbe`.
@@ -146,34 +146,28 @@ class ICSProbe:
         before = _collections("variables_before", variables_before)
         after = _collections("variables_after", variables_after)
         _check_match(before, after)
-        results = self._measure(automatic(before), automatic(after), self._args, self._rngs)
-        return ICSReport(
-            tuple(LayerICS(**vars(info), **values._asdict()) for info, values in results)
-        )
+        return self._measure(automatic(before), automatic(after), self._args, self._rngs)
 
-    def _both_sides(
-        self, before: Any, after: Any, args: Any, rngs: Any
-    ) -> tuple[tuple[LayerInfo, Measure], ...]:
+    def _both_sides(self, before: Any, after: Any, args: Any, rngs: Any) -> ICSReport:
         sides = [self._outputs(variables, args, rngs) for variables in (before, after)]
         infos = [self._info(output) for output in sides[0]]
         pairs = [
             tuple(self._gather(output.value).reshape(self._n, -1) for output in pair)
             for pair in zip(*sides, strict=True)
         ]
-        return tuple(zip(infos, self._measure_all(pairs), strict=True))
+        return ICSReport(tuple(infos), self._measure_all(pairs))
 
-    def _measure_all(self, pairs: list[tuple[jax.Array, ...]]) -> list[Measure]:
-        """Each pair of samples; those of one shape together, compiled once."""
+    def _measure_all(self, pairs: list[tuple[jax.Array, ...]]) -> Measure:
+        """Each pair of samples, stacked; those of one shape are measured together."""
         groups: dict[Any, list[int]] = {}
         for i, (x, _) in enumerate(pairs):
             groups.setdefault((x.shape, x.dtype), []).append(i)
-        values: dict[int, Measure] = {}
-        for members in groups.values():
-            stacked = [jnp.stack(side) for side in zip(*(pairs[i] for i in members), strict=True)]
-            results = self._measure_group(*stacked)
-            for k, i in enumerate(members):
-                values[i] = jax.tree.map(operator.itemgetter(k), results)
-        return [values[i] for i in range(len(pairs))]
+        results = [
+            self._measure_group(*(jnp.stack([pairs[i][side] for i in members]) for side in (0, 1)))
+            for members in groups.values()
+        ]
+        place = np.argsort([i for members in groups.values() for i in members])
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *results)
 
     def _measure_group(self, x: jax.Array, y: jax.Array) -> Measure:
         """Pairs of samples (k, n, d), side by side but where a solver is needed."""
