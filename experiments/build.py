@@ -1,5 +1,6 @@
 """From a configuration to the network, optimizer and jitted functions of one norm."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -49,6 +50,8 @@ class Program(NamedTuple):
             consumed (its buffers are donated).
         eval_step: ``eval_step(state, batch) -> sums``, jitted.
         schedule: Learning rate of an update, counted from 0.
+        augment: ``augment(key, step, images)``: what the network sees of a batch in the update
+            after ``step`` others, from the key of the state; jitted.
         model: The network.
         probe: Measures the shift of its layers, see ``experiments.probing``; None where nothing is
             probed.
@@ -60,6 +63,7 @@ class Program(NamedTuple):
     train_step: Any
     eval_step: Any
     schedule: optax.Schedule
+    augment: Any
     model: Any
     probe: ICSProbe | None = None
 
@@ -84,6 +88,9 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
     def init(key: jax.Array, images: jax.Array) -> steps.TrainState:
         return steps.create_state(key, dataset.standardize(images), model=model, tx=tx)
 
+    def augment(key: jax.Array, step: int, images: jax.Array) -> jax.Array:
+        return dataset.augment(steps.update_key(key, step), images)
+
     return Program(
         norm=norm,
         layers=model.norm_paths(),
@@ -91,6 +98,7 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
         train_step=jax.jit(train_step, donate_argnums=0),
         eval_step=jax.jit(partial(steps.eval_step, standardize=dataset.standardize)),
         schedule=schedule,
+        augment=jax.jit(augment),
         model=model,
     )
 
@@ -123,9 +131,26 @@ def compile_program(program: Program, dataset: Dataset, batch_size: int) -> Prog
     )
 
 
-def evaluate_test(program: Program, state: steps.TrainState, dataset: Dataset) -> dict[str, float]:
-    """Evaluates ``state`` on all test images, for training and ``experiments.evaluate`` alike."""
-    return steps.evaluate(program.eval_step, state, dataset.test_batches(EVAL_BATCH))
+def evaluate_test(
+    program: Program,
+    state: steps.TrainState,
+    dataset: Dataset,
+    before_batch: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Evaluates ``state`` on all test images, for training and ``experiments.evaluate`` alike.
+
+    Args:
+        program: The compiled functions.
+        state: State to evaluate.
+        dataset: The images.
+        before_batch: Called before each batch; may raise to stop.
+    """
+
+    def step(state: steps.TrainState, batch: steps.Batch) -> steps.Metrics:
+        before_batch()
+        return dict(program.eval_step(state, batch))
+
+    return steps.evaluate(step, state, dataset.test_batches(EVAL_BATCH))
 
 
 def mean_alphas(program: Program, state: steps.TrainState) -> dict[str, float]:

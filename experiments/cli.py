@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from experiments.loop import NonFiniteLossError
+from experiments.nonfinite import NonFiniteLossError
+from experiments.preemption import Preempted
 
 Config = TypeVar("Config")
 
@@ -26,12 +27,14 @@ def run_cli(
         run: Does the work.
 
     Returns:
-        Exit status: 0, or 1 after an error, with its message on standard error. (An option that
-        cannot be parsed ends the process with status 2, as is customary.)
+        Exit status: 0, also when asked to stop; 1 after an error, with its message on standard
+        error. (An option that cannot be parsed ends the process with status 2, as is customary.)
     """
     try:
         run(tyro.cli(config_type, prog=prog, args=arguments))
     except (ValueError, NonFiniteLossError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Preempted:
+        return 0
     return 0

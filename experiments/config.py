@@ -4,12 +4,23 @@ The docstring under each field is its help on the command line.
 """
 
 import dataclasses
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from experiments.checks import not_negative, positive
 from experiments.data.config import DataConfig as DataConfig
 from experiments.norms import NormConfig as NormConfig
 from experiments.norms import check_norm
+
+Resume = Literal["never", "auto", "must"]
+# Options that do not change what a run computes: a run may be resumed with other values of them.
+# (That the data in another folder are the same is checked by the record of the data.)
+FREE_FIELDS = frozenset(
+    {
+        *("run_dir", "resume", "grace_seconds", "checkpoint_every", "keep_checkpoints"),
+        *("data.data_dir", "data.cache_dir", "data.threads"),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +118,20 @@ class TrainConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; each gives initial weights, data order and augmentation."""
     run_dir: str | None = None
-    """Run folder; must not exist. Default: runs/DATASET-DATE-TIME."""
+    """Run folder; must not exist, but see --resume. Default: runs/DATASET-DATE-TIME."""
+    resume: Resume = "never"
+    """never: start a new run; auto: continue the run in --run-dir if there is one, else start it
+    (what a scheduler should repeat); must: continue it, or fail."""
+    grace_seconds: float = 30.0
+    """Time to save after SIGTERM; give less than the scheduler gives before it kills."""
     target_accuracy: float = 0.97
     """Test accuracy, in (0, 1], for which the number of updates is reported."""
     evals_per_epoch: int = 2
     """Evaluations on all test images per epoch."""
     checkpoint_every: int = 5
     """Epochs between checkpoints; the final state is always saved."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept, besides that of the best test accuracy."""
     data: DataConfig = DataConfig()  # noqa: RUF009 (frozen, but ruff looks only in this file)
     model: ModelConfig = ModelConfig()
     norm: NormConfig = NormConfig()  # noqa: RUF009  frozen, like the others
@@ -132,6 +150,16 @@ class TrainConfig:
         if not 0 < self.target_accuracy <= 1:
             raise ValueError(f"`target_accuracy` (={self.target_accuracy}) must be in (0, 1].")
         positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)
+        positive(grace_seconds=self.grace_seconds, keep_checkpoints=self.keep_checkpoints)
+        if self.resume not in get_args(Resume):
+            raise ValueError(
+                f"`resume` (={self.resume!r}) is unknown; choose from "
+                f"{', '.join(get_args(Resume))}."
+            )
+        if self.resume != "never" and self.run_dir is None:
+            raise ValueError(
+                f"`resume` (={self.resume!r}) needs `run_dir`: which run is it? Give --run-dir."
+            )
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -167,3 +195,44 @@ def _from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
             value = _from_dict(type(default), value, where=f"{where}{name}.")
         arguments[name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns, field by field, in what two configurations differ that must not when resuming.
+
+    Args:
+        before: ``to_dict`` of the one that the run was started with, maybe through JSON.
+        now: That of the other.
+
+    Example:
+        >>> before = to_dict(TrainConfig(run_dir="a"))
+        >>> differences(before, to_dict(TrainConfig(run_dir="b", seeds=(4,))))
+        ['seeds: (0, 1, 2) before, (4,) now']
+    """
+    before, now = (_flatten(to_dict(from_dict(values))) for values in (before, now))
+    return [
+        f"{name}: {before[name]} before, {now[name]} now"
+        for name in now
+        if name not in FREE_FIELDS and before[name] != now[name]
+    ]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def check_resumable(before: dict[str, Any], config: TrainConfig, where: Path) -> None:
+    """Raises ``ValueError`` unless a run started with ``before`` may go on with ``config``."""
+    different = differences(before, to_dict(config))
+    if different:
+        raise ValueError(
+            f"the run in {where} was started with another configuration, and would not be one "
+            "run:\n  " + "\n  ".join(different) + "\nGive the same options to resume it, or "
+            "another --run-dir for a run of its own."
+        )

@@ -86,7 +86,7 @@ def _evaluate_one(
     images = dataset.example(config.optim.batch_size)["image"]
     # Shapes are enough for a template, so nothing is initialized or compiled for it.
     template = jax.eval_shape(program.init, jax.random.key(0), images)
-    state = checkpoint.restore(folder / reported["folder"] / "checkpoints", template)
+    state = checkpoint.restore(folder / reported["folder"] / "checkpoints", template).state
     if int(state.step) != reported["step"]:
         raise ValueError(
             f"the checkpoint in {folder / reported['folder']} is of update {int(state.step)}, but "

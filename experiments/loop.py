@@ -1,68 +1,19 @@
 """The training loop of one seed: all norms in turns, on the same batches."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from itertools import islice
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
-from experiments import checkpoint
 from experiments.build import Program, evaluate_test, mean_alphas, updates_per_epoch
 from experiments.config import TrainConfig
-from experiments.data import Dataset, Pipeline
-from experiments.probing import RunProbe
-from experiments.record import Recorder
-from experiments.steps import Batch, TrainState
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss, or its gradient, was not a finite number; training stopped."""
-
-
-@dataclasses.dataclass
-class Run:
-    """One norm trained with one seed.
-
-    Attributes:
-        program: The compiled functions of the norm.
-        seed: The seed.
-        folder: Folder of its records and checkpoints.
-        state: Current state.
-        pipeline: The training batches; each run reads its own, and all see the same.
-        recorder: Writes the rows.
-        manager: Writes the checkpoints.
-        probe: Measures the shift of the layers; sees every state.
-        train_rows: One row per update.
-        eval_rows: One row per evaluation.
-        step_ms: Time per update of each stretch between two evaluations, milliseconds.
-        train_seconds: Time of all updates, without that of the probe.
-        saved_step: Step of the last good checkpoint.
-    """
-
-    program: Program
-    seed: int
-    folder: Path
-    state: TrainState
-    pipeline: Pipeline
-    recorder: Recorder
-    manager: ocp.CheckpointManager
-    probe: RunProbe
-    train_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    eval_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    step_ms: list[float] = dataclasses.field(default_factory=list)
-    train_seconds: float = 0.0
-    saved_step: int = 0
-
-
-def run_folder(run_dir: Path, norm: str, seed: int) -> Path:
-    """Returns the folder, inside the run folder, of one norm and seed."""
-    return run_dir / f"{norm}-seed{seed}"
+from experiments.data import Dataset
+from experiments.preemption import Preempted, Preemption
+from experiments.run import Run, start
 
 
 def train_seed(
@@ -71,12 +22,17 @@ def train_seed(
     dataset: Dataset,
     seed: int,
     run_dir: Path,
+    preemption: Preemption | None = None,
     on_progress: Callable[[int], None] = lambda updates: None,
+    on_message: Callable[[str], None] = lambda message: None,
 ) -> list[Run]:
     """Trains each norm from the same initial weights, on the same batches.
 
     Norms take turns between two evaluations, in alternating order, so that whatever else slows the
     machine down meets all of them alike: their times per step can be compared pair by pair.
+
+    A run that has a folder in the run folder goes on from its last checkpoint, each from its own;
+    what it had done is not done again.
 
     Args:
         config: The configuration.
@@ -84,76 +40,82 @@ def train_seed(
         dataset: The images.
         seed: Seed of initial weights, data order and augmentation.
         run_dir: The run folder.
-        on_progress: Called with the number of updates just done.
+        preemption: Tells when to stop; None for never.
+        on_progress: Called with the number of updates just done, or found done.
+        on_message: Told what a user should know about runs that are resumed.
 
     Returns:
         One finished run per norm.
 
     Raises:
         NonFiniteLossError: If a loss or gradient is not finite; the last good checkpoint stays.
+        Preempted: If it was asked to stop; all runs are saved.
+        CheckpointError: If a checkpoint cannot be saved, or none can be restored.
     """
     updates = updates_per_epoch(config, dataset)
+    preemption = preemption or Preemption()
     with ExitStack() as stack:
-        runs = [_start(config, program, dataset, seed, run_dir, stack) for program in programs]
-        turn = 0
-        for epoch in range(config.optim.epochs):
-            batches = [run.pipeline.batches(epoch) for run in runs]
-            turns = list(zip(runs, batches, strict=True))
-            for stretch in np.array_split(np.arange(updates), config.evals_per_epoch):
-                for run, batch in turns if turn % 2 == 0 else turns[::-1]:
-                    _train_stretch(run, islice(batch, len(stretch)), epoch)
-                    _evaluate(run, dataset)
-                    on_progress(len(stretch))
-                turn += 1
-            last = epoch + 1 == config.optim.epochs
-            if last or (epoch + 1) % config.checkpoint_every == 0:
+        stack.callback(setattr, preemption, "busy", False)  # Last, when all is saved and closed.
+        runs = [
+            start(config, program, dataset, seed, run_dir, stack, on_message)
+            for program in programs
+        ]
+        for run in runs:
+            on_progress(run.step)
+        preemption.busy = True
+        try:
+            for turn, (epoch, end, save) in enumerate(_stretches(config, updates)):
+                for run in runs if turn % 2 == 0 else runs[::-1]:
+                    before = run.step
+                    _train_stretch(run, epoch, end, preemption)
+                    _evaluate(run, end, preemption)
+                    on_progress(run.step - before)
                 for run in runs:
-                    _save(run)
+                    if save and run.step == end:
+                        run.save()
+        except Preempted:
+            for run in runs:
+                run.save()
+            for run in runs:
+                run.checkpoints.wait()
+            raise
     return runs
 
 
-def _start(
-    config: TrainConfig,
-    program: Program,
-    dataset: Dataset,
-    seed: int,
-    run_dir: Path,
-    stack: ExitStack,
-) -> Run:
-    folder = run_folder(run_dir, program.norm, seed)
-    recorder = stack.enter_context(Recorder(folder))
-    manager = stack.enter_context(checkpoint.open_manager(folder / "checkpoints"))
-    batch_size = config.optim.batch_size
-    pipeline = stack.enter_context(closing(dataset.pipeline(seed, batch_size)))
-    state = program.init(jax.random.key(seed), dataset.example(batch_size)["image"])
-    probe = RunProbe(program.probe, config.probe, recorder)
-    run = Run(program, seed, folder, state, pipeline, recorder, manager, probe)
-    probe(0, state)
-    # Even a run that fails in its first epoch has a checkpoint to look at.
-    _save(run)
-    return run
+def _stretches(config: TrainConfig, updates: int) -> Iterator[tuple[int, int, bool]]:
+    """Yields of each stretch between evaluations: epoch, updates at its end, whether to save."""
+    end = 0
+    for epoch in range(config.optim.epochs):
+        parts = [len(part) for part in np.array_split(np.arange(updates), config.evals_per_epoch)]
+        due = epoch + 1 == config.optim.epochs or (epoch + 1) % config.checkpoint_every == 0
+        for i, part in enumerate(parts):
+            end += part
+            yield epoch, end, due and i + 1 == len(parts)
 
 
-def _train_stretch(run: Run, batches: Iterator[Batch], epoch: int) -> None:
-    done = len(run.train_rows)
-    metrics = []
+def _train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> None:
+    """Trains until ``end`` updates are done, where that is not so already."""
+    done = run.step
+    if done >= end:
+        return
+    batches = run.batches(epoch)
+    metrics: list[Any] = []
     probed = run.probe.seconds
     start = time.perf_counter()
-    for batch in batches:
-        run.state, values = run.program.train_step(run.state, batch)
+    while done + len(metrics) < end and not preemption.requested():
+        run.state, values = run.program.train_step(run.state, next(batches))
         metrics.append(values)
         run.probe(done + len(metrics), run.state)
     jax.block_until_ready(run.state)
     seconds = time.perf_counter() - start - (run.probe.seconds - probed)
     run.train_seconds += seconds
-    run.step_ms.append(1e3 * seconds / len(metrics))
+    run.stretch_seconds += seconds
     # Numbers are fetched once per stretch: fetching them at every update would wait for each.
-    rates = np.asarray(jax.vmap(run.program.schedule)(done + np.arange(len(metrics))))
     rows = [
         {
             "step": done + i + 1,
             "epoch": epoch + 1,
-            "learning_rate": float(rates[i]),
+            "learning_rate": float(run.rates[done + i]),
             **{name: float(value) for name, value in values.items()},
         }
         for i, values in enumerate(jax.device_get(metrics))
@@ -165,33 +127,24 @@ def _train_stretch(run: Run, batches: Iterator[Batch], epoch: int) -> None:
         # not its gradient.
         if not np.isfinite([row["loss"], row["grad_norm"]]).all():
             what = f"loss is {row['loss']:.6g}, the norm of its gradient {row['grad_norm']:.6g},"
-            _fail(run, what, int(row["step"]))
+            run.fail(what, int(row["step"]))
+    if run.step < end:
+        raise Preempted
 
 
-def _evaluate(run: Run, dataset: Dataset) -> None:
+def _evaluate(run: Run, end: int, preemption: Preemption) -> None:
+    """Evaluates after ``end`` updates, where that is not done already."""
+    if run.evaluated_step >= end:
+        return
     alphas = mean_alphas(run.program, run.state)
     row = {
-        "step": len(run.train_rows),
-        **evaluate_test(run.program, run.state, dataset),
-        "ms_per_step": run.step_ms[-1],
+        "step": run.step,
+        **evaluate_test(run.program, run.state, run.dataset, preemption.check),
+        "ms_per_step": 1e3 * run.stretch_seconds / (run.step - run.evaluated_step),
         **{f"alpha/{layer}": value for layer, value in alphas.items()},
     }
-    if dataset.bad.skips:
-        row["bad_images"] = len(dataset.bad.reasons())
+    if run.dataset.bad.skips:
+        row["bad_images"] = len(run.dataset.bad.reasons())
     run.eval_rows.append(row)
     run.recorder.write("eval", [row])
-
-
-def _save(run: Run) -> None:
-    if not checkpoint.save(run.manager, run.state):
-        _fail(run, "a weight is not finite", len(run.train_rows))
-    run.saved_step = len(run.train_rows)
-
-
-def _fail(run: Run, what: str, step: int) -> NoReturn:
-    run.manager.wait_until_finished()
-    raise NonFiniteLossError(
-        f"{what} at update {step} (norm {run.program.norm}, seed {run.seed}); training "
-        f"stopped. The last good checkpoint, of update {run.saved_step}, is in "
-        f"{run.folder / 'checkpoints'}. Try a smaller --optim.learning-rate."
-    )
+    run.stretch_seconds = 0.0

@@ -23,6 +23,7 @@ from experiments.record import Recorder
 from experiments.steps import TrainState
 from unitnorm_jax import ics
 
+SNAPSHOT = "probe_snapshot"
 IMAGES_SEED = 0  # Of the draw of the probe images; not a run's seed.
 
 
@@ -92,8 +93,8 @@ class RunProbe:
 
     The arrays of a state are donated to the next update, so a snapshot of network and statistics is
     kept from update t - lag to t. The run itself is not touched: a probed run and one that is not
-    are equal bit by bit. A measurement whose earlier state was not seen, because training was
-    resumed in between, is left out.
+    are equal bit by bit. The snapshot goes into the checkpoints: a resumed run measures what it
+    would have measured.
 
     Args:
         probe: Compiled; None to do nothing.
@@ -113,7 +114,7 @@ class RunProbe:
         self._kept: tuple[int, Any] | None = None
 
     def __call__(self, step: int, state: TrainState) -> None:
-        """Sees the state after ``step`` updates; give it the first one of a run or resumed run too.
+        """Sees the state after ``step`` updates; give it the first one of a run too.
 
         Args:
             step: Updates done.
@@ -138,6 +139,25 @@ class RunProbe:
         elif measure:
             self._kept = None
         self.seconds += time.perf_counter() - start
+
+    @property
+    def kept_step(self) -> int | None:
+        """Updates done at the snapshot that is kept; None if there is none."""
+        return self._kept[0] if self._kept else None
+
+    def arrays(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of it, besides ``kept_step``: the snapshot."""
+        return {SNAPSHOT: self._kept[1]} if self._kept else {}
+
+    @staticmethod
+    def templates(state: TrainState) -> dict[str, Any]:
+        """Returns templates of ``arrays``, for a run with states like this one."""
+        return {SNAPSHOT: _variables(state)}
+
+    def go_on(self, kept_step: int | None, arrays: dict[str, Any]) -> None:
+        """Takes up what a checkpoint had of it."""
+        if kept_step is not None:
+            self._kept = (kept_step, arrays[SNAPSHOT])
 
 
 def _variables(state: TrainState) -> dict[str, Any]:

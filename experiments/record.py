@@ -6,48 +6,21 @@ import json
 import math
 import os
 import platform
+import socket
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 import jax
-from tensorboardX import FileWriter
+from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
-
-def new_run_dir(run_dir: str | None, dataset: str) -> Path:
-    """Makes and returns a run folder that did not exist before.
-
-    Args:
-        run_dir: The folder; None for ``runs/DATASET-DATE-TIME``, with a number behind it if that
-            exists already.
-        dataset: Name of the data set.
-
-    Raises:
-        ValueError: If ``run_dir`` exists.
-    """
-    if run_dir is not None:
-        folder = Path(run_dir)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            raise ValueError(
-                f"run folder (={run_dir!r}) exists, and a run never overwrites another; give "
-                "another --run-dir, or leave it out for a new folder under runs/."
-            ) from None
-        return folder
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    number = 1
-    while True:
-        folder = Path("runs") / (f"{dataset}-{now}" + (f"-{number}" if number > 1 else ""))
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
+FLUSH_SECONDS = 10  # Between two times that events become visible to TensorBoard.
 
 
 def versions() -> dict[str, Any]:
@@ -70,6 +43,21 @@ def versions() -> dict[str, Any]:
     }
 
 
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns which of two ``versions`` differ in what can change results.
+
+    Example:
+        >>> changes({"jax": "0.10.2", "time": "1"}, {"jax": "0.12.0", "time": "2"})
+        ['jax was 0.10.2 and is 0.12.0']
+    """
+    free = ("time", "platform", "cpus")
+    return [
+        f"{name} was {before.get(name)} and is {now[name]}"
+        for name in now
+        if name not in free and before.get(name) != now[name]
+    ]
+
+
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
@@ -78,7 +66,7 @@ def _version(name: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
@@ -96,8 +84,26 @@ def _cpu_model() -> str | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes ``content`` as indented JSON."""
-    path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    """Writes ``content`` as indented JSON: all of it or, if that fails, nothing."""
+    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, which becomes ``path`` once that has worked.
+
+    Whenever the process is stopped, ``path`` is the old file or the new one, complete.
+    """
+    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -129,6 +135,38 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a file that ``Recorder`` wrote; none if there is no such file.
+
+    Raises:
+        ValueError: If a line is not JSON.
+    """
+    rows = []
+    lines = path.read_text().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"line {number} of {path} is not JSON ({error}); restore the file from a copy, or "
+                "repeat the run."
+            ) from None
+        rows.append({name: _number(value) for name, value in row.items()})
+    return rows
+
+
+def _number(value: Any) -> Any:
+    return float(value) if value in ("nan", "inf", "-inf") else value
+
+
+def missing(folder: Path, lengths: dict[str, int]) -> list[str]:
+    """Returns which files in ``folder`` are shorter than ``Recorder.lengths`` said, or gone."""
+    sizes = {
+        name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in lengths
+    }
+    return [name for name, size in sizes.items() if size < lengths[name]]
+
+
 class Recorder:
     """Writes the rows of one training run to JSON lines and TensorBoard events.
 
@@ -137,19 +175,53 @@ class Recorder:
     but its step is also a TensorBoard scalar of that step, named ``train/...`` or ``eval/...``,
     unless it is not finite (in the JSON lines it is then a string, "nan" or "inf").
 
+    A resumed run goes back to what its checkpoint knew of: each file, of lines or of events, is cut
+    to its length at that time, a file begun later is deleted, and what follows is written again.
+    New events go to a new file beside: TensorBoard shows the files of a folder as one.
+
     Args:
-        folder: Folder of the run; made here.
+        folder: Folder of the run; made here, unless it is resumed.
+        lengths: What ``lengths`` returned when the checkpoint was saved; None to begin a new run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lengths: dict[str, int] | None = None) -> None:
         """Opens the files."""
-        folder.mkdir(parents=True)
         self._folder = folder
         self._files: dict[str, IO[str]] = {}
-        self._writer = FileWriter(str(folder / "tensorboard"))
+        events = folder / "tensorboard"
+        events.mkdir(parents=True, exist_ok=lengths is not None)
+        if lengths is not None:
+            for path in self._paths():
+                length = lengths.get(str(path.relative_to(folder)), 0)
+                if length == 0:
+                    path.unlink()
+                elif path.stat().st_size > length:
+                    os.truncate(path, length)
+        # A number of its own, for two starts within one second.
+        numbers = [int(p.suffix[1:]) for p in events.iterdir() if p.suffix[1:].isdecimal()]
+        number = 1 + max(numbers, default=0)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{number}"
+        self._events = RecordWriter(str(events / name))
+        self._write_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._flushed = time.monotonic()
+
+    def _paths(self) -> list[Path]:
+        return [*self._folder.glob("*.jsonl"), *self._folder.glob("tensorboard/events*")]
+
+    def lengths(self) -> dict[str, int]:
+        """Returns the length of each file, in bytes, once all of it is on disk."""
+        for file in self._files.values():
+            file.flush()
+        self._events.flush()
+        lengths = {}
+        for path in self._paths():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+            lengths[str(path.relative_to(self._folder))] = path.stat().st_size
+        return lengths
 
     def write(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Appends rows; ``kind`` is ``train`` or ``eval``, each row has a ``step``."""
+        """Appends rows to ``{kind}.jsonl`` and to the events; each row has a ``step``."""
         rows = list(rows)
         self.write_lines(kind, rows)
         for row in rows:
@@ -159,11 +231,14 @@ class Recorder:
                 if name != "step" and isinstance(value, int | float)
             }
             self.write_scalars(row["step"], scalars)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._events.flush()
+            self._flushed = time.monotonic()
 
     def write_lines(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
         """Appends rows to ``{kind}.jsonl`` alone."""
         if kind not in self._files:
-            self._files[kind] = (self._folder / f"{kind}.jsonl").open("x", encoding="utf-8")
+            self._files[kind] = (self._folder / f"{kind}.jsonl").open("a", encoding="utf-8")
         for row in rows:
             self._files[kind].write(json.dumps(_plain(row), allow_nan=False) + "\n")
         self._files[kind].flush()
@@ -177,13 +252,18 @@ class Recorder:
             if math.isfinite(value)
         ]
         if values:
-            self._writer.add_summary(Summary(value=values), step, time.time())
+            event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+            self._write_event(event)
+
+    def _write_event(self, event: Event) -> None:
+        self._events.write(event.SerializeToString())
 
     def close(self) -> None:
         """Writes what is left and closes the files."""
-        for file in self._files.values():
-            file.close()
-        self._writer.close()
+        with ExitStack() as stack:  # Closes all, whichever fails.
+            stack.callback(self._events.close)
+            for file in self._files.values():
+                stack.callback(file.close)
 
     def __enter__(self) -> "Recorder":
         """Returns the recorder."""
@@ -195,5 +275,9 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the files, also after an error."""
-        self.close()
+        """Closes the files; after an error, what cannot be written does not hide that error."""
+        try:
+            self.close()
+        except OSError:
+            if error is None:
+                raise

@@ -1,12 +1,13 @@
 """What a training job found: the summary that is stored, and the table at the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from experiments.loop import Run
+from experiments.results import RunRows
+from experiments.run import Run
 
 MAX_LAYERS = 12  # Rows of the table for alpha by depth; deeper networks show every k-th layer.
 
@@ -60,13 +61,13 @@ def mean_std(values: list[float], digits: int = 1) -> str:
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def time_ratio(runs: list[Run], norm: str, base: str) -> float:
+def time_ratio(runs: Sequence[RunRows], norm: str, base: str) -> float:
     """Returns the median, over pairs of neighbouring stretches, of time per step norm / base."""
-    pairs = {
-        name: np.concatenate([run.step_ms for run in runs if run.program.norm == name])
+    times = {
+        name: np.array([row["ms_per_step"] for run in runs if run.norm == name for row in run.eval])
         for name in (norm, base)
     }
-    return float(np.median(pairs[norm] / pairs[base]))
+    return float(np.median(times[norm] / times[base]))
 
 
 def result_rows(results: list[dict[str, Any]], target: float) -> list[tuple[str, list[str]]]:

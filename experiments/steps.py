@@ -61,6 +61,18 @@ def kernel_penalty(params: Any) -> jax.Array:
     return sum((jnp.sum(jnp.square(kernel)) for kernel in kernels), start=jnp.zeros(()))
 
 
+def update_key(key: jax.Array, step: jax.Array | int, axis_name: str | None = None) -> jax.Array:
+    """Returns the random key of the update after ``step`` others, on this part of the batch.
+
+    Args:
+        key: Key of the state.
+        step: Updates done before.
+        axis_name: Mapped axis over which the batch is split, None where it is not.
+    """
+    key = jax.random.fold_in(key, step)
+    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -86,12 +98,9 @@ def train_step(
         State after the update, and scalars of the batch before it: ``loss``, ``cross_entropy``,
         ``accuracy`` and ``grad_norm``.
     """
-    key = jax.random.fold_in(state.key, state.step)
-    if axis_name is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     images = jnp.asarray(batch["image"])
     if augment is not None:
-        images = augment(key, images)
+        images = augment(update_key(state.key, state.step, axis_name), images)
 
     def mean(x: Any) -> Any:
         return x if axis_name is None else jax.lax.pmean(x, axis_name)

@@ -5,25 +5,30 @@ three seeds in about a minute on two CPU cores; both reach about 99 % test accur
 that everything works, not that a method is better: small networks without any norm do as well.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments import config as configs
 from experiments import record, report, shift_report
-from experiments.build import build_program, compile_program, updates_per_epoch
+from experiments.build import Program, build_program, compile_program, updates_per_epoch
 from experiments.cli import run_cli
 from experiments.data import Dataset, load_dataset
-from experiments.loop import Run, train_seed
+from experiments.loop import train_seed
 from experiments.page import write_report
+from experiments.preemption import Preempted, Preemption
 from experiments.probing import compile_probe, with_probe
-from experiments.results import read_results
+from experiments.results import Results, read_results
+from experiments.run import Run
+from experiments.run_dir import check_data, locked, open_run_dir
+from experiments.storage import check_room, folder_bytes, needed_bytes, storage_errors
 
 
 def train(config: configs.TrainConfig, console: Console) -> Path:
@@ -34,28 +39,93 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         console: Where progress and the final table go.
 
     Returns:
-        The run folder: ``config.json``, ``versions.json``, ``data.json``, ``summary.json``,
-        ``curves.png``, ``ics.png``, ``report.html``, and for each norm and seed a folder of
-        ``train.jsonl``, ``eval.jsonl``, ``ics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
+        The run folder: ``config.json``, ``versions.json``, ``sessions.jsonl`` (the versions at each
+        start), ``data.json``, ``summary.json``, ``curves.png``, ``ics.png``, ``report.html``, and
+        for each norm and seed a folder of ``train.jsonl``, ``eval.jsonl``, ``ics.jsonl``,
+        ``tensorboard/`` and ``checkpoints/``.
 
     Raises:
-        ValueError: If a value of the configuration is not possible, or the run folder exists.
+        ValueError: If a value of the configuration is not possible, or the run folder exists and is
+            not to be resumed, or cannot be.
+        StorageError: If the run folder cannot be written or has not enough room.
         NonFiniteLossError: If a loss is not finite.
+        Preempted: If it was asked to stop (SIGTERM); everything is saved.
     """
     start = time.perf_counter()
     dataset = load_dataset(config.data)
-    updates = updates_per_epoch(config, dataset)
     programs = [
         with_probe(build_program(config, norm, dataset), config.probe, dataset)
         for norm in config.norms
     ]
-    run_dir = record.new_run_dir(config.run_dir, config.data.dataset)
+    run_dir, resumed = open_run_dir(config)
+    advice = "What was saved in it is complete: make room, then continue with --resume auto."
+    with (
+        locked(run_dir),
+        storage_errors(f"run folder {run_dir} cannot be written", advice),
+        Preemption(config.grace_seconds) as preemption,
+    ):
+        if resumed and (run_dir / "summary.json").exists():
+            console.print(f"The run in {run_dir} is finished.", soft_wrap=True)
+        else:
+            _check_room(config, programs, dataset, run_dir)
+            sessions = _begin(config, dataset, run_dir, console)
+            compiled = _compile(config, programs, dataset, console)
+            runs = _train_seeds(config, compiled, dataset, run_dir, preemption, console)
+            record.write_json(run_dir / "data.json", dataset.record())
+            _tell_bad_images(dataset, console)
+            summary = {
+                "data": dataset.name,
+                "target_accuracy": config.target_accuracy,
+                "seconds": time.perf_counter() - start,
+                "sessions": sessions,
+                "results": [report.summarize(run, config.target_accuracy) for run in runs],
+            }
+            # Where it is, the run is finished; what follows is made of what is on disk.
+            record.write_json(run_dir / "summary.json", summary)
+        results = read_results(run_dir)
+        page = run_dir / "report.html"
+        title = f"Pre-activation ResNet on {results.summary['data']}"
+        if not page.exists():
+            page = write_report(results, title)
+    _print_results(results, title, updates_per_epoch(config, dataset), console)
+    console.print(f"Report: {page}", soft_wrap=True)
+    console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
+    return run_dir
+
+
+def _check_room(
+    config: configs.TrainConfig, programs: list[Program], dataset: Dataset, run_dir: Path
+) -> None:
+    images = dataset.example(config.optim.batch_size)["image"]
+    states = [jax.eval_shape(program.init, jax.random.key(0), images) for program in programs]
+    updates = config.optim.epochs * updates_per_epoch(config, dataset)
+    needed = needed_bytes(states, len(config.seeds), config.keep_checkpoints, updates)
+    check_room(run_dir, max(0, needed - folder_bytes(run_dir)))
+
+
+def _begin(config: configs.TrainConfig, dataset: Dataset, run_dir: Path, console: Console) -> int:
+    """Records what is run with what; returns how many processes have worked on it by now."""
     versions = record.versions()
-    record.write_json(run_dir / "config.json", configs.to_dict(config))
-    record.write_json(run_dir / "versions.json", versions)
-    record.write_json(run_dir / "data.json", dataset.record())
-    console.print(f"Writing to {run_dir}", soft_wrap=True)
+    if (run_dir / "config.json").exists():
+        check_data(run_dir, dataset.record())
+        for change in record.changes(record.read_json(run_dir / "versions.json"), versions):
+            console.print(f"Warning: {change}: numbers may differ in their last digits.")
+        console.print(f"Continuing {run_dir}", soft_wrap=True)
+    else:
+        # The configuration last: where it is, all the rest is.
+        record.write_json(run_dir / "versions.json", versions)
+        record.write_json(run_dir / "data.json", dataset.record())
+        record.write_json(run_dir / "config.json", configs.to_dict(config))
+        console.print(f"Writing to {run_dir}", soft_wrap=True)
     _tell_bad_images(dataset, console)
+    with (run_dir / "sessions.jsonl").open("a") as file:
+        file.write(json.dumps(versions) + "\n")
+    return (run_dir / "sessions.jsonl").read_bytes().count(b"\n")
+
+
+def _compile(
+    config: configs.TrainConfig, programs: list[Program], dataset: Dataset, console: Console
+) -> list[Program]:
     compiled = []
     for program in programs:
         began = time.perf_counter()
@@ -69,47 +139,62 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
             console.print(f"Compiled the probe of its shift in {seconds:.1f} s")
         elif config.probe.every:
             console.print(f"{program.norm} has no normalization layer: it is not probed")
+    return compiled
+
+
+def _train_seeds(
+    config: configs.TrainConfig,
+    programs: list[Program],
+    dataset: Dataset,
+    run_dir: Path,
+    preemption: Preemption,
+    console: Console,
+) -> list[Run]:
     runs: list[Run] = []
-    total = len(config.norms) * config.optim.epochs * updates
-    for seed in config.seeds:
-        with _progress(console, f"Seed {seed}", total) as advance:
-            finished = train_seed(config, compiled, dataset, seed, run_dir, advance)
-        accuracies = [f"{r.program.norm} {r.eval_rows[-1]['accuracy']:.2%}" for r in finished]
-        console.print(f"Seed {seed}: test accuracy {', '.join(accuracies)}")
-        runs.extend(finished)
-    results = [report.summarize(run, config.target_accuracy) for run in runs]
-    summary: dict[str, Any] = {
-        "data": dataset.name,
-        "target_accuracy": config.target_accuracy,
-        "seconds": time.perf_counter() - start,
-        "results": results,
-    }
-    title = f"Pre-activation ResNet on {dataset.name}"
-    record.write_json(run_dir / "data.json", dataset.record())
-    _tell_bad_images(dataset, console)
-    record.write_json(run_dir / "summary.json", summary)
-    found = read_results(run_dir)
-    page = write_report(found, title)
-    console.print(report.result_table(results, title, config.target_accuracy))
+    total = len(config.norms) * config.optim.epochs * updates_per_epoch(config, dataset)
+
+    def say(message: str) -> None:
+        console.print(message, soft_wrap=True)
+
+    try:
+        for seed in config.seeds:
+            with _progress(console, f"Seed {seed}", total) as advance:
+                finished = train_seed(
+                    config, programs, dataset, seed, run_dir, preemption, advance, say
+                )
+            accuracies = [f"{r.program.norm} {r.eval_rows[-1]['accuracy']:.2%}" for r in finished]
+            console.print(f"Seed {seed}: test accuracy {', '.join(accuracies)}")
+            runs.extend(finished)
+    except Preempted:
+        say(
+            f"Stopped, as asked; everything is saved. Continue with: --run-dir {run_dir} "
+            "--resume auto and the same options."
+        )
+        raise
+    return runs
+
+
+def _print_results(results: Results, title: str, updates: int, console: Console) -> None:
+    config, summary, versions = results.config, results.summary, results.versions
+    target = summary["target_accuracy"]
+    console.print(report.result_table(summary["results"], title, target))
     base = config.norms[0]
     for norm in config.norms[1:]:
-        ratio = report.time_ratio(runs, norm, base)
+        ratio = report.time_ratio(results.runs, norm, base)
         console.print(f"Time per step, {norm} / {base}: {ratio:.2f} (median over pairs)")
     every = -(-updates // config.evals_per_epoch)
     console.print(
-        f"Updates to {100 * config.target_accuracy:g} %: those done at the first evaluation that "
-        f"good; there is one every {every} updates."
+        f"Updates to {100 * target:g} %: those done at the first evaluation that good; there is "
+        f"one every {every} updates."
     )
     console.print(
         "Time per step: median over the stretches between evaluations, without compilation; the "
         "norms take turns, so each stretch of one is paired with its neighbour of the other."
     )
-    shift_report.print_shift(found, console)
+    shift_report.print_shift(results, console)
     hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {versions['devices'][0]}"
-    console.print(f"{hardware}; {summary['seconds']:.0f} s in all.", soft_wrap=True)
-    console.print(f"Report: {page}", soft_wrap=True)
-    console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
-    return run_dir
+    since = "in all" if summary.get("sessions", 1) == 1 else "since it was last resumed"
+    console.print(f"{hardware}; {summary['seconds']:.0f} s {since}.", soft_wrap=True)
 
 
 def _tell_bad_images(dataset: Dataset, console: Console) -> None:

@@ -46,6 +46,10 @@ class BadImages:
             ) from None
         self._reasons[str(error)] = None
 
+    def add_known(self, reasons: Iterable[str]) -> None:
+        """Adds those that were found before, by a process that has ended."""
+        self._reasons |= dict.fromkeys(reasons)
+
     def reasons(self) -> tuple[str, ...]:
         """Returns why each cannot be used, every one once."""
         return tuple(self._reasons)

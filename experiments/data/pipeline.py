@@ -137,6 +137,10 @@ class Pipeline:
             self._position.batch += 1
             yield batch
 
+    def indices(self, epoch: int) -> np.ndarray:
+        """Returns which training images are in each batch here: ``(updates, n)``."""
+        return self._position.indices(epoch)
+
     def state(self) -> dict[str, Any]:
         """Returns the position after the last batch that was yielded, ready for JSON.
 

@@ -1,11 +1,10 @@
 """Writes the page, and the figures beside it, into the run folder."""
 
-import os
 from pathlib import Path
 
 import jinja2
 
-from experiments import shift_report
+from experiments import record, shift_report
 from experiments.ics_plots import plot_ics
 from experiments.page.content import HERE, content
 from experiments.plots import plot_curves
@@ -23,9 +22,11 @@ def write_report(results: Results, title: str) -> Path:
         The page.
     """
     folder = results.folder
-    plot_curves(results.runs, folder / "curves.png", title, results.summary["target_accuracy"])
+    with record.replacing(folder / "curves.png") as path:
+        plot_curves(results.runs, path, title, results.summary["target_accuracy"])
     if results.probed():
-        plot_ics(results, folder / "ics.png", title)
+        with record.replacing(folder / "ics.png") as path:
+            plot_ics(results, path, title)
     return write_page(results)
 
 
@@ -49,7 +50,6 @@ def write_page(results: Results) -> Path:
     environment.filters["seed_range"] = shift_report.seed_range
     text = environment.get_template("page.html.j2").render(content(results))
     path = results.folder / "report.html"
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)  # Whole or not at all.
+    with record.replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     return path
