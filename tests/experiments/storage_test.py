@@ -105,7 +105,7 @@ def test_full_while_training(undisturbed, tmp_path, monkeypatch, kind):
     """At a save (after the last evaluation of an epoch), or at the next row."""
     with storage.small_disk(tmp_path / "disk", "2m") as disk:
         folder = disk / "run"
-        # A row or a checkpoint, whichever meets it first: checkpoints are written in the background.
+        # A row or a checkpoint, whichever comes first: checkpoints are written in the background.
         with pytest.raises((checkpoint.CheckpointError, OSError), match="No space left on device"):
             train_full(folder, disk, monkeypatch, kind, 22)
         checkpoints = run_folder(folder, "ubn", 0) / "checkpoints"
