@@ -5,14 +5,17 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from experiments import steps
 from experiments.config import TrainConfig
 from experiments.data import Dataset
-from experiments.models import PreActResNet
+from experiments.models import NETWORKS
 from experiments.norms import Context, make_method
+from experiments.parallel import Step, Transform, make_transform
+from experiments.parallel.batch_size import check_batch_size, round_up
 from unitnorm_jax.ics import ICSProbe
 
 EVAL_BATCH = 128  # Images per batch of an evaluation; it does not change the result.
@@ -46,13 +49,13 @@ class Program(NamedTuple):
         norm: Name of the norm.
         layers: Paths of the normalization layers, from input to output.
         init: ``init(key, images) -> state``, jitted.
-        train_step: ``train_step(state, batch) -> (state, metrics)``, jitted; the state given is
-            consumed (its buffers are donated).
-        eval_step: ``eval_step(state, batch) -> sums``, jitted.
+        train_step: ``train_step(state, batch) -> (state, metrics)``, over all devices; the state
+            given is consumed (its buffers are donated).
+        eval_step: ``eval_step(state, batch) -> sums``, over all devices.
         schedule: Learning rate of an update, counted from 0.
         augment: ``augment(key, step, images)``: what the network sees of a batch in the update
             after ``step`` others, from the key of the state; jitted.
-        model: The network.
+        model: The network, for a batch that is not spread over a mapped axis.
         probe: Measures the shift of its layers, see ``experiments.probing``; None where nothing is
             probed.
     """
@@ -60,33 +63,62 @@ class Program(NamedTuple):
     norm: str
     layers: list[tuple[str, ...]]
     init: Any
-    train_step: Any
-    eval_step: Any
+    train_step: Step
+    eval_step: Step
     schedule: optax.Schedule
     augment: Any
     model: Any
     probe: ICSProbe | None = None
 
 
-def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
-    """Returns the program of ``norm``; nothing is compiled yet."""
+def build_program(
+    config: TrainConfig, norm: str, dataset: Dataset, transform: Transform | None = None
+) -> Program:
+    """Returns the program of ``norm``; nothing is compiled yet.
+
+    Args:
+        config: The configuration.
+        norm: Name of the norm.
+        dataset: The images; nothing is read.
+        transform: How the steps are spread over devices; default: as ``config.devices`` says.
+
+    Raises:
+        ValueError: If the batch size does not fit the devices.
+    """
+    transform = transform or make_transform(config.devices)
     updates = config.optim.epochs * updates_per_epoch(config, dataset)
+    batch_size = config.optim.batch_size
+    accumulate = config.optim.accumulate
+    check_batch_size(batch_size, transform.devices, accumulate)
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.optim.learning_rate,
         warmup_steps=int(config.optim.warmup * updates),
         decay_steps=updates,
     )
-    model = make_model(config, norm, dataset.num_classes, Context(schedule=schedule))
+    dtype = jnp.dtype(config.devices.precision)
+    context = Context(
+        # A layer counts its forward passes: one for each micro-batch.
+        schedule=lambda count: schedule(count // accumulate),
+        dtype=None if dtype == jnp.float32 else dtype,
+    )
+    make = partial(make_model, config, norm, dataset.num_classes)
+    # One device applies `model` to a whole batch; the steps, each device the other to its part.
+    model, mapped = make(context), make(context._replace(**transform.axes))
     tx = optax.sgd(schedule, momentum=config.optim.momentum, nesterov=True)
     train_step = partial(
         steps.train_step,
         weight_penalty=config.optim.weight_penalty,
+        label_smoothing=config.optim.label_smoothing,
         augment=dataset.augment,
+        accumulate=accumulate,
     )
+    eval_step = partial(steps.eval_step, standardize=dataset.standardize)
+    apply_fn = transform.apply_fn(mapped.apply)
 
     def init(key: jax.Array, images: jax.Array) -> steps.TrainState:
-        return steps.create_state(key, dataset.standardize(images), model=model, tx=tx)
+        x = dataset.standardize(images)
+        return steps.create_state(key, x, model=model, tx=tx, apply_fn=apply_fn)
 
     def augment(key: jax.Array, step: int, images: jax.Array) -> jax.Array:
         return dataset.augment(steps.update_key(key, step), images)
@@ -94,9 +126,9 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
     return Program(
         norm=norm,
         layers=model.norm_paths(),
-        init=jax.jit(init),
-        train_step=jax.jit(train_step, donate_argnums=0),
-        eval_step=jax.jit(partial(steps.eval_step, standardize=dataset.standardize)),
+        init=transform.init(init),
+        train_step=transform.train_step(train_step, batch_size),
+        eval_step=transform.eval_step(eval_step, round_up(EVAL_BATCH, transform.devices)),
         schedule=schedule,
         augment=jax.jit(augment),
         model=model,
@@ -104,17 +136,26 @@ def build_program(config: TrainConfig, norm: str, dataset: Dataset) -> Program:
 
 
 def make_model(config: TrainConfig, norm: str, num_classes: int, context: Context) -> Any:
-    """Returns the network with the method called ``norm``; it has ``norm_paths()``."""
+    """Returns the network with the method called ``norm``; it has ``norm_paths()``.
+
+    Raises:
+        ValueError: If the method brings a network of its own, and another one is configured.
+    """
     method = make_method(norm, config.norm, context)
-    network = method.network or PreActResNet
-    return network(
+    name = config.model.name
+    if method.network is not None and name != "preact":
+        raise ValueError(
+            f"norm (={norm!r}) brings a network of its own, so that `model.name` (={name!r}) "
+            "cannot be used; choose preact, or another norm."
+        )
+    # The shape of the others is in their names.
+    own = ("blocks", "widths", "bottleneck") if name == "preact" else ()
+    return (method.network or NETWORKS[name])(
         num_classes=num_classes,
-        blocks=config.model.blocks,
-        widths=config.model.widths,
-        bottleneck=config.model.bottleneck,
         norm=method.norm,
         conv=method.conv,
         dense=method.dense,
+        **{field: getattr(config.model, field) for field in own},
     )
 
 
@@ -123,11 +164,12 @@ def compile_program(program: Program, dataset: Dataset, batch_size: int) -> Prog
     batch = dataset.example(batch_size)
     init = program.init.lower(jax.random.key(0), batch["image"]).compile()
     state = init(jax.random.key(0), batch["image"])
-    weighted = dataset.example(EVAL_BATCH) | {"weight": np.zeros(EVAL_BATCH, np.float32)}
+    size = program.eval_step.batch_size
+    weighted = dataset.example(size) | {"weight": np.zeros(size, np.float32)}
     return program._replace(
         init=init,
-        train_step=program.train_step.lower(state, batch).compile(),
-        eval_step=program.eval_step.lower(state, weighted).compile(),
+        train_step=program.train_step.compile(state, batch),
+        eval_step=program.eval_step.compile(state, weighted),
     )
 
 
@@ -150,7 +192,9 @@ def evaluate_test(
         before_batch()
         return dict(program.eval_step(state, batch))
 
-    return steps.evaluate(step, state, dataset.test_batches(EVAL_BATCH))
+    size = program.eval_step.batch_size
+    batches = dataset.test_batches(size, jax.process_index(), jax.process_count())
+    return steps.evaluate(step, state, batches)
 
 
 def mean_alphas(program: Program, state: steps.TrainState) -> dict[str, float]:

@@ -5,12 +5,16 @@ The docstring under each field is its help on the command line.
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 from experiments.checks import not_negative, positive
 from experiments.data.config import DataConfig as DataConfig
+from experiments.models import NETWORKS
 from experiments.norms import NormConfig as NormConfig
 from experiments.norms import check_norm
+from experiments.parallel.config import DevicesConfig as DevicesConfig
 
 Resume = Literal["never", "auto", "must"]
 # Options that do not change what a run computes: a run may be resumed with other values of them.
@@ -19,14 +23,18 @@ FREE_FIELDS = frozenset(
     {
         *("run_dir", "resume", "grace_seconds", "checkpoint_every", "keep_checkpoints"),
         *("data.data_dir", "data.cache_dir", "data.threads"),
+        *("devices.parallel", "devices.num_devices", "devices.distributed"),
+        *("devices.coordinator_address", "devices.num_processes", "devices.process_id"),
     }
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Pre-activation ResNet; one entry of blocks and widths per stage."""
+    """The network; blocks and widths, one entry per stage, are of preact alone."""
 
+    name: str = "preact"
+    """preact (pre-activation ResNet for small images), resnet50 or resnet101 (for ImageNet)."""
     blocks: tuple[int, ...] = (1, 1, 1)
     """Residual blocks of each stage; 3 3 3 is the paper's ResNet-18, 18 18 18 its 110."""
     widths: tuple[int, ...] = (16, 32, 64)
@@ -36,6 +44,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
+        if self.name not in NETWORKS:
+            raise ValueError(
+                f"network (={self.name!r}) is unknown; choose from {', '.join(NETWORKS)}."
+            )
         if len(self.blocks) != len(self.widths) or not self.blocks:
             raise ValueError(
                 f"`blocks` (={self.blocks}) and `widths` (={self.widths}) must have the same "
@@ -61,11 +73,19 @@ class OptimConfig:
     """Nesterov momentum, in [0, 1)."""
     weight_penalty: float = 5e-4
     """Factor of the sum of squared kernels in the loss (no factor 1/2)."""
+    label_smoothing: float = 0.0
+    """Share of each label spread over all classes, in [0, 1)."""
+    accumulate: int = 1
+    """Micro-batches per update, one after the other: less memory. Each has batch statistics of its
+    own; what bn and ubn do then depends on it."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
         positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
+        positive(accumulate=self.accumulate)
         not_negative(weight_penalty=self.weight_penalty)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` (={self.label_smoothing}) must be in [0, 1).")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
         if not 0 <= self.warmup < 1:
@@ -137,6 +157,7 @@ class TrainConfig:
     norm: NormConfig = NormConfig()  # noqa: RUF009  frozen, like the others
     optim: OptimConfig = OptimConfig()
     probe: ProbeConfig = ProbeConfig()
+    devices: Annotated[DevicesConfig, tyro.conf.arg(name="")] = DevicesConfig()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         """Checks the values."""

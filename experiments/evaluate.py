@@ -48,7 +48,7 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
         NotReproducedError: If an accuracy differs.
     """
     folder = Path(run_folder)
-    config = configs.from_dict(record.read_json(folder / "config.json"))
+    config = _on_this_machine(configs.from_dict(record.read_json(folder / "config.json")))
     summary = record.read_json(folder / "summary.json")
     dataset = load_dataset(config.data)
     programs = {norm: build_program(config, norm, dataset) for norm in config.norms}
@@ -74,6 +74,15 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
             f"{'; '.join(differences)}. Compare the versions in {folder / 'versions.json'}."
         )
     return found
+
+
+def _on_this_machine(config: configs.TrainConfig) -> configs.TrainConfig:
+    """The devices that a run was trained on need not be here."""
+    fits = config.optim.batch_size % (jax.device_count() * config.optim.accumulate) == 0
+    devices = configs.DevicesConfig(
+        num_devices=None if fits else 1, precision=config.devices.precision
+    )
+    return dataclasses.replace(config, devices=devices)
 
 
 def _evaluate_one(

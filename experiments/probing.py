@@ -161,4 +161,8 @@ class RunProbe:
 
 
 def _variables(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, "batch_stats": state.batch_stats}
+    """Network and statistics, on one device: every device has all of them, and one measures."""
+    return jax.tree.map(
+        lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x,
+        {"params": state.params, "batch_stats": state.batch_stats},
+    )

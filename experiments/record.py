@@ -281,3 +281,26 @@ class Recorder:
         except OSError:
             if error is None:
                 raise
+
+
+class NullRecorder(Recorder):
+    """Writes nothing: the recorder of every process but the first."""
+
+    def __init__(self) -> None:
+        """Opens no files."""
+
+    def lengths(self) -> dict[str, int]:
+        """There are no files."""
+        return {}
+
+    def write(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Drops the rows."""
+
+    def write_lines(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Drops the rows."""
+
+    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        """Drops the scalars."""
+
+    def close(self) -> None:
+        """Does nothing."""

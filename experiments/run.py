@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 from experiments.build import Program, updates_per_epoch
-from experiments.checkpoint import Checkpoint, CheckpointError, Checkpoints, newest
+from experiments.checkpoint import Checkpoint, CheckpointError, Checkpoints, newest, restore
 from experiments.checkpoint.reasons import reason
 from experiments.config import TrainConfig, check_resumable, to_dict
 from experiments.data import Dataset, Pipeline
+from experiments.distributed import is_writer, on_writer, wait_for_all
 from experiments.nonfinite import NonFiniteLossError, batch_of, dump
 from experiments.probing import RunProbe
-from experiments.record import Recorder, missing, read_rows
+from experiments.record import NullRecorder, Recorder, missing, read_rows
 from experiments.steps import Batch, TrainState
 
 
@@ -128,7 +129,7 @@ class Run:
         batch["image"] = self.program.augment(self.state.key, step - 1, batch["image"])
         about: dict[str, int | str] = {"step": step, "seed": self.seed, "norm": self.program.norm}
         try:
-            finding = f"is in {path}: {dump(path, batch, about)}"
+            finding = f"is in {path}" + (f": {dump(path, batch, about)}" if is_writer() else "")
         except OSError as error:  # A full disk does not hide what happened.
             finding = f"could not be written: {reason(error)}"
         self.checkpoints.wait()
@@ -170,9 +171,12 @@ def start(
         ValueError: If the checkpoint is of another configuration, or the records are not complete.
     """
     folder = run_folder(run_dir, program.norm, seed)
-    state = program.init(jax.random.key(seed), dataset.example(config.optim.batch_size)["image"])
+    batch_size = config.optim.batch_size
+    state = program.init(jax.random.key(seed), dataset.example(batch_size)["image"])
     found = None
-    if folder.exists():
+    # Process 0 may make it before another one has looked.
+    exists = on_writer(folder.exists)
+    if exists:
 
         def usable(found: Checkpoint) -> None:
             check_resumable(found.config, config, folder)
@@ -184,13 +188,29 @@ def start(
                 )
 
         arrays = RunProbe.templates(state)
-        found = newest(folder / "checkpoints", state, arrays, usable, on_message)
-        _check_begun(folder, found)
-    lengths = None if not folder.exists() else found.records if found else {}
-    recorder = stack.enter_context(Recorder(folder, lengths))
+        found_here: list[Checkpoint] = []
+
+        def find() -> int | None:
+            newest_here = newest(folder / "checkpoints", state, arrays, usable, on_message)
+            _check_begun(folder, newest_here)
+            found_here.extend([newest_here] if newest_here else [])
+            return newest_here.step if newest_here else None
+
+        step = on_writer(find)
+        if step is not None:
+            # The others read the one that process 0 has chosen and checked.
+            read = found_here or [restore(folder / "checkpoints", state, step, arrays)]
+            found = read[0]
+    lengths = None if not exists else found.records if found else {}
+    recorder = Recorder(folder, lengths) if is_writer() else NullRecorder()
+    stack.enter_context(recorder)
+    wait_for_all(f"records of {folder}")  # Cut to their lengths, before any process reads them.
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
     stack.enter_context(checkpoints)
-    pipeline = stack.enter_context(closing(dataset.pipeline(seed, config.optim.batch_size)))
+    place = None if program.train_step.transform.plain else program.train_step.place
+    host, hosts = jax.process_index(), jax.process_count()
+    pipeline = dataset.pipeline(seed, batch_size, host, hosts, place)
+    stack.enter_context(closing(pipeline))
     probe = RunProbe(program.probe, config.probe, recorder)
     updates = config.optim.epochs * updates_per_epoch(config, dataset)
     run = Run(

@@ -10,10 +10,13 @@ import numpy as np
 import optax
 from flax.training import train_state
 
+from experiments.data.augment import Part
 from experiments.data.pipeline import Batch as Batch
 from experiments.data.pipeline import eval_batches as eval_batches
 
 Metrics = dict[str, jax.Array]
+Augment = Callable[..., jax.Array]
+AxisName = str | tuple[str, ...] | None
 
 
 class TrainState(train_state.TrainState):
@@ -34,6 +37,7 @@ def create_state(
     *,
     model: nn.Module,
     tx: optax.GradientTransformation,
+    apply_fn: Callable[..., Any] | None = None,
 ) -> TrainState:
     """Returns the initial state of ``model``; ``jit`` with ``model`` and ``tx`` bound.
 
@@ -42,11 +46,12 @@ def create_state(
         images: A batch, ``(n, h, w, c)``; only its shape and dtype matter.
         model: Network with ``__call__(x, train)``.
         tx: Optimizer.
+        apply_fn: What the steps call; default: ``model.apply``.
     """
     init_key, state_key = jax.random.split(key)
     variables = model.init(init_key, images, train=False)
     return TrainState.create(
-        apply_fn=model.apply,
+        apply_fn=apply_fn or model.apply,
         params=variables["params"],
         tx=tx,
         batch_stats=variables.get("batch_stats", {}),
@@ -61,16 +66,14 @@ def kernel_penalty(params: Any) -> jax.Array:
     return sum((jnp.sum(jnp.square(kernel)) for kernel in kernels), start=jnp.zeros(()))
 
 
-def update_key(key: jax.Array, step: jax.Array | int, axis_name: str | None = None) -> jax.Array:
-    """Returns the random key of the update after ``step`` others, on this part of the batch.
+def update_key(key: jax.Array, step: jax.Array | int) -> jax.Array:
+    """Returns the random key of the update after ``step`` others, that of the whole batch.
 
     Args:
         key: Key of the state.
         step: Updates done before.
-        axis_name: Mapped axis over which the batch is split, None where it is not.
     """
-    key = jax.random.fold_in(key, step)
-    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    return jax.random.fold_in(key, step)
 
 
 def train_step(
@@ -78,53 +81,127 @@ def train_step(
     batch: Batch,
     *,
     weight_penalty: float = 0.0,
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
-    axis_name: str | None = None,
+    label_smoothing: float = 0.0,
+    augment: Augment | None = None,
+    accumulate: int = 1,
+    axis_name: AxisName = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update on one batch.
+    """One update on one batch, the same under every transform.
 
     loss = mean cross-entropy + ``weight_penalty`` * sum of squared kernels.
+
+    With ``accumulate`` = k the batch of each device is taken in k micro-batches, one after the
+    other, and the mean of their gradients makes the update: the memory of a k-th of the batch, and
+    without batch statistics the same result. Batch statistics are each micro-batch's own (of all
+    devices that share statistics), and the running ones are updated k times, as by k forward
+    passes: the "ghost batches" of Hoffer et al. (2017), https://arxiv.org/abs/1705.08741.
 
     Args:
         state: State before the update.
         batch: ``image`` ``(n, h, w, c)`` and ``label`` ``(n,)``.
         weight_penalty: Factor of the sum of squared kernels (there is no factor 1/2).
-        augment: Maps a random key and the batch's images to the network's input; None is the
-            identity.
-        axis_name: Mapped axis over which the batch is split, None where it is not. The network's
-            norm needs the same name to use the statistics of the whole batch.
+        label_smoothing: Share of each label spread over all classes, in [0, 1).
+        augment: Maps a random key and images to the network's input; None is the identity. With
+            an ``axis_name`` it is also given ``part``: which part of the batch the images are.
+        accumulate: Number of micro-batches; image i of a device is in micro-batch i % k.
+        axis_name: Mapped axis (or axes) over which the batch is split, None where it is not. The
+            network's norm needs the same name to use the statistics of the whole batch.
 
     Returns:
         State after the update, and scalars of the batch before it: ``loss``, ``cross_entropy``,
         ``accuracy`` and ``grad_norm``.
+
+    Raises:
+        ValueError: If ``accumulate`` does not divide the number of images of a device.
     """
     images = jnp.asarray(batch["image"])
     if augment is not None:
-        images = augment(update_key(state.key, state.step, axis_name), images)
+        # Random numbers are drawn for the whole batch: each image has its own on any device.
+        part = {"part": _part(axis_name)} if axis_name else {}
+        images = augment(update_key(state.key, state.step), images, **part)
+    labels = jnp.asarray(batch["label"])
 
-    def mean(x: Any) -> Any:
-        return x if axis_name is None else jax.lax.pmean(x, axis_name)
-
-    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
+    def loss_fn(
+        params: Any, batch_stats: Any, images: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         logits, updated = state.apply_fn(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, "batch_stats": batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-        correct = jnp.argmax(logits, axis=-1) == batch["label"]
-        cross_entropy, accuracy = mean((jnp.mean(losses), jnp.mean(correct)))
+        losses = _cross_entropy(logits, labels, label_smoothing)
+        cross_entropy = jnp.mean(losses)
         loss = cross_entropy + weight_penalty * kernel_penalty(params)
+        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
         metrics = {"loss": loss, "cross_entropy": cross_entropy, "accuracy": accuracy}
         return loss, (metrics, updated.get("batch_stats", {}))
 
-    grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
-    # Where the transform has not summed the gradients already (vmap, pmap), this does; where it
-    # has (shard_map, through the mean inside the loss), the mean of equal numbers changes nothing.
-    grads, batch_stats = mean((grads, batch_stats))
+    # Each device takes the gradient of its own loss, and one mean makes them the batch's.
+    params, batch_stats = _own(images, (state.params, state.batch_stats))
+    gradient = jax.grad(loss_fn, has_aux=True)
+    if accumulate == 1:
+        grads, (metrics, batch_stats) = gradient(params, batch_stats, images, labels)
+    else:
+
+        def add_micro_batch(carry: Any, micro_batch: Any) -> Any:
+            total, batch_stats = carry
+            grads, (metrics, batch_stats) = gradient(params, batch_stats, *micro_batch)
+            return (optax.tree.add(total, grads), _own(images, batch_stats)), metrics
+
+        zeros = _own(images, jax.tree.map(jnp.zeros_like, params))
+        (total, batch_stats), rows = jax.lax.scan(
+            add_micro_batch, (zeros, batch_stats), _micro_batches((images, labels), accumulate)
+        )
+        grads = jax.tree.map(lambda x: x / accumulate, total)
+        metrics = jax.tree.map(jnp.mean, rows)
+    if axis_name is not None:
+        own = _own(images, (grads, batch_stats, metrics))
+        grads, batch_stats, metrics = jax.lax.pmean(own, axis_name)
     metrics["grad_norm"] = optax.tree.norm(grads)
     return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics
+
+
+def _part(axis_name: AxisName) -> Part:
+    return Part(jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Cross-entropy of each image, in at least float32."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if smoothing == 0:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def _own(split: jax.Array, tree: Any) -> Any:
+    """Returns ``tree`` marked as different on every device that has another part of ``split``.
+
+    Under ``shard_map`` JAX tracks what is equal on all devices, and sums gradients of such
+    parameters by itself, for every micro-batch again. Elsewhere this changes nothing.
+    """
+    axes = jax.typeof(split).manual_axis_type.varying
+
+    def mark(x: jax.Array) -> jax.Array:
+        missing = tuple(axes - jax.typeof(x).manual_axis_type.varying)
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(mark, tree)
+
+
+def _micro_batches(tree: Any, count: int) -> Any:
+    """Splits the leading axis: n -> (count, n / count)."""
+
+    def split(x: jax.Array) -> jax.Array:
+        if len(x) % count != 0:
+            raise ValueError(
+                f"`accumulate` (={count}) must divide the number of images of a device: {len(x)}."
+            )
+        # Neighbours go to different micro-batches, so that no image has to change its device.
+        return jnp.moveaxis(x.reshape(len(x) // count, count, *x.shape[1:]), 1, 0)
+
+    return jax.tree.map(split, tree)
 
 
 def eval_step(
@@ -132,7 +209,7 @@ def eval_step(
     batch: Batch,
     *,
     standardize: Callable[[jax.Array], jax.Array] | None = None,
-    axis_name: str | None = None,
+    axis_name: AxisName = None,
 ) -> Metrics:
     """Evaluates one batch with the running statistics.
 
@@ -141,7 +218,7 @@ def eval_step(
         batch: ``image`` ``(n, h, w, c)``, ``label`` ``(n,)`` and ``weight`` ``(n,)``: 1 for an
             image that counts, 0 for padding.
         standardize: Maps the batch's images to the network's input; None is the identity.
-        axis_name: Mapped axis over which the batch is split, None where it is not.
+        axis_name: Mapped axis (or axes) over which the batch is split, None where it is not.
 
     Returns:
         Sums, not means, so that batches can be added: ``correct``, ``cross_entropy``, ``count``.
@@ -149,7 +226,7 @@ def eval_step(
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     images = jnp.asarray(batch["image"])
     logits = state.apply_fn(variables, standardize(images) if standardize else images, train=False)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+    losses = _cross_entropy(logits, jnp.asarray(batch["label"]))
     counts = batch["weight"] > 0
     # `where`, not a product: padding must not matter even where its loss is not finite.
     sums = {

@@ -9,15 +9,16 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments import config as configs
-from experiments import record, report, shift_report
+from experiments import distributed, record, report, shift_report
 from experiments.build import Program, build_program, compile_program, updates_per_epoch
 from experiments.cli import run_cli
 from experiments.data import Dataset, load_dataset
@@ -57,31 +58,37 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         with_probe(build_program(config, norm, dataset), config.probe, dataset)
         for norm in config.norms
     ]
-    run_dir, resumed = open_run_dir(config)
+    versions = _versions(programs)
+    distributed.check_same({**configs.to_dict(config), "versions": _shared(versions)})
+    run_dir, resumed = _open_run_dir(config)
     advice = "What was saved in it is complete: make room, then continue with --resume auto."
-    with (
-        locked(run_dir),
-        storage_errors(f"run folder {run_dir} cannot be written", advice),
-        Preemption(config.grace_seconds) as preemption,
-    ):
-        if resumed and (run_dir / "summary.json").exists():
+    with ExitStack() as stack:
+        distributed.on_writer(lambda: stack.enter_context(locked(run_dir)))
+        stack.enter_context(storage_errors(f"run folder {run_dir} cannot be written", advice))
+        preemption = stack.enter_context(Preemption(config.grace_seconds))
+        if distributed.on_writer(lambda: resumed and (run_dir / "summary.json").exists()):
             console.print(f"The run in {run_dir} is finished.", soft_wrap=True)
         else:
-            _check_room(config, programs, dataset, run_dir)
-            sessions = _begin(config, dataset, run_dir, console)
+            distributed.on_writer(lambda: _check_room(config, programs, dataset, run_dir))
+            sessions = distributed.on_writer(
+                lambda: _begin(config, dataset, run_dir, versions, console)
+            )
             compiled = _compile(config, programs, dataset, console)
             runs = _train_seeds(config, compiled, dataset, run_dir, preemption, console)
-            record.write_json(run_dir / "data.json", dataset.record())
             _tell_bad_images(dataset, console)
-            summary = {
-                "data": dataset.name,
-                "target_accuracy": config.target_accuracy,
-                "seconds": time.perf_counter() - start,
-                "sessions": sessions,
-                "results": [report.summarize(run, config.target_accuracy) for run in runs],
-            }
-            # Where it is, the run is finished; what follows is made of what is on disk.
-            record.write_json(run_dir / "summary.json", summary)
+            if distributed.is_writer():
+                record.write_json(run_dir / "data.json", dataset.record())
+                summary = {
+                    "data": dataset.name,
+                    "target_accuracy": config.target_accuracy,
+                    "seconds": time.perf_counter() - start,
+                    "sessions": sessions,
+                    "results": [report.summarize(run, config.target_accuracy) for run in runs],
+                }
+                # Where it is, the run is finished; what follows is made of what is on disk.
+                record.write_json(run_dir / "summary.json", summary)
+        if not distributed.is_writer():
+            return run_dir
         results = read_results(run_dir)
         page = run_dir / "report.html"
         title = f"Pre-activation ResNet on {results.summary['data']}"
@@ -91,6 +98,41 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
     console.print(f"Report: {page}", soft_wrap=True)
     console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
     return run_dir
+
+
+def _open_run_dir(config: configs.TrainConfig) -> tuple[Path, bool]:
+    def open_it() -> tuple[str, bool]:
+        run_dir, resumed = open_run_dir(config)
+        return str(run_dir), resumed
+
+    name, resumed = distributed.on_writer(open_it)
+    distributed.check_shared(Path(name))
+    return Path(name), resumed
+
+
+def _versions(programs: list[Program]) -> dict[str, Any]:
+    """With the devices that are used, as groups that share batch statistics."""
+    groups, members = programs[0].train_step.transform.mesh.devices.shape
+    return {**record.versions(), "processes": jax.process_count(), "mesh": [groups, members]}
+
+
+def _shared(versions: dict[str, Any]) -> dict[str, Any]:
+    """What all processes must have in common: not the time, nor the host's name for itself."""
+    own = ("time", "platform", "cpus", "cpu_model")
+    return {name: value for name, value in versions.items() if name not in own}
+
+
+def _check_mesh(config: configs.TrainConfig, run_dir: Path, before: Any, now: Any) -> None:
+    """Where devices have statistics or micro-batches of their own, their number matters."""
+    alone = config.devices.statistics == "synchronised" and config.optim.accumulate == 1
+    if alone or before in (None, now):
+        return
+    raise ValueError(
+        f"the run in {run_dir} was started on {before[0]} x {before[1]} devices (groups x devices "
+        f"that share statistics), and here are {now[0]} x {now[1]}: with --statistics "
+        f"{config.devices.statistics} and --optim.accumulate {config.optim.accumulate} that would "
+        "be another computation. Resume it on as many devices."
+    )
 
 
 def _check_room(
@@ -103,12 +145,19 @@ def _check_room(
     check_room(run_dir, max(0, needed - folder_bytes(run_dir)))
 
 
-def _begin(config: configs.TrainConfig, dataset: Dataset, run_dir: Path, console: Console) -> int:
-    """Records what is run with what; returns how many processes have worked on it by now."""
-    versions = record.versions()
+def _begin(
+    config: configs.TrainConfig,
+    dataset: Dataset,
+    run_dir: Path,
+    versions: dict[str, Any],
+    console: Console,
+) -> int:
+    """Records what is run with what; returns how many times it was started by now."""
     if (run_dir / "config.json").exists():
         check_data(run_dir, dataset.record())
-        for change in record.changes(record.read_json(run_dir / "versions.json"), versions):
+        before = record.read_json(run_dir / "versions.json")
+        _check_mesh(config, run_dir, before.get("mesh"), versions["mesh"])
+        for change in record.changes(before, versions):
             console.print(f"Warning: {change}: numbers may differ in their last digits.")
         console.print(f"Continuing {run_dir}", soft_wrap=True)
     else:
@@ -192,7 +241,8 @@ def _print_results(results: Results, title: str, updates: int, console: Console)
         "norms take turns, so each stretch of one is paired with its neighbour of the other."
     )
     shift_report.print_shift(results, console)
-    hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {versions['devices'][0]}"
+    devices = versions["devices"]
+    hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {len(devices)} x {devices[0]}"
     since = "in all" if summary.get("sessions", 1) == 1 else "since it was last resumed"
     console.print(f"{hardware}; {summary['seconds']:.0f} s {since}.", soft_wrap=True)
 
@@ -222,12 +272,12 @@ def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[in
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    return run_cli(
-        "python -m experiments.train",
-        configs.TrainConfig,
-        arguments,
-        lambda config: train(config, Console()),
-    )
+    return run_cli("python -m experiments.train", configs.TrainConfig, arguments, _run)
+
+
+def _run(config: configs.TrainConfig) -> None:
+    distributed.initialize(config.devices)
+    train(config, Console(quiet=not distributed.is_writer()))
 
 
 if __name__ == "__main__":

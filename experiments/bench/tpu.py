@@ -2,8 +2,6 @@
 
 import collections
 import dataclasses
-import os
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from experiments.pod_check.collectives import collectives
+from experiments.pod_check.topology import tpu_devices
 from unitnorm_jax.linen import UnitizedBatchNorm
-
-_COLLECTIVES = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +64,7 @@ def compile_for(
     """
     norm = {"BatchNorm": nn.BatchNorm, "UnitizedBatchNorm": UnitizedBatchNorm}[layer]
     network = _Network(norm, channels, jnp.dtype(dtype))
-    devices = np.array(_devices(topology))
+    devices = np.array(tpu_devices(topology))
     mesh = Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
     shape = (per_device * devices.size, height, height, channels)
     x = jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec("data")))
@@ -89,12 +86,9 @@ def compile_for(
     start = time.perf_counter()
     compiled = jax.jit(step).lower(variables, x).compile()
     seconds = time.perf_counter() - start
-    text = compiled.as_text() or ""
-    entry = text[text.index("\nENTRY") :]
     cost: Any = compiled.cost_analysis()
     memory: Any = compiled.memory_analysis()
-    counts = collections.Counter(re.findall(rf" ({_COLLECTIVES})(?:-start)?\(", entry))
-    everywhere = len(re.findall(rf" (?:{_COLLECTIVES})(?:-start)?\(", text))
+    found = collectives(compiled.as_text() or "")
     return TpuRow(
         layer=layer,
         dtype=dtype,
@@ -102,20 +96,8 @@ def compile_for(
         channels=channels,
         bytes_accessed=cost["bytes accessed"],
         flops=cost["flops"],
-        collectives=dict(counts),
-        guarded_collectives=everywhere - sum(counts.values()),
+        collectives=dict(collections.Counter(c.kind for c in found if not c.guarded)),
+        guarded_collectives=sum(c.guarded for c in found),
         peak_bytes=memory.peak_memory_in_bytes,
         compile_s=seconds,
     )
-
-
-def _devices(topology: str) -> list[Any]:
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to ask for its metadata
-    try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except Exception as error:
-        raise ValueError(
-            f"no TPU compiler for topology (={topology!r}): install it with "
-            "`pip install 'jax[tpu]'`, set JAX_PLATFORMS=cpu, and name a slice such as v5e:16x16 "
-            f"({error})."
-        ) from error

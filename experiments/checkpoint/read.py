@@ -103,8 +103,13 @@ def _place(array: np.ndarray, like: Any) -> Any:
 def _read(folder: Path, step: int, items: dict[str, Any]) -> Any:
     drop_logs()
     path = folder.resolve() / str(step)
+    # Of several processes each reads by itself: orbax would have them wait for each other.
+    index = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(index, {index}, f"read_{index}")
+    options = ocp.CompositeOptions(multiprocessing_options=alone)
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        handler = ocp.CompositeCheckpointHandler(composite_options=options)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
             return reader.restore(path, args=ocp.args.Composite(**items))
     except Exception as error:  # Damage shows as any of a dozen types.
         ignore_closed_loop()

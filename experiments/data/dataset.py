@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data.augment import random_flip, random_shift
+from experiments.data.augment import WHOLE, Part, random_flip, random_shift
 from experiments.data.images import BadImages
 from experiments.data.pipeline import Batch, Pipeline, Place, Position, eval_batches, gather
 from experiments.data.scaling import Scaling
@@ -82,12 +82,14 @@ class Dataset(ABC):
             return x
         return (x.astype(jnp.float32) - self.scaling.mean) / self.scaling.divisor
 
-    def augment(self, key: jax.Array, images: jax.Array | np.ndarray) -> jax.Array:
+    def augment(
+        self, key: jax.Array, images: jax.Array | np.ndarray, part: Part = WHOLE
+    ) -> jax.Array:
         """Returns the same for training: flipped and shifted at random; on the device."""
         x = self.standardize(images)
         if self.flip:
-            x = random_flip(jax.random.fold_in(key, 1), x)
-        return random_shift(key, x, self.max_shift, self.background)
+            x = random_flip(jax.random.fold_in(key, 1), x, part)
+        return random_shift(key, x, self.max_shift, self.background, part)
 
     def record(self) -> dict[str, Any]:
         """Returns what a run's record says about its data, ready for JSON."""

@@ -7,6 +7,7 @@ returns the parts of the network that it replaces. A further name after a "+" is
 
 from typing import Any
 
+from experiments.models.fields import with_fields
 from experiments.models.preact_resnet import Conv, Dense, ModuleDef
 from experiments.norms import batch_channel, norm_prop, plain, unitized, weights
 from experiments.norms.method import Builder as Builder
@@ -28,6 +29,7 @@ NORMS: dict[str, Builder] = {
     "bcn-micro": batch_channel.bcn_micro,
     "normprop": norm_prop.norm_prop,
 }
+PARTS = ("norm", "conv", "dense")  # Those whose activations have the dtype of the context.
 CONVS: dict[str, Builder] = {"ws": weights.ws, "wn": weights.wn}
 
 
@@ -76,7 +78,10 @@ def make_method(
             )
         weights = CONVS[conv](config, context)
         method = method._replace(conv=weights.conv, dense=weights.dense)
-    return method
+    if context.dtype is None:
+        return method
+    parts = {part: with_fields(getattr(method, part), dtype=context.dtype) for part in PARTS}
+    return method._replace(**parts)
 
 
 def make_norm(name: str, *, axis_name: str | None = None, **options: Any) -> ModuleDef:

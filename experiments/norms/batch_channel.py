@@ -14,7 +14,7 @@ def bcn(config: NormConfig, context: Context) -> Method:
         num_groups=config.num_groups,
         momentum=config.momentum,
         epsilon=config.epsilon,
-        axis_name=context.axis_name,
+        **context.axes,
     )
     return Method(norm=norm)
 
@@ -34,7 +34,7 @@ def bcn_micro(config: NormConfig, context: Context) -> Method:
         num_groups=config.num_groups,
         rate=rate,
         epsilon=config.epsilon,
-        axis_name=context.axis_name,
+        **context.axes,
     )
     return Method(norm=norm)
 

@@ -55,10 +55,19 @@ class Context(NamedTuple):
     Attributes:
         axis_name: Mapped axis over which batch statistics are taken, None where there is none.
         schedule: Learning rate of an update, counted from 0; None outside of training.
+        axis_index_groups: Groups of indices within that axis, to share statistics in groups.
+        dtype: Of activations; None is that of images and parameters.
     """
 
     axis_name: str | None = None
     schedule: Callable[[Any], Any] | None = None
+    axis_index_groups: list[list[int]] | None = None
+    dtype: Any = None
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """What a layer with batch statistics must be given, if devices are to share them."""
+        return {"axis_name": self.axis_name, "axis_index_groups": self.axis_index_groups}
 
 
 class NoNorm(nn.Module):

@@ -19,8 +19,13 @@ def norm_prop(config: NormConfig, context: Context) -> Method:
     and branch, each of unit variance and uncorrelated, add to ``(x + y) / sqrt(2)``; shortcuts
     start at scale 1. The classifier is not normalized.
     """
-    del config, context
-    linear = partial(NormPropConv, activation=None, kernel_init=nn.initializers.he_normal())
+    del config
+    linear = partial(
+        NormPropConv,
+        activation=None,
+        kernel_init=nn.initializers.he_normal(),
+        dtype=context.dtype,
+    )
     return Method(
         norm=NoNorm,
         conv=partial(linear, scale_init=nn.initializers.constant(1 / norm_prop_gain("relu"))),

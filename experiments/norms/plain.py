@@ -17,7 +17,7 @@ def bn(config: NormConfig, context: Context) -> Method:
         nn.BatchNorm,
         momentum=config.momentum,
         epsilon=config.epsilon,
-        axis_name=context.axis_name,
+        **context.axes,
     )
     return Method(norm=norm)
 

@@ -16,7 +16,7 @@ def ubn(config: NormConfig, context: Context) -> Method:
         epsilon=config.epsilon,
         unit=config.unit,
         alpha_init=nn.initializers.constant(config.alpha_init),
-        axis_name=context.axis_name,
+        **context.axes,
     )
     return Method(norm=norm)
 

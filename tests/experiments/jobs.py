@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from experiments.build import build_program, compile_program
-from experiments.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
+from experiments.config import DevicesConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from experiments.data import load_dataset
 from experiments.faults.compare import compare_runs
 from experiments.loop import train_seed
@@ -24,6 +24,7 @@ CONFIG = TrainConfig(
     model=ModelConfig(blocks=(1,), widths=(4,)),
     optim=OptimConfig(epochs=3, batch_size=128),
     probe=ProbeConfig(every=5, lag=4, images=4),
+    devices=DevicesConfig(num_devices=1),
 )
 UPDATES = 33
 DATASET = load_dataset("digits")

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 
 from experiments import checkpoint, loop
 from experiments.build import build_program, compile_program
-from experiments.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
+from experiments.config import DevicesConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from experiments.data import load_dataset
 from experiments.probing import RunProbe, compile_probe, probe_images, with_probe
 from experiments.record import Recorder
@@ -23,6 +23,7 @@ CONFIG = TrainConfig(
     model=ModelConfig(blocks=(1,), widths=(4,)),
     optim=OptimConfig(epochs=1, batch_size=128),
     probe=ProbeConfig(every=5, images=16),
+    devices=DevicesConfig(num_devices=1),
 )
 DATASET = load_dataset("digits")
 NORMS = ("bn", "ubn")

@@ -18,7 +18,14 @@ from tensorboardX.proto import event_pb2
 
 from experiments import checkpoint, evaluate, report, train
 from experiments.build import build_program
-from experiments.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig, from_dict
+from experiments.config import (
+    DevicesConfig,
+    ModelConfig,
+    OptimConfig,
+    ProbeConfig,
+    TrainConfig,
+    from_dict,
+)
 from experiments.data import DATASETS, load_dataset, pipeline
 from experiments.norms import NORMS
 
@@ -28,6 +35,7 @@ SMALL = TrainConfig(
     checkpoint_every=1,
     model=ModelConfig(blocks=(1,), widths=(4,)),
     optim=OptimConfig(epochs=2, batch_size=128),
+    devices=DevicesConfig(num_devices=1),
 )
 UPDATES = 2 * (1437 // 128)
 

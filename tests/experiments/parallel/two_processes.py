@@ -1,0 +1,82 @@
+"""One of two processes with four devices each; ``distributed_test.py`` starts both, once.
+
+    python -m tests.experiments.parallel.two_processes PROCESS_ID PORT FOLDER
+
+Everything that several processes do together is done here; the numbers and messages go to
+``FOLDER/PROCESS_ID.npz`` and ``.json``, where the test looks at them.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+from experiments import distributed, train
+from experiments.config import to_dict
+from experiments.parallel import DevicesConfig
+from tests.experiments.parallel import job, masks
+
+MODES = ("pmap", "shard_map")  # The training job is jit.
+TRAIN = (
+    "--model.name tiny --norms ubn --seeds 0 --evals-per-epoch 1 --checkpoint-every 1 "
+    "--data.max-shift 0 --probe.every 0 --optim.epochs 1 --optim.batch-size 128 "
+    "--optim.learning-rate 0.01"
+)
+
+
+def message(function: Any, *arguments: Any) -> str:
+    """The error that ``function`` raises."""
+    try:
+        function(*arguments)
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """What comes of what process 0 does alone, fails to do, and process 1 does not see."""
+
+    def make() -> str:
+        (folder / "there").mkdir()
+        return "made"
+
+    def fail() -> None:
+        raise ValueError("it exists")
+
+    made = distributed.on_writer(make)
+    with mock.patch.object(Path, "is_dir", return_value=jax.process_index() == 0):
+        unseen = message(distributed.check_shared, folder / "there")
+    return {"made": made, "failed": message(distributed.on_writer, fail), "unseen": unseen}
+
+
+def main(process: int, port: int, folder: Path) -> None:
+    options = {"coordinator_address": f"127.0.0.1:{port}", "num_processes": 2}
+    distributed.initialize(DevicesConfig(**options, process_id=process))
+    numbers = {mode: job.run(job.configure(parallel=mode), "ubn") for mode in MODES}
+    numbers["masks"] = job.flatten(masks.statistics("shard_map"))
+
+    resume = ["--resume", "must", "--run-dir", str(folder / "run")]
+    config = job.configure(process_id=process, **options)
+    same = message(distributed.check_same, to_dict(config))
+    other = to_dict(job.configure(penalty=0.1 * process, **options, process_id=process))
+    messages = {
+        "processes": jax.process_count(),
+        "devices": [jax.device_count(), jax.local_device_count()],
+        "same": same,
+        "other": message(distributed.check_same, other),
+        **files(folder),
+        "status": train.main([*TRAIN.split(), *resume]),
+    }
+    flat = {f"{case} {name}": v for case, values in numbers.items() for name, v in values.items()}
+    np.savez(folder / f"{process}.npz", **flat)
+    (folder / f"{process}.json").write_text(json.dumps(messages))
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 4)
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
