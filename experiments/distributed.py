@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 OWN_FIELDS = frozenset({"devices.process_id", "devices.coordinator_address"})
 
 
-def initialize(config: DevicesConfig) -> None:
+def initialize(config: DevicesConfig) -> bool:
     """Joins the other processes, if there are any; before anything else touches a device.
 
     Where processes are is told by the options, or by what JAX finds out about a TPU pod, Slurm or
@@ -27,21 +27,33 @@ def initialize(config: DevicesConfig) -> None:
     Args:
         config: ``distributed`` and what belongs to it.
 
+    Returns:
+        Whether it has joined others, so that ``leave`` is due.
+
     Raises:
         ValueError: If the other processes cannot be reached.
     """
     if config.distributed == "none" or jax.distributed.is_initialized():
-        return
+        return False
     try:
         jax.distributed.initialize(**config.processes)
     except ValueError as error:
         if "coordinator_address should be defined" in str(error):
-            return  # There is no cluster.
+            return False  # There is no cluster.
         raise ValueError(_unreachable(config, error)) from error
     except RuntimeError as error:
         if "must be called before any JAX" in str(error) and config.num_processes is None:
-            return  # Called from a program that uses JAX already, alone.
+            return False  # Called from a program that uses JAX already, alone.
         raise ValueError(_unreachable(config, error)) from error
+    return True
+
+
+def leave() -> None:
+    """Leaves the other processes, once all have done their work; each of them must call it.
+
+    Python's own way out can wait for ever, once processes have asked each other whether to stop.
+    """
+    jax.distributed.shutdown()
 
 
 def _unreachable(config: DevicesConfig, error: Exception) -> str:

@@ -276,8 +276,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(config: configs.TrainConfig) -> None:
-    distributed.initialize(config.devices)
-    train(config, Console(quiet=not distributed.is_writer()))
+    joined = distributed.initialize(config.devices)
+    try:
+        train(config, Console(quiet=not distributed.is_writer()))
+    except Preempted:  # All processes are; after other errors they would wait for each other.
+        if joined:
+            distributed.leave()
+        raise
+    if joined:
+        distributed.leave()
 
 
 if __name__ == "__main__":

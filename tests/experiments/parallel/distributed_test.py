@@ -185,14 +185,14 @@ def test_checkpoint_of_all_processes(finished):
 def test_a_process_alone_needs_no_cluster(monkeypatch):
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
-    distributed.initialize(DevicesConfig(distributed="none"))
+    assert not distributed.initialize(DevicesConfig(distributed="none"))
     assert calls == []
-    distributed.initialize(DevicesConfig())
+    assert distributed.initialize(DevicesConfig())
     assert calls == [{"coordinator_address": None, "num_processes": None, "process_id": None}]
 
 
 @pytest.mark.parametrize(
-    ("error", "joined"),
+    ("error", "alone"),
     [
         (ValueError("coordinator_address should be defined."), True),
         (RuntimeError("... must be called before any JAX calls ..."), True),
@@ -200,13 +200,13 @@ def test_a_process_alone_needs_no_cluster(monkeypatch):
         (ValueError("Number of processes must be defined."), False),
     ],
 )
-def test_processes_that_cannot_be_joined(monkeypatch, error, joined):
+def test_processes_that_cannot_be_joined(monkeypatch, error, alone):
     def fail(**options):
         raise error
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    if joined:
-        distributed.initialize(DevicesConfig())
+    if alone:
+        assert not distributed.initialize(DevicesConfig())
         return
     first = str(error).splitlines()[0]
     with pytest.raises(ValueError, match=rf"could not be joined \({first}\). Start all processes"):

@@ -55,7 +55,7 @@ def files(folder: Path) -> dict[str, Any]:
 
 def main(process: int, port: int, folder: Path) -> None:
     options = {"coordinator_address": f"127.0.0.1:{port}", "num_processes": 2}
-    distributed.initialize(DevicesConfig(**options, process_id=process))
+    assert distributed.initialize(DevicesConfig(**options, process_id=process))
     numbers = {mode: job.run(job.configure(parallel=mode), "ubn") for mode in MODES}
     numbers["masks"] = job.flatten(masks.statistics("shard_map"))
 
@@ -74,6 +74,7 @@ def main(process: int, port: int, folder: Path) -> None:
     flat = {f"{case} {name}": v for case, values in numbers.items() for name, v in values.items()}
     np.savez(folder / f"{process}.npz", **flat)
     (folder / f"{process}.json").write_text(json.dumps(messages))
+    distributed.leave()
 
 
 if __name__ == "__main__":
