@@ -23,7 +23,7 @@ def layer_cases() -> dict[str, Case]:
 
 @functools.cache
 def load_cases(name: str) -> dict[str, Case]:
-    """Every case of a packed file, "layer" or "kalman", by name."""
+    """Every case of a packed file, such as "layer" or "kalman", by name."""
     with np.load(Path(__file__).parent / f"{name}.npz") as packed:
         index = json.loads(packed["index"].item())
         flat = {k: np.ascontiguousarray(packed[k].T).view(k).ravel() for k in ("f4", "f8")}

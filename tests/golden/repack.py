@@ -16,6 +16,8 @@ import numpy as np
 DROPPED = {"layer": ("config_json", "epsilon", "momentum", "shadow_"), "kalman": ("init_names",)}
 # The first half alone: what the second makes of it is checked.
 DROPPED["bcn"] = ("train_y_bn", *(f"r0.1_t{step}_y_bn" for step in range(5)))
+# After 5 cycles there is little that is not seen after 2 or 50.
+DROPPED["enorm"] = ("c1_p2_s5_", "c1.2_p2_s5_", "c1_p1_s5_", "c1.2_p1_s5_")
 name = sys.argv[1]
 here = Path(__file__).resolve().parent
 source = here.parents[2] / "shared" / "golden" / name
