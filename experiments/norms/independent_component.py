@@ -1,0 +1,19 @@
+"""Independent-component layers, in networks of the paper's three orders."""
+
+from functools import partial
+
+from experiments.models.ic_resnet import ICResNet
+from experiments.norms.method import Context, Method, NormConfig
+from unitnorm_jax.linen import IndependentComponent
+
+
+def ic(config: NormConfig, context: Context, order: str = "relu-ic-conv") -> Method:
+    """``unitnorm_jax.linen.IndependentComponent`` in an ``ICResNet`` of that order."""
+    norm = partial(
+        IndependentComponent,
+        momentum=config.momentum,
+        epsilon=config.epsilon,
+        axis_name=context.axis_name,
+        rate=config.ic_rate,
+    )
+    return Method(norm=norm, network=partial(ICResNet, order=order))
