@@ -1,0 +1,219 @@
+"""What analog hardware does to weights: pure functions ``(key, params) -> params``.
+
+They compose with ``chain_noise``. One draw for all forward passes is a chip (static noise); a key
+of its own for every pass, such as ``jax.random.fold_in(key, step)``, is noise that varies in time.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Params = Any
+Noise = Callable[[jax.Array, Params], Params]
+Select = Callable[[tuple[str, ...]], bool]
+
+
+def is_kernel(path: tuple[str, ...]) -> bool:
+    """Whether a parameter is a kernel: what an analog array holds; the rest is digital."""
+    return path[-1] == "kernel"
+
+
+def additive_noise(strength: jax.Array | float | int, *, select: Select = is_kernel) -> Noise:
+    r"""Normal noise in proportion to the range of each layer's weights.
+
+        w + strength * (max w - min w) * N(0, 1)
+
+    Args:
+      strength: standard deviation, in units of the layer's range; may be traced.
+      select: which parameters, by their path of names.
+
+    Returns:
+      The noise.
+
+    Raises:
+      ValueError: ``strength`` is negative; when called, if no parameter is selected.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.functional import additive_noise
+      >>> params = {"conv": {"kernel": jnp.linspace(-1, 1, 1000), "bias": jnp.ones(3)}}
+      >>> noisy = additive_noise(0.1)(jax.random.key(0), params)
+      >>> print(f"{jnp.std(noisy['conv']['kernel'] - params['conv']['kernel']):.1f}")
+      0.2
+      >>> bool(jnp.all(noisy["conv"]["bias"] == 1))
+      True
+
+    References:
+      Usual in the study of analog inference; strengths of 0.02 to 0.15.
+    """
+    check_not_negative(strength=strength)
+
+    def perturb(key: jax.Array, w: jax.Array) -> jax.Array:
+        return w + strength * (w.max() - w.min()) * jax.random.normal(key, w.shape, w.dtype)
+
+    return _on_selected(perturb, select)
+
+
+def multiplicative_noise(strength: jax.Array | float | int, *, select: Select = is_kernel) -> Noise:
+    """Normal noise in proportion to each weight: ``w * (1 + strength * N(0, 1))``.
+
+    Args:
+      strength: relative standard deviation; may be traced.
+      select: which parameters, by their path of names.
+
+    Returns:
+      The noise.
+
+    Raises:
+      ValueError: ``strength`` is negative; when called, if no parameter is selected.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.functional import multiplicative_noise
+      >>> params = {"kernel": jnp.array([0.0, 5.0])}
+      >>> float(multiplicative_noise(0.1)(jax.random.key(0), params)["kernel"][0])
+      0.0
+    """
+    check_not_negative(strength=strength)
+
+    def perturb(key: jax.Array, w: jax.Array) -> jax.Array:
+        return w * (1 + strength * jax.random.normal(key, w.shape, w.dtype))
+
+    return _on_selected(perturb, select)
+
+
+def drift(
+    time: jax.Array | float | int,
+    *,
+    exponent: float | int = 0.05,
+    spread: float | int = 0.0,
+    select: Select = is_kernel,
+) -> Noise:
+    r"""Decay of conductances: ``w * time^-nu`` with ``nu ~ N(exponent, spread^2)`` per weight.
+
+    Args:
+      time: since programming, in units of the time of the first read; at least 1; may be traced.
+      exponent: mean of nu.
+      spread: standard deviation of nu between weights; at 0 a layer only shrinks, which a
+        normalization with its own statistics does not see.
+      select: which parameters, by their path of names.
+
+    Returns:
+      The noise.
+
+    Raises:
+      ValueError: an argument is out of its range; when called, if no parameter is selected.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.functional import drift
+      >>> noisy = drift(100.0, exponent=0.5)(jax.random.key(0), {"kernel": jnp.array([3.0])})
+      >>> print(f"{noisy['kernel'][0]:.4f}")
+      0.3000
+    """
+    check_not_negative(exponent=exponent, spread=spread)
+    if not isinstance(time, jax.Array) and not (math.isfinite(time) and time >= 1):
+        raise ValueError(
+            f"`time` (={time}) must be finite and at least 1: it is in units of the time of the "
+            "first read, when nothing has drifted yet."
+        )
+
+    def perturb(key: jax.Array, w: jax.Array) -> jax.Array:
+        nu = exponent + spread * jax.random.normal(key, w.shape, w.dtype)
+        return w * jnp.exp(-nu * jnp.log(jnp.asarray(time, w.dtype)))
+
+    return _on_selected(perturb, select)
+
+
+def quantize(bits: jax.Array | float | int, *, select: Select = is_kernel) -> Noise:
+    """Rounding to ``2^bits - 1`` equally spaced levels from -max|w| to max|w| of each layer.
+
+    Args:
+      bits: at least 2; may be traced.
+      select: which parameters, by their path of names.
+
+    Returns:
+      The noise; it is deterministic, so any key will do.
+
+    Raises:
+      ValueError: ``bits`` is less than 2; when called, if no parameter is selected.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.functional import quantize
+      >>> params = {"kernel": jnp.array([-1.0, 0.1, 0.6])}
+      >>> quantize(2)(jax.random.key(0), params)["kernel"].tolist()
+      [-1.0, 0.0, 1.0]
+    """
+    if not isinstance(bits, jax.Array) and not (math.isfinite(bits) and bits >= 2):
+        raise ValueError(f"`bits` (={bits}) must be at least 2, which gives the levels -1, 0, 1.")
+
+    def perturb(key: jax.Array, w: jax.Array) -> jax.Array:
+        del key
+        top = jnp.abs(w).max()
+        step = top / (2.0 ** (jnp.asarray(bits, w.dtype) - 1) - 1)
+        return jnp.round(w / jnp.where(step > 0, step, 1)) * step
+
+    return _on_selected(perturb, select)
+
+
+def chain_noise(*noises: Noise) -> Noise:
+    """One noise after the other, each with a key of its own.
+
+    Args:
+      *noises: the first is applied first.
+
+    Returns:
+      The noise; with no arguments, none.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.functional import additive_noise, chain_noise, quantize
+      >>> noise = chain_noise(quantize(4), additive_noise(0.02))
+      >>> noise(jax.random.key(0), {"kernel": jnp.ones((2, 3))})["kernel"].shape
+      (2, 3)
+    """
+
+    def apply(key: jax.Array, params: Params) -> Params:
+        for i, noise in enumerate(noises):
+            params = noise(jax.random.fold_in(key, i), params)
+        return params
+
+    return apply
+
+
+def check_not_negative(**values: Any) -> None:
+    """Raise unless each value that is known at trace time is finite and not negative."""
+    for name, value in values.items():
+        if not isinstance(value, jax.Array) and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"`{name}` (={value}) must be finite and not negative.")
+
+
+def _on_selected(perturb: Callable[[jax.Array, jax.Array], jax.Array], select: Select) -> Noise:
+    """Applies ``perturb`` to each selected parameter, with a key of its own."""
+
+    def apply(key: jax.Array, params: Params) -> Params:
+        leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+        chosen = [select(tuple(_name(entry) for entry in path)) for path, _ in leaves]
+        if not any(chosen):
+            paths = ["/".join(_name(entry) for entry in path) for path, _ in leaves]
+            more = f" and {len(paths) - 10} more" if len(paths) > 10 else ""
+            raise ValueError(
+                "`select` chooses none of the parameters, so there is nothing to disturb; their "
+                f"paths are {', '.join(paths[:10])}{more}. By default it chooses those named "
+                "kernel."
+            )
+        out = [
+            perturb(jax.random.fold_in(key, i), jnp.asarray(leaf)) if wanted else leaf
+            for i, ((_, leaf), wanted) in enumerate(zip(leaves, chosen, strict=True))
+        ]
+        return jax.tree.unflatten(tree, out)
+
+    return apply
+
+
+def _name(entry: Any) -> str:
+    return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
