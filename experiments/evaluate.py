@@ -19,6 +19,7 @@ from experiments import config as configs
 from experiments.build import Program, build_program, evaluate_test
 from experiments.cli import run_cli
 from experiments.data import Dataset, load_dataset
+from experiments.steps import TrainState
 
 
 class NotReproducedError(ValueError):
@@ -54,7 +55,9 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
     programs = {norm: build_program(config, norm, dataset) for norm in config.norms}
     found, differences = [], []
     for reported in summary["results"]:
-        values = _evaluate_one(folder, config, programs[reported["norm"]], dataset, reported)
+        program = programs[reported["norm"]]
+        state = restore_final(folder, config, program, dataset, reported)
+        values = evaluate_test(program, state, dataset)
         found.append(values)
         name = f"{reported['norm']}, seed {reported['seed']}"
         text = f"test accuracy {values['accuracy']:.4%}"
@@ -85,13 +88,25 @@ def _on_this_machine(config: configs.TrainConfig) -> configs.TrainConfig:
     return dataclasses.replace(config, devices=devices)
 
 
-def _evaluate_one(
+def restore_final(
     folder: Path,
     config: configs.TrainConfig,
     program: Program,
     dataset: Dataset,
     reported: dict[str, Any],
-) -> dict[str, float]:
+) -> TrainState:
+    """Returns the final state of one norm and seed of a run.
+
+    Args:
+        folder: Folder of the run.
+        config: Its configuration.
+        program: The program of the norm.
+        dataset: The images.
+        reported: The norm's and seed's entry in the results of the run's summary.
+
+    Raises:
+        ValueError: If the checkpoint is damaged, or of another update than the last.
+    """
     images = dataset.example(config.optim.batch_size)["image"]
     # Shapes are enough for a template, so nothing is initialized or compiled for it.
     template = jax.eval_shape(program.init, jax.random.key(0), images)
@@ -101,7 +116,7 @@ def _evaluate_one(
             f"the checkpoint in {folder / reported['folder']} is of update {int(state.step)}, but "
             f"the reported accuracy is of update {reported['step']}; repeat the run."
         )
-    return evaluate_test(program, state, dataset)
+    return state
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,78 @@
+"""Elimination singularities of a network: the diagnosis, and what it shows of normalizations."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.oracle import assert_close
+from unitnorm_jax.ics import elimination_singularities
+from unitnorm_jax.linen import BatchChannelNorm
+
+
+class Net(nn.Module):
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(8, (3, 3), name="conv")(x)
+        return nn.Dense(3)(nn.relu(self.norm(x, **train)).mean((1, 2)))
+
+
+IMAGES = jax.random.normal(jax.random.key(0), (3, 16, 6, 6, 2))
+STILL = {"use_running_average": True}
+
+
+def build(norm, bias):
+    """A network whose pre-activations have a common offset before the norm."""
+    model = Net(norm)
+    train = {} if isinstance(norm, nn.GroupNorm) else {"use_running_average": False}
+    variables = jax.jit(partial(model.init, train=train))(jax.random.key(1), IMAGES[0])
+    variables["params"]["conv"]["bias"] = jnp.asarray(bias)
+    step = jax.jit(partial(model.apply, train=train, mutable=["batch_stats"]))
+    for x in 20 * list(IMAGES) if train else ():
+        variables |= step(variables, x)[1]
+    return model, variables, STILL if train else {}
+
+
+def test_numbers_are_those_of_the_outputs():
+    bias = np.linspace(-12, 12, 8, dtype=np.float32)
+    model, variables, train = build(nn.GroupNorm(2), bias)
+    batches = [IMAGES[0], IMAGES[1], IMAGES[2][:5]]  # unequal batches
+    (layer,) = elimination_singularities(model, variables, batches, train=train)
+    x = jnp.concatenate(batches)
+    conv = nn.Conv(8, (3, 3)).apply({"params": variables["params"]["conv"]}, x)
+    y = np.asarray(nn.GroupNorm(2).apply({"params": variables["params"]["norm"]}, conv))
+    y = y.reshape(-1, 8).astype(np.float64)
+    assert (layer.layer, layer.channels) == ("norm", 8)
+    assert layer.dead == (y.max(0) <= 0).sum() > 0
+    assert layer.dead_fraction == layer.dead / 8
+    ratio = np.abs(y.mean(0)) / y.std(0)
+    assert_close(layer.mean_to_std, ratio, 1e-4)
+    assert layer.worst == pytest.approx(ratio.max(), rel=1e-4)
+
+
+def test_batch_channel_normalization_keeps_channels_alive():
+    """Offsets that kill channels under group normalization do nothing here: the paper's point."""
+    bias = np.linspace(-12, 12, 8, dtype=np.float32)
+    results = {}
+    for norm in (nn.GroupNorm(2), BatchChannelNorm(num_groups=2, momentum=0.9)):
+        model, variables, train = build(norm, bias)
+        (results[type(norm)],) = elimination_singularities(
+            model, variables, IMAGES, layers=type(norm), train=train
+        )
+    assert results[nn.GroupNorm].dead > 0
+    assert results[nn.GroupNorm].worst > 3
+    assert results[BatchChannelNorm].dead == 0
+    assert results[BatchChannelNorm].worst < 0.2
+
+
+def test_wrong_arguments():
+    model, variables, train = build(nn.GroupNorm(2), np.zeros(8, np.float32))
+    with pytest.raises(ValueError, match="`batches` is empty"):
+        elimination_singularities(model, variables, [], train=train)
+    with pytest.raises(ValueError, match="`layers` selects no layer"):
+        elimination_singularities(model, variables, IMAGES, layers="nowhere", train=train)
