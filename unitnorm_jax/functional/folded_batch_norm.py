@@ -1,0 +1,166 @@
+"""Batch normalization folded into the weights before it, and the penalty it implies on them.
+
+A unit u = w'x behind batch normalization computes gamma (u - E u) / sd(u) + beta. That is v'x + b
+with the folded weights v = gamma w / sqrt(w' Sigma w), Sigma = Cov x; and whatever w is,
+
+    v' Sigma v = gamma^2.
+
+So training w with batch normalization is training v under this constraint: a penalty
+lambda v' Sigma v on the loss L of a network without it, whose coefficient the data choose. Where
+w is stationary, grad L + 2 lambda Sigma v = 0, and hence lambda = -v' grad L / (2 gamma^2).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from unitnorm_jax.functional._arguments import check_features
+
+
+class FoldedWeights(NamedTuple):
+    """A Dense or Conv layer that computes what one with batch normalization behind it does.
+
+    Attributes:
+      kernel: (..., in, units).
+      bias: (units,).
+    """
+
+    kernel: Float[Array, "..."]
+    bias: Float[Array, " units"]
+
+
+class ImpliedPenalty(NamedTuple):
+    """Coefficients of penalties under which the folded weights are what they are, per unit.
+
+    Attributes:
+      multiplier: lambda of the penalty ``lambda v' Sigma v``.
+      weight_decay: that of the penalty ``lambda |v|^2`` with the same pull along v.
+    """
+
+    multiplier: Float[Array, " units"]
+    weight_decay: Float[Array, " units"]
+
+
+def fold_batch_norm(
+    kernel: Float[Array, "..."],
+    mean: Float[Array, " _"],
+    var: Float[Array, " _"],
+    scale: Float[Array, " _"] | None = None,
+    bias: Float[Array, " _"] | None = None,
+    *,
+    kernel_bias: Float[Array, " _"] | None = None,
+    epsilon: float = 1e-5,
+) -> FoldedWeights:
+    r"""The layer without batch normalization that computes the same.
+
+    For every unit, with the statistics of its output over the population::
+
+        v = scale w / sqrt(var + epsilon)
+        b = bias + scale (kernel_bias - mean) / sqrt(var + epsilon)
+
+    With var the variance over a population of covariance Sigma, ``v' Sigma v = scale^2 var / (var
+    + epsilon)``: at epsilon = 0 exactly scale^2, whatever the kernel.
+
+    Args:
+      kernel: of the layer before the normalization, (..., in, units): Dense or Conv.
+      mean: mean of the layer's output, with ``kernel_bias``.
+      var: its (biased) variance.
+      scale: of the normalization (default: 1).
+      bias: of the normalization (default: 0).
+      kernel_bias: bias of the layer before it (default: 0).
+      epsilon: of the normalization.
+
+    Returns:
+      The folded kernel and bias.
+
+    Raises:
+      ValueError: shapes do not fit, or epsilon is negative.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.functional import fold_batch_norm
+      >>> x = jax.random.normal(jax.random.key(0), (100, 3)) @ jnp.diag(jnp.array([1.0, 2.0, 3.0]))
+      >>> kernel = jax.random.normal(jax.random.key(1), (3, 2))
+      >>> u = x @ kernel
+      >>> folded = fold_batch_norm(kernel, u.mean(0), u.var(0), jnp.array([1.0, 5.0]), epsilon=0.0)
+      >>> sigma = jnp.cov(x.T, bias=True)
+      >>> [round(float(v @ sigma @ v), 4) for v in folded.kernel.T]
+      [1.0, 25.0]
+    """
+    if epsilon < 0:
+        raise ValueError(f"`epsilon` (={epsilon}) must not be negative: it is added to `var`.")
+    units = kernel.shape[-1:]
+    given = {"mean": mean, "var": var, "scale": scale, "bias": bias, "kernel_bias": kernel_bias}
+    for name, value in given.items():
+        if value is not None:
+            check_features(name, value, units)
+    slope = (1.0 if scale is None else scale) / jnp.sqrt(var + epsilon)
+    offset = -mean if kernel_bias is None else kernel_bias - mean
+    folded_bias = slope * offset + (0.0 if bias is None else bias)
+    return FoldedWeights(kernel * slope.reshape((1,) * (kernel.ndim - 1) + units), folded_bias)
+
+
+def implied_penalty(
+    folded_kernel: Float[Array, "..."],
+    gradient: Float[Array, "..."],
+    scale: Float[Array, " _"] | None = None,
+) -> ImpliedPenalty:
+    r"""The penalty on the folded weights that batch normalization amounts to.
+
+    For every unit, with the gradient of the loss (as a function of the folded weights, without
+    batch normalization)::
+
+        multiplier   = -v' grad / (2 scale^2)
+        weight_decay = -v' grad / (2 |v|^2)
+
+    Where the weights before the normalization are stationary, ``grad + 2 multiplier Sigma v = 0``
+    holds for all of v; for an isotropic Sigma = s^2 I, weight_decay = multiplier s^2. Noise of
+    variance t^2 on the inputs adds multiplier t^2 to it: the noisier the data, the more decay.
+    Where a trained scale is stationary as well, both are 0: BN then constrains v no longer.
+
+    Args:
+      folded_kernel: v, (..., in, units), as ``fold_batch_norm`` returns.
+      gradient: of the loss with respect to it, of the same shape.
+      scale: of the normalization (default: 1).
+
+    Returns:
+      Both coefficients, per unit; positive where the loss asks for larger weights.
+
+    Raises:
+      ValueError: shapes do not fit.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.functional import implied_penalty
+      >>> v = jnp.array([[1.0], [2.0]])
+      >>> implied = implied_penalty(v, jnp.array([[-4.0], [-3.0]]))
+      >>> float(implied.multiplier[0]), float(implied.weight_decay[0])
+      (5.0, 1.0)
+
+    References:
+      Lakshmi Annamalai and Chetan Singh Thakur, `Theoretical Insight into Batch Normalization:
+      Data Dependant Auto-Tuning of Regularization Rate <https://arxiv.org/abs/2209.07587>`_, 2022.
+      That batch normalization is constrained optimization of the weights without it, with a
+      regularization that the statistics of the data tune, is the paper's; the constraint, both
+      coefficients and the remark on a trained scale are derived here.
+    """
+    if gradient.shape != folded_kernel.shape:
+        raise ValueError(
+            f"`gradient` has shape {gradient.shape}; it must be that of `folded_kernel`: "
+            f"{folded_kernel.shape}."
+        )
+    units = folded_kernel.shape[-1:]
+    if scale is not None:
+        check_features("scale", scale, units)
+    axes = tuple(range(folded_kernel.ndim - 1))
+    pull = -jnp.sum(folded_kernel * gradient, axes) / 2
+    squared_norm = jnp.sum(jnp.square(folded_kernel), axes)
+    squared_scale = jnp.ones_like(pull) if scale is None else jnp.square(scale)
+    # A unit that is 0 is pulled nowhere.
+    return ImpliedPenalty(
+        *(
+            jnp.where(square > 0, pull / jnp.where(square > 0, square, 1), 0)
+            for square in (squared_scale, squared_norm)
+        )
+    )
