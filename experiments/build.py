@@ -112,6 +112,7 @@ def build_program(
         label_smoothing=config.optim.label_smoothing,
         augment=dataset.augment,
         accumulate=accumulate,
+        after_update=make_method(norm, config.norm, context).after_update,
     )
     eval_step = partial(steps.eval_step, standardize=dataset.standardize)
     apply_fn = transform.apply_fn(mapped.apply)

@@ -108,6 +108,9 @@ class ProbeConfig:
     training); eval, the running ones."""
     lag: int = 1
     """Updates between the two states compared, from 1 to EVERY."""
+    places: str = "norms"
+    """Where: norms, the outputs of the normalization layers; all, also of networks that have none,
+    in the places where others have theirs (what goes into the activations)."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -115,6 +118,8 @@ class ProbeConfig:
         positive(images=self.images)
         if self.mode not in ("train", "eval"):
             raise ValueError(f"`mode` (={self.mode!r}) is unknown; choose from train, eval.")
+        if self.places not in ("norms", "all"):
+            raise ValueError(f"`places` (={self.places!r}) is unknown; choose from norms, all.")
         if self.every and not 1 <= self.lag <= self.every:
             raise ValueError(
                 f"`lag` (={self.lag}) must be from 1 to `every` (={self.every}): 1 measures the "
@@ -132,9 +137,12 @@ class TrainConfig:
 
     norms: tuple[str, ...] = ("bn", "ubn")
     """Methods to compare. With statistics of the batch: bn, ubn, bcn (batch-channel), bcn-micro
-    (the same with running estimates). Of the sample: gn, ln, in, rms. With constants: normprop.
-    And none. With normalized weights, under any of them but normprop: gn+ws (weight
-    standardization; without a norm it diverges), none+wn (weight normalization) and so on."""
+    (the same with running estimates), ic (with dropout, before every convolution; ic-conv-relu and
+    conv-relu-ic are its other orders). Of slices of the batch: bn-slices, kalman, kalman-published
+    (predicts as the authors' code does). Of the sample: gn, ln, in, rms. With constants: normprop.
+    And none. With other weights, where they leave them alone: gn+ws (weight standardization;
+    without a norm it diverges), none+wn (weight normalization) and so on; none+enorm, bn+enorm,
+    ubn+enorm (weights balanced after updates)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; each gives initial weights, data order and augmentation."""
     run_dir: str | None = None

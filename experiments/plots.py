@@ -20,7 +20,15 @@ from experiments.results import RunRows, group
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # Each means one thing only, so that a page can exchange it for its own (see experiments.html).
 INK, MUTED, GRID, PAPER = "#1b1b1f", "#6b6b73", "#dcdce1", "#fefefe"
-NAMES = {"bn": "BatchNorm", "ubn": "UnitizedBatchNorm", "gn": "GroupNorm", "none": "no norm"}
+NAMES = {
+    "bn": "BatchNorm",
+    "ubn": "UnitizedBatchNorm",
+    "gn": "GroupNorm",
+    "none": "no norm",
+    "bn-slices": "BatchNorm of slices",
+    "kalman": "BatchKalmanNorm",
+    "kalman-published": "BatchKalmanNorm, as published",
+}
 STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
     **dict.fromkeys(("xtick.color", "ytick.color"), INK),

@@ -20,7 +20,7 @@ from experiments.config import ProbeConfig
 from experiments.data import Dataset
 from experiments.norms import NoNorm
 from experiments.record import Recorder
-from experiments.steps import TrainState
+from experiments.steps import STREAMS, TrainState
 from unitnorm_jax import ics
 
 SNAPSHOT = "probe_snapshot"
@@ -52,18 +52,21 @@ def probe_images(config: ProbeConfig, dataset: Dataset) -> jax.Array:
 def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Program:
     """Returns ``program`` with a probe of its normalization layers, where it is to have one.
 
-    It gets none if ``config.every`` is 0 or the network has no normalization layer.
+    It gets none if ``config.every`` is 0, or the network has no normalization layer and is not to
+    be probed without (``config.places``).
 
     Raises:
         ValueError: If there are fewer training images than the probe is to use.
     """
-    if not config.every or not has_normalization(program.model):
+    without = config.places == "all"
+    if not config.every or not (without or has_normalization(program.model)):
         return program
     paths = set(program.layers)
 
     def wanted(module: nn.Module, method: str) -> bool:
         # By path, not by class: each norm is probed in the same places of the network.
-        return method == "__call__" and module.path in paths and not isinstance(module, NoNorm)
+        found = method == "__call__" and module.path in paths
+        return found and (without or not isinstance(module, NoNorm))
 
     probe = ics.ICSProbe(
         program.model,
@@ -72,6 +75,8 @@ def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Progr
         mode=config.mode,
         train_kwargs={"train": True},
         eval_kwargs={"train": False},
+        rngs={name: jax.random.key(i) for i, name in enumerate(STREAMS)},
+        outputs=("", "[0]"),  # Kalman layers return moments too.
     )
     return program._replace(probe=probe)
 
@@ -130,7 +135,8 @@ class RunProbe:
         start = time.perf_counter()
         if measure and self._kept and self._kept[0] == step - self._lag:
             report = self._probe(self._kept[1], _variables(state))
-            rows = report.rows(step=step, lag=self._lag)
+            # One array of each layer, so that layers have the same names under every norm.
+            rows = [row | {"output": ""} for row in report.rows(step=step, lag=self._lag)]
             self._recorder.write_lines("ics", rows)
             self._recorder.write_scalars(step, ics.scalars(rows))
         if keep:

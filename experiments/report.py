@@ -9,6 +9,7 @@ from rich.table import Table
 from experiments.results import RunRows
 from experiments.run import Run
 
+MAX_COLUMNS = 5  # Norms side by side in the final table; more of them are its rows.
 MAX_LAYERS = 12  # Rows of the table for alpha by depth; deeper networks show every k-th layer.
 
 
@@ -102,12 +103,23 @@ def spread(results: list[dict[str, Any]]) -> str:
 
 
 def result_table(results: list[dict[str, Any]], title: str, target: float) -> Table:
-    """Returns the final table: one column per norm, mean ± sample standard deviation over seeds."""
+    """Returns the final table, mean ± sample standard deviation over seeds.
+
+    One column per norm; of more than ``MAX_COLUMNS`` one row per norm, and alpha only in the page.
+    """
     table = Table(title=title, caption=spread(results))
     table.add_column("")
-    for norm in dict.fromkeys(result["norm"] for result in results):
-        table.add_column(norm, justify="right")
+    norms = list(dict.fromkeys(result["norm"] for result in results))
     rows = result_rows(results, target)
+    if len(norms) > MAX_COLUMNS:
+        rows = [row for row in rows if not row[0].startswith("mean alpha")]
+        for label, _ in rows:
+            table.add_column(label, justify="right")
+        for i, norm in enumerate(norms):
+            table.add_row(norm, *(cells[i] for _, cells in rows))
+        return table
+    for norm in norms:
+        table.add_column(norm, justify="right")
     for (label, cells), (following, _) in zip(rows, [*rows[1:], ("", [])], strict=True):
         ends = following.startswith("mean alpha") and not label.startswith("mean alpha")
         table.add_row(label, *cells, end_section=ends)

@@ -17,6 +17,7 @@ from experiments.data.pipeline import eval_batches as eval_batches
 Metrics = dict[str, jax.Array]
 Augment = Callable[..., jax.Array]
 AxisName = str | tuple[str, ...] | None
+STREAMS = ("dropout", "kalman")  # Random numbers that networks may ask for in training.
 
 
 class TrainState(train_state.TrainState):
@@ -85,6 +86,7 @@ def train_step(
     augment: Augment | None = None,
     accumulate: int = 1,
     axis_name: AxisName = None,
+    after_update: Callable[[TrainState], TrainState] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update on one batch, the same under every transform.
 
@@ -106,6 +108,7 @@ def train_step(
         accumulate: Number of micro-batches; image i of a device is in micro-batch i % k.
         axis_name: Mapped axis (or axes) over which the batch is split, None where it is not. The
             network's norm needs the same name to use the statistics of the whole batch.
+        after_update: Maps the state after the update to the one that is returned.
 
     Returns:
         State after the update, and scalars of the batch before it: ``loss``, ``cross_entropy``,
@@ -115,20 +118,24 @@ def train_step(
         ValueError: If ``accumulate`` does not divide the number of images of a device.
     """
     images = jnp.asarray(batch["image"])
+    key = update_key(state.key, state.step)
     if augment is not None:
         # Random numbers are drawn for the whole batch: each image has its own on any device.
         part = {"part": _part(axis_name)} if axis_name else {}
-        images = augment(update_key(state.key, state.step), images, **part)
+        images = augment(key, images, **part)
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     labels = jnp.asarray(batch["label"])
 
     def loss_fn(
-        params: Any, batch_stats: Any, images: jax.Array, labels: jax.Array
+        params: Any, batch_stats: Any, images: jax.Array, labels: jax.Array, number: Any = 0
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         logits, updated = state.apply_fn(
             {"params": params, "batch_stats": batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
+            rngs=_streams(key, number),
         )
         losses = _cross_entropy(logits, labels, label_smoothing)
         cross_entropy = jnp.mean(losses)
@@ -151,7 +158,9 @@ def train_step(
 
         zeros = _own(images, jax.tree.map(jnp.zeros_like, params))
         (total, batch_stats), rows = jax.lax.scan(
-            add_micro_batch, (zeros, batch_stats), _micro_batches((images, labels), accumulate)
+            add_micro_batch,
+            (zeros, batch_stats),
+            (*_micro_batches((images, labels), accumulate), jnp.arange(accumulate)),
         )
         grads = jax.tree.map(lambda x: x / accumulate, total)
         metrics = jax.tree.map(jnp.mean, rows)
@@ -159,7 +168,14 @@ def train_step(
         own = _own(images, (grads, batch_stats, metrics))
         grads, batch_stats, metrics = jax.lax.pmean(own, axis_name)
     metrics["grad_norm"] = optax.tree.norm(grads)
-    return state.apply_gradients(grads=grads, batch_stats=batch_stats), metrics
+    state = state.apply_gradients(grads=grads, batch_stats=batch_stats)
+    return (after_update(state) if after_update else state), metrics
+
+
+def _streams(key: jax.Array, micro_batch: Any) -> dict[str, jax.Array]:
+    """Keys of what a network draws in training, another for each part of a batch."""
+    key = jax.random.fold_in(key, micro_batch)
+    return {name: jax.random.fold_in(key, i) for i, name in enumerate(STREAMS)}
 
 
 def _part(axis_name: AxisName) -> Part:

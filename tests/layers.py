@@ -9,9 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unitnorm_jax.functional import Moments
 from unitnorm_jax.linen import (
     BatchChannelNorm,
+    BatchKalmanNorm,
     EstimatedBatchNorm,
+    IndependentComponent,
     NormPropConv,
     NormPropDense,
     UnitizedBatchNorm,
@@ -106,6 +109,36 @@ def _schedule(update: jax.Array) -> jax.Array:
     return 0.5 / (1 + update)
 
 
+class _Kalman(nn.Module):
+    """``BatchKalmanNorm`` with a constant prediction, and y alone as the output."""
+
+    use_running_average: bool | None = None
+    dtype: Any = None
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    slice_size: int | None = None
+    axis: int = -1
+    first: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        moments = jnp.full((1, x.shape[self.axis]), 0.3), jnp.full((1, x.shape[self.axis]), 1.5)
+        layer = BatchKalmanNorm(
+            dtype=self.dtype,
+            axis=self.axis,
+            axis_name=self.axis_name,
+            axis_index_groups=self.axis_index_groups,
+            slice_size=self.slice_size,
+            first=self.first,
+        )
+        flag = nn.merge_param("flag", self.use_running_average, use_running_average)
+        return layer(x, flag, prediction=None if self.first else Moments(*moments))[0]
+
+
+def _kalman(name: str, shape: tuple[int, ...] = IMAGES, **fields: Any) -> Layer:
+    return Layer(f"BatchKalmanNorm-{name}", functools.partial(_Kalman, **fields), shape)
+
+
 LAYERS = [
     Layer("BatchNorm", nn.BatchNorm),  # the control: laws must hold for Flax's own layer
     _unitized("reference"),
@@ -129,8 +162,14 @@ LAYERS = [
         shape=(16, 5),
         stops_gradients=True,
     ),
+    # Masks differ between shards and scopes: dropout has laws of its own, beside its module.
+    Layer("IndependentComponent", functools.partial(IndependentComponent, deterministic=True)),
     _weights(WeightStandardizedConv, 4, (3, 3)),
     _weights(WeightStandardizedDense, 5, shape=(16, 5)),
     _weights(NormPropConv, 4, (3, 3)),
     _weights(NormPropDense, 5, shape=(16, 5)),
+    _kalman("first", first=True, slice_size=2),
+    _kalman("slices", slice_size=2),
+    _kalman("whole", shape=(16, 5)),
+    _kalman("axis1", shape=(16, 4, 3, 2), axis=1, slice_size=1),
 ]

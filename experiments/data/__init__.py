@@ -5,6 +5,7 @@ from collections.abc import Callable
 from experiments.data.cifar import load_cifar
 from experiments.data.config import DATASETS as DATASETS
 from experiments.data.config import DataConfig as DataConfig
+from experiments.data.config import check_dataset as check_dataset
 from experiments.data.dataset import ArrayDataset as ArrayDataset
 from experiments.data.dataset import Dataset as Dataset
 from experiments.data.digits import load_digits
@@ -20,6 +21,21 @@ _LOADERS: dict[str, Callable[[DataConfig], Dataset]] = {
     "imagenet2012": load_imagenet,
     "imagefolder": load_image_folder,
 }
+
+
+def load_arrays(config: DataConfig | str) -> ArrayDataset:
+    """Returns a data set that is in memory, for what needs all its images at once.
+
+    Raises:
+        ValueError: If it is read image by image, or as for ``load_dataset``.
+    """
+    dataset = load_dataset(config)
+    if not isinstance(dataset, ArrayDataset):
+        raise ValueError(
+            f"{dataset.name} is read from files, batch by batch, and this needs a data set in "
+            "memory; choose digits, cifar10, cifar100 or imagefolder."
+        )
+    return dataset
 
 
 def load_dataset(config: DataConfig | str) -> Dataset:

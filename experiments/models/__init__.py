@@ -1,5 +1,7 @@
 """Networks of the experiments; normalization and convolution are arguments."""
 
+from experiments.models.ic_resnet import ICResNet as ICResNet
+from experiments.models.kalman_resnet import KalmanResNet as KalmanResNet
 from experiments.models.preact_resnet import ModuleDef as ModuleDef
 from experiments.models.preact_resnet import PreActResNet as PreActResNet
 from experiments.models.preact_resnet import resnet8 as resnet8

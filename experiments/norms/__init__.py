@@ -2,14 +2,25 @@
 
 A method is one row of ``NORMS``: a builder that takes every option and uses those it knows, and
 returns the parts of the network that it replaces. A further name after a "+" is a row of
-``CONVS``, and replaces convolutions and classifier under any norm that leaves them alone.
+``CONVS``, and replaces convolutions and classifier under any norm that leaves them alone; enorm
+there replaces nothing, but balances the weights after updates.
 """
 
+from functools import partial
 from typing import Any
 
 from experiments.models.fields import with_fields
 from experiments.models.preact_resnet import Conv, Dense, ModuleDef
-from experiments.norms import batch_channel, norm_prop, plain, unitized, weights
+from experiments.norms import (
+    batch_channel,
+    enorm,
+    independent_component,
+    kalman,
+    norm_prop,
+    plain,
+    unitized,
+    weights,
+)
 from experiments.norms.method import Builder as Builder
 from experiments.norms.method import Context as Context
 from experiments.norms.method import Method as Method
@@ -28,9 +39,15 @@ NORMS: dict[str, Builder] = {
     "bcn": batch_channel.bcn,
     "bcn-micro": batch_channel.bcn_micro,
     "normprop": norm_prop.norm_prop,
+    "ic": independent_component.ic,
+    "ic-conv-relu": partial(independent_component.ic, order="ic-conv-relu"),
+    "conv-relu-ic": partial(independent_component.ic, order="conv-relu-ic"),
+    "bn-slices": kalman.bn_slices,
+    "kalman": kalman.kalman,
+    "kalman-published": kalman.kalman_published,
 }
 PARTS = ("norm", "conv", "dense")  # Those whose activations have the dtype of the context.
-CONVS: dict[str, Builder] = {"ws": weights.ws, "wn": weights.wn}
+CONVS: dict[str, Builder] = {"ws": weights.ws, "wn": weights.wn, "enorm": enorm.enorm}
 
 
 def check_norm(name: str) -> None:
@@ -45,6 +62,8 @@ def check_norm(name: str) -> None:
             raise ValueError(
                 f"conv (={conv!r} in {name!r}) is unknown; choose from {', '.join(CONVS)}."
             )
+    if convs == ["enorm"]:
+        enorm.check_enorm(norm)
 
 
 def make_method(
@@ -77,7 +96,9 @@ def make_method(
                 f"replace them; choose {norm} alone, or another norm with +{conv}."
             )
         weights = CONVS[conv](config, context)
-        method = method._replace(conv=weights.conv, dense=weights.dense)
+        method = method._replace(
+            conv=weights.conv, dense=weights.dense, after_update=weights.after_update
+        )
     if context.dtype is None:
         return method
     parts = {part: with_fields(getattr(method, part), dtype=context.dtype) for part in PARTS}

@@ -10,7 +10,7 @@ import jax
 
 from experiments.checks import positive
 from experiments.models.preact_resnet import Conv, Dense, ModuleDef
-from unitnorm_jax.functional import check_unit
+from unitnorm_jax.functional import check_gain, check_unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,18 @@ class NormConfig:
     rate: float | str = "learning-rate"
     """Weight of a batch in the estimates of bcn-micro: learning-rate (what the optimizer uses at
     that update), or a number in [0, 1]."""
+    ic_rate: float = 0.05
+    """Probability that dropout sets a value of an ic layer to 0, in [0, 1)."""
+    enorm_every: int = 1
+    """+enorm: updates from one cycle of equi-normalization to the next."""
+    enorm_c: float = 1.0
+    """+enorm: asymmetry; above 1 deeper layers get larger norms (the paper's: up to 1.2)."""
+    enorm_p: float = 2.0
+    """+enorm: balance the p-norms of weights; 2 is the energy of weight decay."""
+    slice_size: int | None = 2
+    """Images per slice of bn-slices and kalman; must divide the batch. None: the whole batch."""
+    gain: float = 0.1
+    """Weight of a slice's own moments against the predicted ones in kalman, in [0, 1]."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -44,9 +56,15 @@ class NormConfig:
                 )
         elif not 0 <= self.rate <= 1:
             raise ValueError(f"`rate` (={self.rate}) must be in [0, 1], or learning-rate.")
+        if not 0 <= self.ic_rate < 1:
+            raise ValueError(f"`ic_rate` (={self.ic_rate}) must be in [0, 1).")
+        positive(enorm_every=self.enorm_every, enorm_c=self.enorm_c, enorm_p=self.enorm_p)
         check_unit(self.unit)
         if not math.isfinite(self.alpha_init):
             raise ValueError(f"`alpha_init` (={self.alpha_init}) must be a finite number.")
+        check_gain(self.gain)
+        if self.slice_size is not None:
+            positive(slice_size=self.slice_size)
 
 
 class Context(NamedTuple):
@@ -91,12 +109,15 @@ class Method(NamedTuple):
         network: Makes the network from ``num_classes``, ``blocks``, ``widths``, ``bottleneck`` and
             the three above, if it must be another than the configured one: ``PreActResNet`` with
             further fields set, or any module that has these and ``norm_paths()``.
+        after_update: Maps the state after each update of the optimizer to the state that counts;
+            None leaves it.
     """
 
     norm: ModuleDef = NoNorm
     conv: ModuleDef = Conv
     dense: ModuleDef = Dense
     network: ModuleDef | None = None
+    after_update: Callable[[Any], Any] | None = None
 
 
 Builder = Callable[[NormConfig, Context], Method]

@@ -56,10 +56,19 @@ def none(config: NormConfig, context: Context) -> Method:
 
 
 def _without_statistics(layer: ModuleDef, **fields: Any) -> ModuleDef:
-    """Makes layers that have no running average, so the flag of those that have is dropped."""
+    """Makes layers whose statistics are of one sample, so that they have no running average.
 
-    def make(*, use_running_average: bool | None = None, **own: Any) -> nn.Module:
-        del use_running_average
+    Nor do they cross devices: with an axis name Flax's layers would mix different samples.
+    """
+
+    def make(
+        *,
+        use_running_average: bool | None = None,
+        axis_name: Any = None,
+        axis_index_groups: Any = None,
+        **own: Any,
+    ) -> nn.Module:
+        del use_running_average, axis_name, axis_index_groups
         return layer(**fields, **own)
 
     return make

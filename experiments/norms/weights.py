@@ -1,35 +1,32 @@
 """Normalized weights: what may stand behind the "+" of a method's name."""
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 
-from experiments.models.preact_resnet import Conv, Dense, ModuleDef
 from experiments.norms.method import Context, Method, NormConfig
-from unitnorm_jax.linen import WeightStandardizedConv
+from unitnorm_jax.linen import NormPropConv, NormPropDense, WeightStandardizedConv
+
+HE = nn.initializers.he_normal()
 
 
 def ws(config: NormConfig, context: Context) -> Method:
     """Weight standardization of every convolution; the classifier stays, as published."""
     del config, context
-    return Method(conv=partial(WeightStandardizedConv, kernel_init=nn.initializers.he_normal()))
+    return Method(conv=partial(WeightStandardizedConv, kernel_init=HE))
 
 
 def wn(config: NormConfig, context: Context) -> Method:
-    """``flax.linen.WeightNorm`` of every convolution and of the classifier.
+    """Weight normalization of every convolution and of the classifier.
 
-    Its scales start at sqrt(2), which is the norm that He's filters have on average: Flax's default
-    of 1 would start another network.
+    Without their activation the layers of normalization propagation are weight normalization, as
+    ``flax.linen.WeightNorm`` computes it; that draws other initial weights, so that runs would not
+    be paired. The scales start at sqrt(2), the norm of He's filters on average: 1 would start
+    another network.
     """
     del config, context
-    return Method(conv=partial(_weight_norm, Conv), dense=partial(_weight_norm, Dense))
-
-
-def _weight_norm(layer: ModuleDef, *args: Any, name: str, **fields: Any) -> nn.WeightNorm:
-    """The wrapped layer keeps its name, and so its initial weights."""
-    return nn.WeightNorm(
-        layer(*args, name=name, **fields),
-        scale_init=nn.initializers.constant(2**0.5),
-        name=f"{name}_weight_norm",
+    scale = nn.initializers.constant(2**0.5)
+    return Method(
+        conv=partial(NormPropConv, activation=None, kernel_init=HE, scale_init=scale),
+        dense=partial(NormPropDense, activation=None, kernel_init=HE, scale_init=scale),
     )

@@ -29,7 +29,7 @@ def test_round_through_json():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"norms": ["bn", "foo"]}, r"norm \(='foo'\) is unknown; choose from bn, ubn, gn, none"),
+        ({"norms": ["bn", "foo"]}, r"norm \(='foo'\) is unknown; choose from bn, ubn, gn, none, "),
         (
             {"data": {"dataset": "mnist"}},
             r"dataset \(='mnist'\) is unknown; choose from digits, cifar10",

@@ -258,6 +258,25 @@ def test_report_helpers():
     assert report.mean_std([1.0, 3.0], 3) == "2.000 ± 1.414"
 
 
+@pytest.mark.parametrize("norms", [5, 6])
+def test_final_table_of_many_norms_has_one_row_each(norms):
+    results = [
+        {"norm": f"norm{i}", "seed": 0, "accuracy": 0.9 + i / 100, "updates_to_target": None}
+        | {"ms_per_step": 1.0, "alpha": {"head_norm": 0.5} if i == 0 else {}}
+        for i in range(norms)
+    ]
+    table = report.result_table(results, "title", 0.97)
+    names = [f"norm{i}" for i in range(norms)]
+    headers = [column.header for column in table.columns]
+    if norms == 5:
+        assert headers == ["", *names]
+        assert list(table.columns[0].cells)[-1] == "mean alpha, head_norm"
+    else:
+        assert headers == ["", "test accuracy, %", "updates to 97 %", "time per step, ms"]
+        assert list(table.columns[0].cells) == names
+        assert list(table.columns[1].cells)[5] == "95.00"
+
+
 def read_rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -92,6 +92,18 @@ def test_one_entry_per_array_of_the_output():
     np.testing.assert_array_equal(got[0].value, 2 * X)
 
 
+def test_a_probe_may_look_at_one_of_several_arrays():
+    model = Pair()
+    variables = model.init(jax.random.key(0), X)
+    (layer,) = ics.ICSProbe(model, X, Pair, outputs=("", "['b']"))(variables, variables).layers
+    assert layer.output == "['b']"
+    probe = ics.ICSProbe(model, X, Pair, outputs=("",))
+    with pytest.raises(
+        ValueError, match=r"`outputs` \(=\('',\)\) selects no array: the layers return"
+    ):
+        probe(variables, variables)
+
+
 class Block(nn.Module):
     @nn.compact
     def __call__(self, x):

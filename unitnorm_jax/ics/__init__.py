@@ -26,6 +26,10 @@ from unitnorm_jax.ics.report import ICSReport as ICSReport
 from unitnorm_jax.ics.report import LayerICS as LayerICS
 from unitnorm_jax.ics.report import scalars as scalars
 from unitnorm_jax.ics.report import table as table
+from unitnorm_jax.ics.singularities import LayerActivity as LayerActivity
+from unitnorm_jax.ics.singularities import (
+    elimination_singularities as elimination_singularities,
+)
 from unitnorm_jax.ics.sliced import SlicedEMDistance as SlicedEMDistance
 from unitnorm_jax.ics.sliced import sliced_constant as sliced_constant
 from unitnorm_jax.ics.sliced import sliced_em_distance as sliced_em_distance

@@ -138,6 +138,23 @@ def layer_outputs(
     return outputs
 
 
+def select_outputs(outputs: list[LayerOutput], places: tuple[str, ...] | None) -> list[LayerOutput]:
+    """Those that lie at one of the places in their layer's output; None: all.
+
+    Raises:
+      ValueError: If there is none.
+    """
+    if places is None:
+        return outputs
+    chosen = [output for output in outputs if output.output in places]
+    if not chosen:
+        found = ", ".join(sorted({repr(output.output) for output in outputs}))
+        raise ValueError(
+            f"`outputs` (={places}) selects no array: the layers return arrays at {found}."
+        )
+    return chosen
+
+
 def _at(tree: Any, path: tuple[str, ...]) -> Any:
     for name in path:
         if not isinstance(tree, Mapping) or name not in tree:

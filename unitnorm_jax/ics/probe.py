@@ -54,6 +54,8 @@ class ICSProbe:
         argument, or a tuple: the positional arguments. The first axis of its first array is n.
       layers: Which: None, every normalization layer; or a module class, a pattern of paths, a
         predicate, or a tuple of these; see `layer_filter`.
+      outputs: Where a layer returns several arrays, which of them to measure, by their place
+        (`LayerICS.output`): ("", "[0]") are single arrays and the first of tuples. None: all.
       mode: "eval", the default: the model is called with `eval_kwargs` and may write nothing, so
         layers use their running statistics. "train": with `train_kwargs`, and layers use those
         of the probe batch. `LayerICS.statistics` states what each layer did use.
@@ -92,6 +94,7 @@ class ICSProbe:
         batch: Any,
         layers: Any = None,
         *,
+        outputs: tuple[str, ...] | None = None,
         mode: str = "eval",
         train_kwargs: Mapping[str, Any] | None = None,
         eval_kwargs: Mapping[str, Any] | None = None,
@@ -112,6 +115,7 @@ class ICSProbe:
         if not callable(method) and method not in METHODS:
             raise ValueError(f"`method` (={method!r}) must be one of {', '.join(METHODS)}.")
         self._model, self._mode, self._wanted = model, mode, layer_filter(layers)
+        self._places: tuple[str, ...] | None = outputs
         self._kwargs = dict((train_kwargs if mode == "train" else eval_kwargs) or {})
         self._apply_method, self._axis_name = apply_method, axis_name
         self._method, self._tolerance = method, tolerance
@@ -206,6 +210,7 @@ class ICSProbe:
                 rngs=rngs,
                 method=self._apply_method,
             )
+            outputs = capture.select_outputs(outputs, self._places)
             described.extend(outputs)
             return [output.value for output in outputs]
 
