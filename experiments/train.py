@@ -32,12 +32,13 @@ from experiments.run_dir import check_data, locked, open_run_dir
 from experiments.storage import check_room, folder_bytes, needed_bytes, storage_errors
 
 
-def train(config: configs.TrainConfig, console: Console) -> Path:
+def train(config: configs.TrainConfig, console: Console, *, figures: bool = True) -> Path:
     """Trains every norm with every seed.
 
     Args:
         config: What to train.
         console: Where progress and the final table go.
+        figures: Whether to draw figures and report, which experiments.page can do later.
 
     Returns:
         The run folder: ``config.json``, ``versions.json``, ``sessions.jsonl`` (the versions at each
@@ -92,10 +93,11 @@ def train(config: configs.TrainConfig, console: Console) -> Path:
         results = read_results(run_dir)
         page = run_dir / "report.html"
         title = f"Pre-activation ResNet on {results.summary['data']}"
-        if not page.exists():
+        if figures and not page.exists():
             page = write_report(results, title)
     _print_results(results, title, updates_per_epoch(config, dataset), console)
-    console.print(f"Report: {page}", soft_wrap=True)
+    if page.exists():
+        console.print(f"Report: {page}", soft_wrap=True)
     console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
     return run_dir
 

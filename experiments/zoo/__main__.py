@@ -1,0 +1,103 @@
+"""The zoo from end to end: folder, measurements, table and figure."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from experiments import record
+from experiments.cli import run_cli
+from experiments.data import load_dataset
+from experiments.study_folder import open_study, write_whole
+from experiments.zoo import figure, measure, summary
+from experiments.zoo.config import ZooConfig
+
+
+def run(config: ZooConfig, console: Console) -> Path:
+    """Measures what is missing, and writes and prints all that is there.
+
+    Args:
+        config: The options.
+        console: Where progress and table go.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If the folder holds something else, or an option is not possible.
+    """
+    open_study(config.out, config.options())
+    jobs = [(part, method) for part in config.parts for method in config.methods]
+    missing = [job for job in jobs if not _path(config, *job).exists()]
+    if len(missing) < len(jobs):
+        console.print(f"{len(jobs) - len(missing)} of {len(jobs)} are in {config.out} already.")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    off = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=off) as progress:
+        task = progress.add_task("", total=len(missing))
+        for part, method in missing:
+            progress.update(task, description=f"{part} {method}")
+            start = time.perf_counter()
+            found = _measure(config, part, method)
+            seconds = time.perf_counter() - start
+            write_whole(_path(config, part, method), found | _provenance(seconds))
+            progress.console.print(f"{part} {method}: {seconds:.0f} s", highlight=False)
+            progress.advance(task)
+    return report(config, console)
+
+
+def report(config: ZooConfig, console: Console) -> Path:
+    """Writes and prints table and figure of all that has been measured."""
+    entries = summary.read_entries(config)
+    write_whole(config.out / "zoo.json", {"options": config.options(), "methods": entries})
+    (config.out / "zoo.md").write_text(summary.markdown(entries, config), encoding="utf-8")
+    figure.draw(entries, config, config.out / "zoo.png")
+    console.print(summary.table(entries, config))
+    console.print(f"Wrote zoo.json, zoo.md and zoo.png to {config.out}.", soft_wrap=True)
+    return config.out
+
+
+def _path(config: ZooConfig, part: str, method: str) -> Path:
+    return summary.result_path(config.out, method, part)
+
+
+def _measure(config: ZooConfig, part: str, method: str) -> dict[str, Any]:
+    if part == "train":
+        logs = config.out / "logs"
+        logs.mkdir(exist_ok=True)
+        with (logs / f"{method}.txt").open("a", encoding="utf-8") as log:
+            return measure.train_method(config, method, Console(file=log, width=120))
+    dataset = load_dataset(config.dataset)
+    if part == "time":
+        return measure.time_method(config, method, dataset)
+    return measure.smallest_batch(config, method, dataset)
+
+
+def _provenance(seconds: float) -> dict[str, Any]:
+    """What ran: commit, hardware and command."""
+    return {
+        "seconds": seconds,
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "versions": record.versions(),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return run_cli(
+        "python -m experiments.zoo", ZooConfig, arguments, lambda config: run(config, Console())
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

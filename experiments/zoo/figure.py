@@ -1,0 +1,92 @@
+"""One row for every method, one panel for every measurement."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.plots import COLOURS
+from experiments.zoo.config import ZooConfig
+from experiments.zoo.summary import Entry
+
+
+def draw(entries: list[Entry], config: ZooConfig, path: Path) -> None:
+    """Draws what has been measured and writes a PNG.
+
+    Args:
+        entries: Of ``summary.read_entries``.
+        config: The options.
+        path: The PNG to write.
+    """
+    base = config.base
+    panels: list[tuple[str, Callable[[Entry], Any], bool]] = [
+        ("test accuracy, %", _accuracies, False),
+        (f"updates to {100 * config.target_accuracy:g} %", _updates, False),
+        (f"update time / {base}", _times, False),
+        (f"shift / {base},\neach layer", lambda e: _ratios(e, "absolute"), True),
+        (f"relative shift / {base},\neach layer", lambda e: _ratios(e, "relative"), True),
+        ("smallest batch\n(cross: none trained)", lambda e: [], True),
+    ]
+    # No pyplot: it would choose a display.
+    figure = Figure(figsize=(13, 1.6 + 0.3 * len(entries)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), sharey=True)
+    for axis, (title, values, logarithmic) in zip(axes, panels, strict=True):
+        axis.set_title(title, fontsize=9)
+        for y, entry in enumerate(entries):
+            _points(axis, y, values(entry))
+        if logarithmic:
+            axis.set_xscale("log")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    for y, entry in enumerate(entries):
+        _batch(axes[-1], y, entry, config)
+    axes[-1].set_xticks(config.batch_sizes, list(map(str, config.batch_sizes)))
+    axes[-1].minorticks_off()
+    for axis in axes[2:5]:
+        axis.axvline(1, color="0.5", lw=0.8)
+    axes[0].set_yticks(range(len(entries)), [entry["method"] for entry in entries])
+    axes[0].invert_yaxis()
+    seeds = len(config.seeds)
+    figure.suptitle(
+        f"{config.dataset}, {config.epochs} epochs; dots are the {seeds} "
+        f"seed{'s' if seeds > 1 else ''} (layers in the shifts), bars their median",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=140)
+
+
+def _points(axis: Axes, y: int, values: list[float]) -> None:
+    finite = [value for value in values if np.isfinite(value)]
+    if finite:
+        spread = np.linspace(-0.2, 0.2, len(finite)) if len(finite) > 1 else [0.0]
+        axis.plot(finite, y + np.asarray(spread), ".", color=COLOURS[0], ms=5)
+        axis.plot([np.median(finite)] * 2, [y - 0.35, y + 0.35], color=COLOURS[1], lw=1.5)
+
+
+def _accuracies(entry: Entry) -> list[float]:
+    return [100 * r["accuracy"] for r in entry.get("train", {}).get("results", [])]
+
+
+def _updates(entry: Entry) -> list[float]:
+    results = entry.get("train", {}).get("results", [])
+    return [r["updates_to_target"] for r in results if r["updates_to_target"] is not None]
+
+
+def _times(entry: Entry) -> list[float]:
+    return [entry["time"]["ratio"]] if "time" in entry else []
+
+
+def _ratios(entry: Entry, quantity: str) -> list[float]:
+    return [float(pair["ratio"]) for pair in entry.get("shift", {}).get(quantity, [])]
+
+
+def _batch(axis: Axes, y: int, entry: Entry, config: ZooConfig) -> None:
+    if "batch" in entry:
+        smallest = entry["batch"]["smallest"]
+        marker = "o" if smallest else "x"
+        axis.plot(smallest or config.batch_sizes[0], y, marker, color=COLOURS[0], ms=6)

@@ -1,0 +1,215 @@
+"""What the zoo found, of every method that has been measured: entries, table, Markdown."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from experiments import record
+from experiments.comparison import QUANTITIES, all_certificates, compare
+from experiments.report import mean_std
+from experiments.results import Results, read_results
+from experiments.zoo.config import METHODS, PARTS, ZooConfig
+
+Entry = dict[str, Any]
+
+
+def result_path(out: Path, method: str, part: str) -> Path:
+    """Returns the file of one measurement of one method."""
+    return out / "results" / f"{method}.{part}.json"
+
+
+def read_entries(config: ZooConfig) -> list[Entry]:
+    """Returns one entry per method of which anything is there: measurements by name, and shift."""
+    base = _run(config, config.base)
+    entries: list[Entry] = []
+    for method in dict.fromkeys((*METHODS, *config.methods)):
+        entry: Entry = {"method": method}
+        for part in PARTS:
+            path = result_path(config.out, method, part)
+            if path.exists():
+                entry[part] = record.read_json(path)
+        found = _run(config, method)
+        if found is not None and found.ics(method):
+            entry["shift"] = _shift(method, found, config.base, base)
+        if len(entry) > 1:
+            entries.append(entry)
+    return entries
+
+
+def _run(config: ZooConfig, method: str) -> Results | None:
+    """The run of a method; None if there is none, or it diverged."""
+    path = result_path(config.out, method, "train")
+    if not path.exists():
+        return None
+    train = record.read_json(path)
+    return read_results(config.out / "runs" / train["run"]) if "results" in train else None
+
+
+def _shift(method: str, found: Results, base_name: str, base: Results | None) -> Entry:
+    """Medians over updates and seeds of every layer, and pairs with the same layer of the base."""
+    rows = found.ics(method)
+    certificates = all_certificates(rows)
+    shift: Entry = {
+        "layers": _layers(rows),
+        "measured": certificates.measured,
+        "open": certificates.open,
+        "largest_gap": certificates.largest_gap,
+        "not_finite": certificates.not_finite,
+    }
+    if base is not None and method != base_name:
+        for quantity in QUANTITIES:
+            shift[quantity] = [
+                {
+                    "layer": pair.layer,
+                    "ratio": pair.ratio,
+                    "seed_ratios": list(pair.seed_ratios),
+                    "certified_less": pair.certified_less,
+                    "certified_more": pair.certified_more,
+                    "less": pair.less(method, base_name),
+                }
+                for pair in compare(rows, base.ics(base_name), quantity)
+            ]
+    return shift
+
+
+def _layers(rows: Mapping[int, Any]) -> list[Entry]:
+    """Median distance, with the medians of both ends of its certificate, by layer."""
+    by_layer: dict[str, list[Any]] = {}
+    for measured in rows.values():
+        for row in measured:
+            if not row["reason"]:
+                by_layer.setdefault(row["layer"], []).append(row)
+    names = [name for quantity in QUANTITIES.values() for name in quantity]
+    return [
+        {"layer": layer, **{n: float(np.median([row[n] for row in found])) for n in names}}
+        for layer, found in by_layer.items()
+    ]
+
+
+HEADS = (
+    "method",
+    "test accuracy, %",
+    "updates to {target:g} %",
+    "update time / {base}",
+    "shift",
+    "relative shift",
+    "layers that moved less, more than {base}'s",
+    "the same, relative",
+    "smallest batch",
+)
+
+
+def cells(entry: Entry, config: ZooConfig) -> list[str]:
+    """Returns one row of the table; "" where nothing has been measured, "-" where nothing can."""
+    return [
+        entry["method"],
+        *_trained(entry),
+        _time(entry),
+        _median(entry, "value"),
+        _median(entry, "relative"),
+        _moved(entry, "absolute"),
+        _moved(entry, "relative"),
+        _batch(entry, config),
+    ]
+
+
+def _trained(entry: Entry) -> list[str]:
+    if "train" not in entry:
+        return ["", ""]
+    if "diverged" in entry["train"]:
+        return ["diverged", "-"]
+    results = entry["train"]["results"]
+    reached = [r["updates_to_target"] for r in results if r["updates_to_target"] is not None]
+    updates = mean_std(reached, 0)
+    if len(reached) < len(results):
+        updates += f" ({len(reached)} of {len(results)} seeds)"
+    return [mean_std([100 * r["accuracy"] for r in results], 2), updates]
+
+
+def _time(entry: Entry) -> str:
+    if "time" not in entry:
+        return ""
+    found = entry["time"]
+    low, high = found["quartiles"]
+    return f"{found['ratio']:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _median(entry: Entry, quantity: str) -> str:
+    """Over layers, of their medians, with smallest and largest."""
+    if "shift" not in entry:
+        return "-" if "diverged" in entry.get("train", {}) else ""
+    values = [layer[quantity] for layer in entry["shift"]["layers"]]
+    return f"{np.median(values):.3g} ({min(values):.2g}-{max(values):.2g})" if values else "-"
+
+
+def _moved(entry: Entry, quantity: str) -> str:
+    pairs = entry.get("shift", {}).get(quantity)
+    if pairs is None:
+        return "-" if "train" in entry else ""
+    less = sum(pair["less"] == entry["method"] for pair in pairs)
+    more = sum(pair["less"] not in (entry["method"], None) for pair in pairs)
+    return f"{less}, {more} of {len(pairs)}"
+
+
+def _batch(entry: Entry, config: ZooConfig) -> str:
+    if "batch" not in entry:
+        return ""
+    smallest = entry["batch"]["smallest"]
+    return f"> {config.batch_sizes[0]}" if smallest is None else str(smallest)
+
+
+def _heads(config: ZooConfig) -> list[str]:
+    names = {"target": 100 * config.target_accuracy, "base": config.base}
+    return [head.format(**names) for head in HEADS]
+
+
+def caption(entries: list[Entry], config: ZooConfig) -> str:
+    """Says what the columns are."""
+    seeds = len(config.seeds)
+    shifts = [entry["shift"] for entry in entries if "shift" in entry]
+    gaps = [s["largest_gap"] for s in shifts if math.isfinite(s["largest_gap"])]
+    text = (
+        f"{config.epochs} epochs of {config.dataset}, batch {config.batch_size}, n = {seeds} "
+        f"seed{'s' if seeds > 1 else ''}, paired initial weights and data order; accuracy of the "
+        "last state, mean ± sample standard deviation. "
+    )
+    if shifts:
+        text += (
+            "Shift: certified Earth Mover distance of one update, medians over updates and seeds; "
+            "of these the median over layers (smallest-largest); relative: in spreads of the "
+            "layer. Less, more: in every seed. "
+            f"{sum(s['measured'] for s in shifts)} distances, "
+            f"{sum(s['open'] for s in shifts)} certificates open"
+        )
+        text += f", largest gap {max(gaps):.1e} of the distance. " if gaps else ". "
+    times = [entry["time"] for entry in entries if "time" in entry]
+    if times:
+        text += "Update time: median (quartiles) of neighbouring updates. "
+    if any("batch" in entry for entry in entries):
+        sizes = ", ".join(map(str, config.batch_sizes))
+        text += (
+            f"Smallest batch of {sizes} that reaches {100 * config.trains:g} % in "
+            f"{config.batch_epochs} epochs, one seed."
+        )
+    return text.strip()
+
+
+def table(entries: list[Entry], config: ZooConfig) -> Table:
+    """Returns the table for a terminal."""
+    result = Table(title="The zoo", caption=caption(entries, config), padding=(0, 1))
+    for head in _heads(config):
+        result.add_column(head, justify="left" if head == "method" else "right", overflow="fold")
+    for entry in entries:
+        result.add_row(*cells(entry, config))
+    return result
+
+
+def markdown(entries: list[Entry], config: ZooConfig) -> str:
+    """Returns the same as Markdown."""
+    lines = [_heads(config), ["---"] * len(HEADS), *(cells(entry, config) for entry in entries)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{text}\n\n{caption(entries, config)}\n"

@@ -1,0 +1,169 @@
+"""The zoo on a tiny network: what it measures is what the runs say, and nothing is done twice."""
+
+import dataclasses
+import json
+
+import pytest
+from rich.console import Console
+
+from experiments.config import ModelConfig
+from experiments.data import load_dataset
+from experiments.loop import NonFiniteLossError
+from experiments.norms import CONVS, NORMS
+from experiments.record import read_json
+from experiments.zoo import __main__ as zoo
+from experiments.zoo import measure, summary
+from experiments.zoo.config import METHODS, ZooConfig, batch_config, train_config
+
+TINY = ZooConfig(
+    methods=("bn", "none+enorm"),
+    parts=("train",),
+    seeds=(0,),
+    epochs=1,
+    batch_size=256,
+    target_accuracy=0.1,
+    probe_every=2,
+    probe_images=8,
+    batch_sizes=(256,),
+    batch_epochs=1,
+    trains=0.01,
+    seconds=0.1,
+    model=ModelConfig(blocks=(1,), widths=(4,)),
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Everything of one method, the training of another."""
+    folder = tmp_path_factory.mktemp("zoo") / "out"
+    config = dataclasses.replace(TINY, out=folder)
+    with (folder.parent / "output").open("w") as file:
+        zoo.run(config, Console(file=file, width=200))
+        rest = dataclasses.replace(config, parts=("time", "batch"), methods=("bn",))
+        zoo.run(rest, Console(file=file, width=200))
+    return config, (folder.parent / "output").read_text()
+
+
+def test_numbers_are_those_of_the_runs(done):
+    config, output = done
+    entries = {e["method"]: e for e in read_json(config.out / "zoo.json")["methods"]}
+    assert list(entries) == ["bn", "none+enorm"]
+    for method, entry in entries.items():
+        (result,) = read_json(config.out / "runs" / method / "summary.json")["results"]
+        assert entry["train"]["results"] == [result]
+        lines = (config.out / "runs" / method / f"{method}-seed0" / "ics.jsonl").read_text()
+        rows = [json.loads(line) for line in lines.splitlines()]
+        layers = entry["shift"]["layers"]
+        assert [layer["layer"] for layer in layers] == list(dict.fromkeys(r["layer"] for r in rows))
+        values = [r["value"] for r in rows if r["layer"] == layers[0]["layer"]]
+        assert layers[0]["value"] == pytest.approx(sum(values) / 2)  # the median of two
+        assert entry["shift"]["measured"] == len(rows)
+        assert f"{100 * result['accuracy']:.2f}" in output
+    assert "absolute" not in entries["bn"]["shift"]
+    ratios = [pair["ratio"] for pair in entries["none+enorm"]["shift"]["absolute"]]
+    assert len(ratios) == len(entries["bn"]["shift"]["layers"])
+    assert entries["bn"]["time"]["pairs"] >= 15
+    assert 0.2 < entries["bn"]["time"]["ratio"] < 5  # against itself, on a busy machine
+    assert entries["bn"]["batch"]["smallest"] == 256
+    for entry in entries.values():
+        assert "git_commit" in entry["train"]["versions"]
+        assert entry["train"]["seconds"] > 0
+    assert (config.out / "zoo.png").read_bytes().startswith(b"\x89PNG")
+    rows = (config.out / "zoo.md").read_text().splitlines()[2:4]
+    assert [row.split(" | ")[0] for row in rows] == ["| bn", "| none+enorm"]
+
+
+def test_all_updates_of_an_epoch_at_once_are_the_updates_of_a_run(done):
+    """Same network, schedule, data and augmentation: the accuracy of the run of the same job."""
+    config, _ = done
+    job = batch_config(config, "bn", 256)
+    assert dataclasses.replace(job, norm=config.norm) == train_config(config, ("bn",))
+    tried = read_json(summary.result_path(config.out, "bn", "batch"))["tried"]
+    (result,) = read_json(config.out / "runs" / "bn" / "summary.json")["results"]
+    assert tried[0]["accuracy"] == pytest.approx(result["accuracy"], abs=2 / 360)
+
+
+def test_what_is_there_is_not_measured_again(done, monkeypatch, capsys):
+    config, _ = done
+    monkeypatch.setattr(zoo, "_measure", lambda *job: pytest.fail(str(job)))
+    before = (config.out / "zoo.json").read_bytes()
+    zoo.run(config, Console())
+    assert "2 of 2 are in" in capsys.readouterr().out
+    assert (config.out / "zoo.json").read_bytes() == before
+    with pytest.raises(ValueError, match=r"holds a study with another `epochs` \(=1, not 2\)"):
+        zoo.run(dataclasses.replace(config, epochs=2), Console())
+    with pytest.raises(ValueError, match="is not the folder of a study; give another --out"):
+        zoo.run(dataclasses.replace(config, out=config.out / "runs"), Console())
+
+
+def test_an_interrupted_run_stays(tmp_path, monkeypatch):
+    """A method that was cut off is trained anew beside it; one that diverges is reported."""
+    config = dataclasses.replace(TINY, out=tmp_path / "out", methods=("bn",))
+    monkeypatch.setattr(
+        measure, "train", lambda job, log, **options: seen.append(job.run_dir) or 1 / 0
+    )
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        zoo.run(config, Console())
+    (config.out / "runs" / "bn").mkdir(parents=True)
+
+    def diverge(job, log, **options):
+        seen.append(job.run_dir)
+        raise NonFiniteLossError("loss is nan at update 3")
+
+    monkeypatch.setattr(measure, "train", diverge)
+    zoo.run(config, Console())
+    assert seen == [str(config.out / "runs" / name) for name in ("bn", "bn-2")]
+    assert "| bn | diverged | - |" in (config.out / "zoo.md").read_text()
+
+
+def test_smallest_batch_stops_where_nothing_is_learnt(monkeypatch):
+    accuracies = {16: 0.95, 4: 0.9, 2: 0.3, 1: 0.99}
+    config = dataclasses.replace(TINY, batch_sizes=tuple(accuracies), trains=0.9)
+    sizes = {}
+
+    def trained(job, method, dataset):
+        size = job.optim.batch_size
+        sizes[size] = (job.norm.slice_size, job.optim.learning_rate)
+        return accuracies[size]
+
+    monkeypatch.setattr(measure, "train_compiled", trained)
+    dataset = load_dataset("digits")
+    found = measure.smallest_batch(config, "kalman", dataset)
+    assert found["smallest"] == 4
+    assert list(sizes) == [16, 4, 2]
+    assert sizes[2] == (2, pytest.approx(0.1 * 2 / 256))
+    assert batch_config(config, "kalman", 1).norm.slice_size == 1
+    accuracies[16] = 0.1
+    assert measure.smallest_batch(config, "kalman", dataset)["smallest"] is None
+
+
+def test_every_method_is_in():
+    assert set(NORMS) <= set(METHODS) | {"none"}
+    assert {name.partition("+")[2] for name in METHODS} >= set(CONVS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": ("fly",)}, r"part \(='fly'\) is unknown; choose from train, time, batch"),
+        ({"batch_sizes": (1, 4)}, r"`batch_sizes` \(=\(1, 4\)\) must be positive and become small"),
+        ({"batch_sizes": (4, 0)}, r"`batch_sizes` \(=\(4, 0\)\) must be positive"),
+        ({"methods": ("bm",)}, r"norm \(='bm'\) is unknown"),
+        ({"base": "bm"}, r"norm \(='bm'\) is unknown"),
+        ({"trains": 0.0}, r"`trains` \(=0.0\) must be in \(0, 1\]"),
+        ({"seconds": 0.0}, r"`seconds` \(=0.0\) must be a positive number"),
+        ({"epochs": 0}, r"`epochs` \(=0\) must be a positive number"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        ZooConfig(**options)
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as status:
+        zoo.main(["--help"])
+    assert status.value.code == 0
+    words = {word.strip(",.:()") for word in capsys.readouterr().out.split()}
+    assert words >= {"--batch-sizes", "--parts", "diverges"}
