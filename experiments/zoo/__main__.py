@@ -62,7 +62,9 @@ def report(config: ZooConfig, console: Console) -> Path:
     write_whole(config.out / "zoo.json", {"options": config.options(), "methods": entries})
     (config.out / "zoo.md").write_text(summary.markdown(entries, config), encoding="utf-8")
     figure.draw(entries, config, config.out / "zoo.png")
-    console.print(summary.table(entries, config))
+    for table in summary.tables(entries, config):
+        console.print(table)
+    console.print(summary.caption(entries, config), highlight=False)
     console.print(f"Wrote zoo.json, zoo.md and zoo.png to {config.out}.", soft_wrap=True)
     return config.out
 

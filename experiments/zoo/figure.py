@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from experiments.plots import COLOURS
 from experiments.zoo.config import ZooConfig
@@ -41,20 +42,22 @@ def draw(entries: list[Entry], config: ZooConfig, path: Path) -> None:
             _points(axis, y, values(entry))
         if logarithmic:
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     for y, entry in enumerate(entries):
         _batch(axes[-1], y, entry, config)
     axes[-1].set_xticks(config.batch_sizes, list(map(str, config.batch_sizes)))
-    axes[-1].minorticks_off()
     for axis in axes[2:5]:
         axis.axvline(1, color="0.5", lw=0.8)
     axes[0].set_yticks(range(len(entries)), [entry["method"] for entry in entries])
     axes[0].invert_yaxis()
     seeds = len(config.seeds)
     figure.suptitle(
-        f"{config.dataset}, {config.epochs} epochs; dots are the {seeds} "
-        f"seed{'s' if seeds > 1 else ''} (layers in the shifts), bars their median",
+        f"{config.dataset}, {config.epochs} epoch{'s' if config.epochs > 1 else ''}; dots are "
+        f"seeds, n = {seeds} (in the shifts, layers); bars their median",
         fontsize=10,
     )
     figure.savefig(path, dpi=140)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from experiments import record
@@ -167,14 +168,18 @@ def _heads(config: ZooConfig) -> list[str]:
     return [head.format(**names) for head in HEADS]
 
 
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n > 1 else ''}"
+
+
 def caption(entries: list[Entry], config: ZooConfig) -> str:
     """Says what the columns are."""
     seeds = len(config.seeds)
     shifts = [entry["shift"] for entry in entries if "shift" in entry]
     gaps = [s["largest_gap"] for s in shifts if math.isfinite(s["largest_gap"])]
     text = (
-        f"{config.epochs} epochs of {config.dataset}, batch {config.batch_size}, n = {seeds} "
-        f"seed{'s' if seeds > 1 else ''}, paired initial weights and data order; accuracy of the "
+        f"{_count(config.epochs, 'epoch')} of {config.dataset}, batch {config.batch_size}, "
+        f"n = {_count(seeds, 'seed')}, paired initial weights and data order; accuracy of the "
         "last state, mean ± sample standard deviation. "
     )
     if shifts:
@@ -193,23 +198,31 @@ def caption(entries: list[Entry], config: ZooConfig) -> str:
         sizes = ", ".join(map(str, config.batch_sizes))
         text += (
             f"Smallest batch of {sizes} that reaches {100 * config.trains:g} % in "
-            f"{config.batch_epochs} epochs, one seed."
+            f"{_count(config.batch_epochs, 'epoch')}, one seed."
         )
     return text.strip()
 
 
-def table(entries: list[Entry], config: ZooConfig) -> Table:
-    """Returns the table for a terminal."""
-    result = Table(title="The zoo", caption=caption(entries, config), padding=(0, 1))
-    for head in _heads(config):
-        result.add_column(head, justify="left" if head == "method" else "right", overflow="fold")
-    for entry in entries:
-        result.add_row(*cells(entry, config))
-    return result
+# Columns of the two tables for a terminal, which has no room for all.
+GROUPS = {"What was reached": (0, 1, 2, 3, 8), "How far layers moved": (0, 4, 5, 6, 7)}
+
+
+def tables(entries: list[Entry], config: ZooConfig) -> list[Table]:
+    """Returns the table for a terminal, in two."""
+    heads, found = _heads(config), []
+    for title, columns in GROUPS.items():
+        table = Table(title=title, box=box.SIMPLE, padding=(0, 1))
+        for i in columns:
+            table.add_column(heads[i], justify="right" if i else "left", no_wrap=not i)
+        for entry in entries:
+            row = cells(entry, config)
+            table.add_row(*(row[i] for i in columns))
+        found.append(table)
+    return found
 
 
 def markdown(entries: list[Entry], config: ZooConfig) -> str:
-    """Returns the same as Markdown."""
+    """Returns all columns as Markdown."""
     lines = [_heads(config), ["---"] * len(HEADS), *(cells(entry, config) for entry in entries)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{text}\n\n{caption(entries, config)}\n"
