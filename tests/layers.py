@@ -170,6 +170,4 @@ LAYERS = [
     _weights(NormPropDense, 5, shape=(16, 5)),
     _kalman("first", first=True, slice_size=2),
     _kalman("slices", slice_size=2),
-    _kalman("whole", shape=(16, 5)),
-    _kalman("axis1", shape=(16, 4, 3, 2), axis=1, slice_size=1),
 ]
