@@ -61,7 +61,7 @@ def draw_distances(figure: Figure | SubFigure, results: Results, quantity: str) 
         math.ceil(len(layers) / columns), columns, sharex=True, sharey=relative, squeeze=False
     )
     axes = list(grid.flat)
-    colour = plots.colours(results.config.norms)
+    colour = plots.colours(results.names)
     drawn = []
     for axis, layer in zip(axes, layers, strict=False):
         lines = [

@@ -71,7 +71,7 @@ def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
     dot is the median of one seed (in networks that are not too deep).
     """
     base, *others = results.probed()
-    colour = plots.colours(results.config.norms)
+    colour = plots.colours(results.names)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, quantity in zip(axes, ("relative", "absolute"), strict=True):
         layers: list[str] = []
@@ -111,7 +111,7 @@ def draw_bounds(axis: Axes, results: Results) -> None:
     All medians are over seeds and updates.
     """
     layers, norms = shown_layers(results), results.probed()
-    colour = plots.colours(results.config.norms)
+    colour = plots.colours(results.names)
     for i, norm in enumerate(norms):
         rows = [row for seed in results.ics(norm).values() for row in seed if not row["reason"]]
         x = np.arange(len(layers)) + 0.3 * (i - (len(norms) - 1) / 2)

@@ -22,21 +22,32 @@ class RunRows(NamedTuple):
 
 
 class Results(NamedTuple):
-    """A finished run folder."""
+    """A finished run folder, or several put together (``experiments.compare``).
+
+    Attributes:
+        folder: The folder.
+        config: Its configuration.
+        versions: Code, libraries and hardware.
+        summary: Final numbers of every run.
+        runs: The rows of every run.
+        names: What ``norm`` is in summary and runs, in order: the norms of the configuration, or
+            with their options where several folders are put together.
+    """
 
     folder: Path
     config: TrainConfig
     versions: dict[str, Any]
     summary: dict[str, Any]
     runs: list[RunRows]
+    names: tuple[str, ...]
 
     def ics(self, norm: str) -> dict[int, Rows]:
         """Returns the rows of the probes of ``norm`` by seed; empty if it was not probed."""
         return {run.seed: run.ics for run in self.runs if run.norm == norm and run.ics}
 
     def probed(self) -> list[str]:
-        """Returns the norms that were probed, in the order of the configuration."""
-        return [norm for norm in self.config.norms if self.ics(norm)]
+        """Returns the norms that were probed, in order."""
+        return [norm for norm in self.names if self.ics(norm)]
 
 
 def read_results(folder: Path) -> Results:
@@ -49,7 +60,7 @@ def read_results(folder: Path) -> Results:
     versions = record.read_json(folder / "versions.json")
     summary = record.read_json(folder / "summary.json")
     runs = [_read_run(folder / r["folder"], r["norm"], r["seed"]) for r in summary["results"]]
-    return Results(folder, config, versions, summary, runs)
+    return Results(folder, config, versions, summary, runs, config.norms)
 
 
 def group(runs: Sequence[RunRows]) -> dict[str, list[RunRows]]:

@@ -88,7 +88,7 @@ def open_rows(results: Results) -> list[dict[str, Any]]:
 
 def figures(results: Results) -> Iterator[Shown]:
     """Draws the figures that the run has data for."""
-    runs, norms = results.runs, [plots.label(norm) for norm in results.config.norms]
+    runs, norms = results.runs, [plots.label(norm) for norm in results.names]
     target = results.summary["target_accuracy"]
     curves = f"Training loss (mean between evaluations) and test accuracy; {plots.spread(runs)}."
     yield _shown("curves", plots.curves_figure(runs, target), curves)

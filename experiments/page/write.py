@@ -1,6 +1,8 @@
 """Writes the page, and the figures beside it, into the run folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -39,6 +41,18 @@ def write_page(results: Results) -> Path:
     Returns:
         The file.
     """
+    path = results.folder / "report.html"
+    write_text(path, render("page.html.j2", content(results)))
+    return path
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Returns a page.
+
+    Args:
+        template: File name, in this folder.
+        values: Its variables.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -48,8 +62,10 @@ def write_page(results: Results) -> Path:
     )
     environment.filters["percent"] = shift_report.percent
     environment.filters["seed_range"] = shift_report.seed_range
-    text = environment.get_template("page.html.j2").render(content(results))
-    path = results.folder / "report.html"
+    return environment.get_template(template).render(values)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, in the place of the one before."""
     with record.replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-    return path

@@ -1,0 +1,40 @@
+"""The command that repeats a run, from its configuration."""
+
+import dataclasses
+import shlex
+from typing import Any
+
+from experiments.config import TrainConfig
+
+
+def train_command(config: TrainConfig) -> str:
+    """Returns the command line of ``experiments.train`` that gives ``config``.
+
+    Options that have their default are left out, and so is the run folder.
+
+    Example:
+        >>> train_command(TrainConfig(seeds=(0, 1)))
+        'python -m experiments.train --seeds 0 1'
+    """
+    flags = _flags(dataclasses.replace(config, run_dir=None), TrainConfig(), "")
+    return shlex.join(["python", "-m", "experiments.train", *flags])
+
+
+def _flags(config: Any, default: Any, prefix: str) -> list[str]:
+    flags = []
+    for field in dataclasses.fields(config):
+        value, usual = getattr(config, field.name), getattr(default, field.name)
+        name = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            flags += _flags(value, usual, f"{name}.")
+        elif value != usual:
+            flags += _flag(name, value, switch=field.type is bool)
+    return flags
+
+
+def _flag(name: str, value: Any, switch: bool) -> list[str]:
+    if switch:
+        *group, last = name.split(".")
+        return ["--" + ".".join([*group, last if value else f"no-{last}"])]
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{name}", *map(str, values)]

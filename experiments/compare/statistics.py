@@ -1,0 +1,99 @@
+"""Statistics of a few paired numbers: one value per seed, for each of two methods."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Paired(NamedTuple):
+    """Mean of paired differences, with its confidence interval and Student's paired t-test.
+
+    Attributes:
+        n: Number of pairs.
+        mean: Mean of the differences.
+        low: Lower end of the confidence interval of the mean; NaN if nothing can be said: with
+            fewer than two pairs, or if all differences are equal.
+        high: Upper end.
+        p: Two-sided p-value of the hypothesis that the expected difference is 0; NaN likewise.
+    """
+
+    n: int
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def mean_std(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Returns mean and sample standard deviation (n - 1); NaN where there are too few values.
+
+    Example:
+        >>> mean_std([1.0, 2.0, 3.0])
+        (2.0, 1.0)
+    """
+    mean = float(np.mean(values)) if len(values) else math.nan
+    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def paired(
+    values: Sequence[float] | np.ndarray,
+    base: Sequence[float] | np.ndarray,
+    confidence: float = 0.95,
+) -> Paired:
+    """Compares paired numbers: ``d_i = values_i - base_i``, one for each seed.
+
+    ``mean d +- t_{n-1} s / sqrt(n)``, with s the sample standard deviation of d: the differences
+    are taken as normally distributed, and seeds as a sample of all seeds.
+
+    Args:
+        values: One number per seed.
+        base: The same of the base, in the same order.
+        confidence: Of the interval.
+
+    Raises:
+        ValueError: If there are not as many of both.
+
+    Example:
+        >>> found = paired([5.0, 7.0, 9.0], [4.0, 5.0, 6.0])
+        >>> found.mean, round(found.low, 3), round(found.high, 3), round(found.p, 4)
+        (2.0, -0.484, 4.484, 0.0742)
+    """
+    if len(values) != len(base):
+        raise ValueError(
+            f"`values` (={len(values)} numbers) and `base` (={len(base)}) must be as many: one "
+            "pair for each seed."
+        )
+    differences = np.asarray(values, np.float64) - np.asarray(base, np.float64)
+    n, mean = len(differences), mean_std(differences)[0]
+    # Equal differences have no spread to judge by (three times "the same evaluation", say).
+    if n < 2 or not np.isfinite(differences).all() or np.ptp(differences) <= 1e-12 * abs(mean):
+        return Paired(n, mean, math.nan, math.nan, math.nan)
+    result = stats.ttest_1samp(differences, 0.0)
+    low, high = result.confidence_interval(confidence)
+    return Paired(n, mean, float(low), float(high), float(result.pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values adjusted for their number, by Holm's step-down method.
+
+    The chance that any true null hypothesis is rejected stays below the level at which the adjusted
+    values are judged, whatever their dependence. NaN stays NaN, and does not count.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+
+    References:
+        S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of
+        Statistics 6, 1979.
+    """
+    adjusted = [math.nan] * len(p_values)
+    order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    largest = 0.0
+    for rank, (p, i) in enumerate(order):
+        largest = max(largest, min((len(order) - rank) * p, 1.0))
+        adjusted[i] = largest
+    return adjusted
