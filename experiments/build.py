@@ -14,8 +14,11 @@ from experiments.config import TrainConfig
 from experiments.data import Dataset
 from experiments.models import NETWORKS
 from experiments.norms import Context, make_method
+from experiments.norms.method import Bound
+from experiments.own_bounds import BoundedProbe
 from experiments.parallel import Step, Transform, make_transform
 from experiments.parallel.batch_size import check_batch_size, round_up
+from experiments.schedules import make_schedule
 from unitnorm_jax.ics import ICSProbe
 
 EVAL_BATCH = 128  # Images per batch of an evaluation; it does not change the result.
@@ -58,6 +61,7 @@ class Program(NamedTuple):
         model: The network, for a batch that is not spread over a mapped axis.
         probe: Measures the shift of its layers, see ``experiments.probing``; None where nothing is
             probed.
+        bound: The method's own bound on the shift of a layer, see ``experiments.norms.Method``.
     """
 
     norm: str
@@ -68,7 +72,8 @@ class Program(NamedTuple):
     schedule: optax.Schedule
     augment: Any
     model: Any
-    probe: ICSProbe | None = None
+    probe: ICSProbe | BoundedProbe | None = None
+    bound: Bound | None = None
 
 
 def build_program(
@@ -79,40 +84,39 @@ def build_program(
     Args:
         config: The configuration.
         norm: Name of the norm.
-        dataset: The images; nothing is read.
+        dataset: The images.
         transform: How the steps are spread over devices; default: as ``config.devices`` says.
 
     Raises:
         ValueError: If the batch size does not fit the devices.
     """
     transform = transform or make_transform(config.devices)
-    updates = config.optim.epochs * updates_per_epoch(config, dataset)
     batch_size = config.optim.batch_size
     accumulate = config.optim.accumulate
     check_batch_size(batch_size, transform.devices, accumulate)
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.optim.learning_rate,
-        warmup_steps=int(config.optim.warmup * updates),
-        decay_steps=updates,
-    )
+    updates = updates_per_epoch(config, dataset)
+    schedule = make_schedule(config.optim, updates)
     dtype = jnp.dtype(config.devices.precision)
     context = Context(
         # A layer counts its forward passes: one for each micro-batch.
         schedule=lambda count: schedule(count // accumulate),
+        updates=config.optim.epochs * updates,
         dtype=None if dtype == jnp.float32 else dtype,
     )
     make = partial(make_model, config, norm, dataset.num_classes)
     # One device applies `model` to a whole batch; the steps, each device the other to its part.
     model, mapped = make(context), make(context._replace(**transform.axes))
-    tx = optax.sgd(schedule, momentum=config.optim.momentum, nesterov=True)
+    method = make_method(norm, config.norm, context)
+    images = dataset.standardize(dataset.example(1)["image"])
+    tx = optax.sgd(schedule, momentum=config.optim.momentum, nesterov=config.optim.nesterov)
     train_step = partial(
         steps.train_step,
         weight_penalty=config.optim.weight_penalty,
         label_smoothing=config.optim.label_smoothing,
         augment=dataset.augment,
         accumulate=accumulate,
-        after_update=make_method(norm, config.norm, context).after_update,
+        after_update=method.after_update,
+        penalty=method.penalty(model, images) if method.penalty else None,
     )
     eval_step = partial(steps.eval_step, standardize=dataset.standardize)
     apply_fn = transform.apply_fn(mapped.apply)
@@ -133,6 +137,7 @@ def build_program(
         schedule=schedule,
         augment=jax.jit(augment),
         model=model,
+        bound=method.bound,
     )
 
 
@@ -151,8 +156,10 @@ def make_model(config: TrainConfig, norm: str, num_classes: int, context: Contex
         )
     # The shape of the others is in their names.
     own = ("blocks", "widths", "bottleneck") if name == "preact" else ()
-    return (method.network or NETWORKS[name])(
+    network: Any = method.network or NETWORKS[name]
+    return network(
         num_classes=num_classes,
+        **({} if config.model.skip else {"add": None}),
         norm=method.norm,
         conv=method.conv,
         dense=method.dense,

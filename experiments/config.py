@@ -16,6 +16,7 @@ from experiments.norms import NormConfig as NormConfig
 from experiments.norms import check_norm
 from experiments.parallel.config import DevicesConfig as DevicesConfig
 
+SCHEDULES = ("cosine", "one-cycle", "piecewise")
 Resume = Literal["never", "auto", "must"]
 # Options that do not change what a run computes: a run may be resumed with other values of them.
 # (That the data in another folder are the same is checked by the record of the data.)
@@ -41,6 +42,8 @@ class ModelConfig:
     """Channels of each stage."""
     bottleneck: bool = False
     """Bottleneck blocks (1x1, 3x3, 1x1; four times the width out) instead of basic ones."""
+    skip: bool = True
+    """Skip connections around the blocks; without them, a plain network of the same layers."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -59,7 +62,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """SGD with Nesterov momentum; linear warm-up, then cosine decay to zero."""
+    """SGD with momentum, and the schedule of its learning rate."""
 
     epochs: int = 15
     """Passes over the training images."""
@@ -67,10 +70,20 @@ class OptimConfig:
     """Images per update; the incomplete last batch of an epoch is left out."""
     learning_rate: float = 0.1
     """Largest learning rate, at the end of the warm-up."""
+    schedule: str = "cosine"
+    """After the warm-up: cosine (linear warm-up from 0, cosine decay to 0), one-cycle (both cosine,
+    from 1/25 of the largest rate and to 1/10,000 of that), or piecewise (linear warm-up; then
+    constant, times DECAY_RATE at each of BOUNDARIES)."""
     warmup: float = 0.2
     """Warm-up, as a fraction of all updates."""
+    boundaries: tuple[int, ...] = ()
+    """Epochs, counted from 0, at whose start the learning rate of piecewise drops."""
+    decay_rate: float = 0.2
+    """What piecewise multiplies the learning rate with at each boundary."""
     momentum: float = 0.9
-    """Nesterov momentum, in [0, 1)."""
+    """Momentum, in [0, 1)."""
+    nesterov: bool = True
+    """Nesterov's momentum."""
     weight_penalty: float = 5e-4
     """Factor of the sum of squared kernels in the loss (no factor 1/2)."""
     label_smoothing: float = 0.0
@@ -90,6 +103,22 @@ class OptimConfig:
             raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"`warmup` (={self.warmup}) must be in [0, 1).")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"`schedule` (={self.schedule!r}) is unknown; choose from {', '.join(SCHEDULES)}."
+            )
+        if self.schedule == "one-cycle" and self.warmup == 0:
+            raise ValueError("`warmup` (=0.0) must be positive for one-cycle; 0.3 is customary.")
+        positive(decay_rate=self.decay_rate)
+        if list(self.boundaries) != sorted({b for b in self.boundaries if b > 0}):
+            raise ValueError(
+                f"`boundaries` (={self.boundaries}) must be epochs above 0 in ascending order."
+            )
+        if self.boundaries and self.schedule != "piecewise":
+            raise ValueError(
+                f"`boundaries` (={self.boundaries}) are of --optim.schedule piecewise alone; "
+                f"`schedule` is {self.schedule!r}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from experiments.build import Program
 from experiments.config import ProbeConfig
 from experiments.data import Dataset
 from experiments.norms import NoNorm
+from experiments.own_bounds import BoundedProbe
 from experiments.record import Recorder
 from experiments.steps import STREAMS, TrainState
 from unitnorm_jax import ics
@@ -68,7 +69,7 @@ def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Progr
         found = method == "__call__" and module.path in paths
         return found and (without or not isinstance(module, NoNorm))
 
-    probe = ics.ICSProbe(
+    probe: Any = ics.ICSProbe(
         program.model,
         probe_images(config, dataset),
         wanted,
@@ -78,6 +79,9 @@ def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Progr
         rngs={name: jax.random.key(i) for i, name in enumerate(STREAMS)},
         outputs=("", "[0]"),  # Kalman layers return moments too.
     )
+    # Running statistics may be far from those of the probe images: the bound needs the latter.
+    if program.bound is not None and config.mode == "train":
+        probe = BoundedProbe(probe, program.bound)
     return program._replace(probe=probe)
 
 
@@ -111,7 +115,9 @@ class RunProbe:
             still computing when its state came is not in it.
     """
 
-    def __init__(self, probe: ics.ICSProbe | None, config: ProbeConfig, recorder: Recorder) -> None:
+    def __init__(
+        self, probe: ics.ICSProbe | BoundedProbe | None, config: ProbeConfig, recorder: Recorder
+    ) -> None:
         """Has seen no state yet."""
         self.seconds = 0.0
         self._probe, self._recorder = probe, recorder

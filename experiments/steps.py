@@ -87,10 +87,11 @@ def train_step(
     accumulate: int = 1,
     axis_name: AxisName = None,
     after_update: Callable[[TrainState], TrainState] | None = None,
+    penalty: Callable[[Any], jax.Array] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update on one batch, the same under every transform.
 
-    loss = mean cross-entropy + ``weight_penalty`` * sum of squared kernels.
+    loss = mean cross-entropy + ``weight_penalty`` * sum of squared kernels (+ ``penalty``).
 
     With ``accumulate`` = k the batch of each device is taken in k micro-batches, one after the
     other, and the mean of their gradients makes the update: the memory of a k-th of the batch, and
@@ -109,6 +110,7 @@ def train_step(
         axis_name: Mapped axis (or axes) over which the batch is split, None where it is not. The
             network's norm needs the same name to use the statistics of the whole batch.
         after_update: Maps the state after the update to the one that is returned.
+        penalty: A further term of the loss: maps the parameters to a scalar.
 
     Returns:
         State after the update, and scalars of the batch before it: ``loss``, ``cross_entropy``,
@@ -140,6 +142,8 @@ def train_step(
         losses = _cross_entropy(logits, labels, label_smoothing)
         cross_entropy = jnp.mean(losses)
         loss = cross_entropy + weight_penalty * kernel_penalty(params)
+        if penalty is not None:
+            loss = loss + penalty(params)
         accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
         metrics = {"loss": loss, "cross_entropy": cross_entropy, "accuracy": accuracy}
         return loss, (metrics, updated.get("batch_stats", {}))

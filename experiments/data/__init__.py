@@ -11,6 +11,7 @@ from experiments.data.dataset import Dataset as Dataset
 from experiments.data.digits import load_digits
 from experiments.data.image_folder import load_image_folder
 from experiments.data.imagenet import load_imagenet
+from experiments.data.label_noise import with_label_noise
 from experiments.data.pipeline import Batch as Batch
 from experiments.data.pipeline import Pipeline as Pipeline
 
@@ -46,4 +47,4 @@ def load_dataset(config: DataConfig | str) -> Dataset:
     """
     if isinstance(config, str):
         config = DataConfig(dataset=config)
-    return _LOADERS[config.dataset](config)
+    return with_label_noise(_LOADERS[config.dataset](config), config.label_noise)

@@ -34,6 +34,9 @@ class DataConfig:
     """How pixels (0-255) are scaled: channel-std is (x - mean) / standard deviation of each channel
     over the training images, as is customary; pixel-variance is (x - mean) / VARIANCE of each pixel
     and channel, as in the paper's code. For imagenet2012, the customary constants per channel."""
+    label_noise: float = 0.0
+    """Share of the training labels, in [0, 1], that are replaced by wrong ones; the same for all
+    seeds. Not for imagenet2012."""
     image_size: int | None = None
     """Side of the images, pixels: imagenet2012 crops to it (default 224); imagefolder shrinks or
     enlarges to it, cutting off what is not square (default: as they are, all of one size)."""
@@ -57,6 +60,8 @@ class DataConfig:
             self.max_shift >= 0 and math.isfinite(self.max_shift)
         ):
             raise ValueError(f"`max_shift` (={self.max_shift}) must be zero or a positive number.")
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f"`label_noise` (={self.label_noise}) must be in [0, 1].")
         for name, choices in {"scaling": SCALINGS, "on_bad_image": ("error", "skip")}.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(choices)}.")

@@ -35,7 +35,7 @@ class Block(nn.Module):
         conv: Makes a convolution from ``features``, ``kernel_size``, ``strides`` and ``name``.
         shortcut_conv: The same for the shortcut; None is ``conv``.
         act: The activation, a function.
-        add: Adds shortcut and branch.
+        add: Adds shortcut and branch; None: there is no shortcut.
     """
 
     filters: Sequence[int]
@@ -46,7 +46,7 @@ class Block(nn.Module):
     conv: ModuleDef = Conv
     shortcut_conv: ModuleDef | None = None
     act: Callable[..., Any] = nn.relu
-    add: Callable[..., Any] = operator.add
+    add: Callable[..., Any] | None = operator.add
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -57,6 +57,8 @@ class Block(nn.Module):
             y = self.act(norm(name=f"norm_{i}")(y))
             strides = (self.strides, self.strides) if i == 0 else (1, 1)
             y = self.conv(features, (size, size), strides=strides, name=f"conv_{i}")(y)
+        if self.add is None:
+            return y
         if x.shape != y.shape:
             strides = (self.strides, self.strides)
             conv = self.shortcut_conv or self.conv
@@ -85,7 +87,8 @@ class PreActResNet(nn.Module):
         dense: Makes the classifier, like ``flax.linen.Dense``.
         shortcut_conv: Makes the 1x1 convolutions of shortcuts; None is ``conv``.
         act: The activation, a function; what is called relu above.
-        add: Adds shortcut and branch of a block, a function of the two.
+        add: Adds shortcut and branch of a block, a function of the two; None: there are no
+            shortcuts, and blocks are chains of layers.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -111,7 +114,7 @@ class PreActResNet(nn.Module):
     dense: ModuleDef = Dense
     shortcut_conv: ModuleDef | None = None
     act: Callable[..., Any] = nn.relu
-    add: Callable[..., Any] = operator.add
+    add: Callable[..., Any] | None = operator.add
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

@@ -122,9 +122,9 @@ def make_norm(name: str, *, axis_name: str | None = None, **options: Any) -> Mod
         ('UnitizedBatchNorm', 'rms')
     """
     method = make_method(name, NormConfig(**options), Context(axis_name))
-    if method != Method(norm=method.norm):
+    if method._replace(bound=None) != Method(norm=method.norm):
         raise ValueError(
-            f"norm (={name!r}) replaces more of the network than its normalization layers; "
-            "build the network from make_method."
+            f"norm (={name!r}) replaces more of the network than its normalization layers, or has "
+            "a part in its training; build the network from make_method."
         )
     return method.norm

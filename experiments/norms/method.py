@@ -2,15 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 
-from experiments.checks import positive
+from experiments.checks import not_negative, positive
 from experiments.models.preact_resnet import Conv, Dense, ModuleDef
 from unitnorm_jax.functional import check_gain, check_unit
+
+ALPHAS = ("trained", "fixed", "floor", "ramp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,19 @@ class NormConfig:
     """What ubn divides by: reference, sample, rms, position, or a positive number."""
     alpha_init: float = 0.0
     """Initial alpha of ubn, in every channel: 0 starts as batch normalization, 1 unitized."""
+    alpha: str = "trained"
+    """What becomes of alpha in training: trained, fixed (stays at ALPHA_INIT), floor (trained, but
+    set to ALPHA_FLOOR where an update leaves it below), or ramp (not trained: from ALPHA_INIT to 1
+    in equal steps over the first ALPHA_RAMP of all updates)."""
+    alpha_floor: float = 0.5
+    """Smallest alpha of floor."""
+    alpha_ramp: float = 0.5
+    """Fraction of all updates, in (0, 1], after which alpha is 1 with ramp."""
+    bound_penalty: float = 0.0
+    """Factor of a further term of the loss: the mean over layers of ubn's bound on the shift, in
+    units of that of batch normalization (unitnorm_jax.ics.unitized_bound_penalty)."""
+    bessel_correction: bool = False
+    """Whether ubn corrects the variance as the authors' code does."""
     num_groups: int = 4
     """Groups of channels of bcn and bcn-micro; must divide every width. The published code has 32,
     for networks eight times as wide."""
@@ -60,8 +75,21 @@ class NormConfig:
             raise ValueError(f"`ic_rate` (={self.ic_rate}) must be in [0, 1).")
         positive(enorm_every=self.enorm_every, enorm_c=self.enorm_c, enorm_p=self.enorm_p)
         check_unit(self.unit)
-        if not math.isfinite(self.alpha_init):
-            raise ValueError(f"`alpha_init` (={self.alpha_init}) must be a finite number.")
+        for name in ("alpha_init", "alpha_floor"):
+            if not math.isfinite(value := getattr(self, name)):
+                raise ValueError(f"`{name}` (={value}) must be a finite number.")
+        if self.alpha not in ALPHAS:
+            raise ValueError(
+                f"`alpha` (={self.alpha!r}) is unknown; choose from {', '.join(ALPHAS)}."
+            )
+        if not 0 < self.alpha_ramp <= 1:
+            raise ValueError(f"`alpha_ramp` (={self.alpha_ramp}) must be in (0, 1].")
+        if self.alpha == "floor" and self.alpha_init < self.alpha_floor:
+            raise ValueError(
+                f"`alpha_init` (={self.alpha_init}) must be at least `alpha_floor` "
+                f"(={self.alpha_floor}) with floor."
+            )
+        not_negative(bound_penalty=self.bound_penalty)
         check_gain(self.gain)
         if self.slice_size is not None:
             positive(slice_size=self.slice_size)
@@ -73,12 +101,14 @@ class Context(NamedTuple):
     Attributes:
         axis_name: Mapped axis over which batch statistics are taken, None where there is none.
         schedule: Learning rate of an update, counted from 0; None outside of training.
+        updates: Number of updates of the job; None outside of training.
         axis_index_groups: Groups of indices within that axis, to share statistics in groups.
         dtype: Of activations; None is that of images and parameters.
     """
 
     axis_name: str | None = None
     schedule: Callable[[Any], Any] | None = None
+    updates: int | None = None
     axis_index_groups: list[list[int]] | None = None
     dtype: Any = None
 
@@ -99,6 +129,9 @@ class NoNorm(nn.Module):
         return x
 
 
+Bound = Callable[[Mapping[str, Any], Mapping[str, Any], int], jax.Array | None]
+
+
 class Method(NamedTuple):
     """The parts of a network that a method replaces; the defaults replace nothing.
 
@@ -111,6 +144,11 @@ class Method(NamedTuple):
             further fields set, or any module that has these and ``norm_paths()``.
         after_update: Maps the state after each update of the optimizer to the state that counts;
             None leaves it.
+        penalty: Given the network and a batch of its input, returns a further term of the loss, a
+            function of the parameters; None: there is none.
+        bound: The method's own bound on the shift of a layer that uses the statistics of the batch,
+            given its parameters before and after an update and the numbers per sample; None, or it
+            returns None, where there is none.
     """
 
     norm: ModuleDef = NoNorm
@@ -118,6 +156,8 @@ class Method(NamedTuple):
     dense: ModuleDef = Dense
     network: ModuleDef | None = None
     after_update: Callable[[Any], Any] | None = None
+    penalty: Callable[[nn.Module, Any], Callable[[Any], jax.Array]] | None = None
+    bound: Bound | None = None
 
 
 Builder = Callable[[NormConfig, Context], Method]

@@ -13,6 +13,7 @@ import optax
 import pytest
 
 from experiments import models, norms, steps
+from experiments.models import preact_resnet
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "resnet18"
 PREFIX = "cifar-resnet-18-"
@@ -262,3 +263,16 @@ def test_five_steps(golden, paper_model):
             {"params": state.params, "batch_stats": stats}, batch["image"], train=False
         )
         np.testing.assert_allclose(logits, golden["after5_infer_logits"], rtol=0, atol=1e-8)
+
+
+def test_without_shortcuts_a_block_is_its_branch():
+    norm = partial(nn.BatchNorm, use_running_average=True)
+    fields = {"filters": (4, 4), "kernel_sizes": (3, 3), "strides": 1, "norm": norm}
+    block = preact_resnet.Block(**fields)
+    x = jax.random.normal(jax.random.key(0), (2, 5, 5, 4))
+    variables = block.init(jax.random.key(1), x)
+    plain = preact_resnet.Block(**fields, add=None)
+    np.testing.assert_allclose(plain.apply(variables, x) + x, block.apply(variables, x), rtol=1e-5)
+    network = models.PreActResNet(blocks=(1, 1), widths=(4, 8), add=None)
+    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x)
+    assert "shortcut" not in shapes["params"]["block_1"]

@@ -16,6 +16,8 @@ from unitnorm_jax.ics.lower_bounds import norm_lower_bound as norm_lower_bound
 from unitnorm_jax.ics.lower_bounds import projection_lower_bound as projection_lower_bound
 from unitnorm_jax.ics.measure import Measure as Measure
 from unitnorm_jax.ics.measure import measure as measure
+from unitnorm_jax.ics.penalty import layer_positions as layer_positions
+from unitnorm_jax.ics.penalty import unitized_bound_penalty as unitized_bound_penalty
 from unitnorm_jax.ics.plot import plot as plot
 from unitnorm_jax.ics.probe import ICSProbe as ICSProbe
 from unitnorm_jax.ics.record import ICSRecord as ICSRecord
