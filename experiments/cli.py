@@ -17,6 +17,7 @@ def run_cli(
     config_type: type[Config],
     arguments: Sequence[str] | None,
     run: Callable[[Config], Any],
+    **options: Any,
 ) -> int:
     """Parses ``arguments`` into a configuration and runs it.
 
@@ -25,13 +26,14 @@ def run_cli(
         config_type: Dataclass of the options.
         arguments: Command line without the program's name; None for this process's.
         run: Does the work.
+        **options: For ``tyro.cli``: ``default``, ``description``.
 
     Returns:
         Exit status: 0, also when asked to stop; 1 after an error, with its message on standard
         error. (An option that cannot be parsed ends the process with status 2, as is customary.)
     """
     try:
-        run(tyro.cli(config_type, prog=prog, args=arguments))
+        run(tyro.cli(config_type, prog=prog, args=arguments, **options))
     except (ValueError, NonFiniteLossError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

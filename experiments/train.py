@@ -21,6 +21,7 @@ from experiments import config as configs
 from experiments import distributed, record, report, shift_report
 from experiments.build import Program, build_program, compile_program, updates_per_epoch
 from experiments.cli import run_cli
+from experiments.configs import choose
 from experiments.data import Dataset, load_dataset
 from experiments.loop import train_seed
 from experiments.page import write_report
@@ -274,7 +275,19 @@ def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[in
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    return run_cli("python -m experiments.train", configs.TrainConfig, arguments, _run)
+    try:
+        chosen = choose(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return run_cli(
+        "python -m experiments.train" + (f" {chosen.name}" if chosen.name else ""),
+        configs.TrainConfig,
+        chosen.arguments,
+        _run,
+        default=chosen.config,
+        description=chosen.card,
+    )
 
 
 def _run(config: configs.TrainConfig) -> None:
