@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments.bench import data, forms, layer, probe, timing, tpu
-from experiments.bench.options import Data, Layer, Probe, Tpu
+from experiments.bench import data, forms, layer, probe, seeds, timing, tpu
+from experiments.bench.options import Data, Layer, Probe, Seeds, Tpu
 from experiments.cli import run_cli
 from experiments.record import versions
 
@@ -211,7 +211,32 @@ def run_data(options: Data) -> None:
     _store(options.json, [dataclasses.asdict(row) for row in rows])
 
 
-def _run(options: Layer | Tpu | Probe | Data) -> None:
+def run_seeds(options: Seeds) -> None:
+    """Measure, print the table and store the numbers."""
+    console = _console()
+    cases = [
+        (norm, size, count)
+        for norm in options.norms
+        for size in options.batch_sizes
+        for count in options.seeds
+    ]
+    work = track(cases, "measuring", console=console, transient=True)
+    rows = [seeds.measure(*case, options.seconds) for case in work]
+    table = _table(
+        f"an update of all seeds of the digits network on {jax.devices()[0].device_kind}",
+        *("method", "batch", "seeds", "one after another, ms", "together, ms", "together / one by"),
+    )
+    for row in rows:
+        median, low, high = row.ratio
+        table.add_row(
+            *(row.norm, str(row.batch_size), str(row.seeds), f"{row.alone_ms:.2f}"),
+            *(f"{row.together_ms:.2f}", f"{median:.2f} ({low:.2f}-{high:.2f})"),
+        )
+    console.print(table)
+    _store(options.json, [dataclasses.asdict(row) for row in rows])
+
+
+def _run(options: Layer | Tpu | Probe | Data | Seeds) -> None:
     _check_new(options.json)
     if isinstance(options, Layer):
         run_layer(options)
@@ -219,8 +244,10 @@ def _run(options: Layer | Tpu | Probe | Data) -> None:
         run_tpu(options)
     elif isinstance(options, Probe):
         run_probe(options)
-    else:
+    elif isinstance(options, Data):
         run_data(options)
+    else:
+        run_seeds(options)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -230,6 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Tpu, tyro.conf.subcommand("tpu")]
         | Annotated[Probe, tyro.conf.subcommand("probe")]
         | Annotated[Data, tyro.conf.subcommand("data")]
+        | Annotated[Seeds, tyro.conf.subcommand("seeds")]
     )
     return run_cli("python -m experiments.bench", subcommands, arguments, _run)  # type: ignore[arg-type]
 

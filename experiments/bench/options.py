@@ -89,3 +89,23 @@ class Data:
     """Images per second of accelerators to imitate, for ImageNet."""
     json: Path | None = None
     """File to write the numbers to, with versions and hardware; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    """Time an update of several seeds in one program against one seed after another.
+
+    The network and batch are those of experiments.train on the digits. On a processor there is
+    little to gain: one small network fills it, and convolutions with several kernels are slow.
+    """
+
+    seeds: tuple[int, ...] = (2, 5)
+    """Numbers of seeds."""
+    norms: tuple[str, ...] = ("bn", "ubn")
+    """Methods."""
+    batch_sizes: tuple[int, ...] = (64,)
+    """Images per update and seed."""
+    seconds: float = 5.0
+    """How long to measure each line, in seconds."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""

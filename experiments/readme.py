@@ -1,0 +1,106 @@
+"""Tables of a text that come from records: ``python -m experiments.readme``.
+
+In the text, a table stands between two comments, and is written again from the file it names::
+
+    <!-- table: experiments/results/NAME.json results | method | n | test accuracy, % -->
+    <!-- end of table -->
+
+The word behind the file is the key of the table, what follows the columns (all, if none is named).
+"""
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.bench.tables import bench_tables
+from experiments.cli import run_cli
+from experiments.compare.table import Table, to_markdown
+from experiments.compare.tables import tables
+from experiments.page import write_text
+from experiments.sweep.table import sweep_table
+
+ROOT = Path(__file__).parents[1]
+BEGIN = r"<!-- table: (?P<file>\S+) (?P<key>\w+)(?P<columns>( \| [^|\n]+?)*) -->\n"
+END = "<!-- end of table -->"
+MARKED = re.compile(f"(?P<begin>{BEGIN})(?P<table>.*?)(?P<end>{END})", re.DOTALL)
+
+
+def update(text: str, root: Path = ROOT) -> str:
+    """Returns ``text`` with every marked table written again.
+
+    Args:
+        text: Markdown.
+        root: Folder that the names of files are relative to.
+
+    Raises:
+        ValueError: If a marker has no end, or names what there is not.
+    """
+    begun, ended = text.count("<!-- table:"), text.count(END)
+    if not begun == ended == len(MARKED.findall(text)):
+        raise ValueError(
+            f"{begun} markers `<!-- table: FILE KEY -->` and {ended} `{END}` do not make "
+            f"{max(begun, ended)} tables; each needs both, on lines of their own."
+        )
+    return MARKED.sub(lambda found: found["begin"] + _table(found, root) + found["end"], text)
+
+
+def _table(found: re.Match[str], root: Path) -> str:
+    path = root / found["file"]
+    if not path.is_file():
+        raise ValueError(f"{found['file']} does not exist; make it with experiments.compare.")
+    made = tables_of(json.loads(path.read_text(encoding="utf-8")))
+    if found["key"] not in made:
+        raise ValueError(
+            f"table (={found['key']!r}) is unknown in {found['file']}; choose from "
+            f"{', '.join(made)}."
+        )
+    columns = [name.strip() for name in found["columns"].split(" | ") if name.strip()]
+    return to_markdown(choose(made[found["key"]], columns))
+
+
+def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
+    """Returns the tables of a comparison, a sweep or a benchmark, by their keys."""
+    if "sweep" in record:
+        return {"sweep": sweep_table(record)}
+    return bench_tables(record) if "rows" in record else tables(record)
+
+
+def choose(table: Table, columns: Sequence[str]) -> Table:
+    """Returns ``table`` with some of its columns, in the order given; all if none is.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
+    names = [column.name for column in table.columns]
+    for name in columns:
+        if name not in names:
+            raise ValueError(f"column (={name!r}) is unknown; choose from {' | '.join(names)}.")
+    kept = [names.index(name) for name in columns or names]
+    rows = [tuple(row[i] for i in kept) for row in table.rows]
+    return table._replace(columns=tuple(table.columns[i] for i in kept), rows=rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadmeConfig:
+    """Writes the tables of README.md again, from the records in experiments/results/."""
+
+    file: str = str(ROOT / "README.md")
+    """The Markdown file."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+
+    def write(config: ReadmeConfig) -> None:
+        path = Path(config.file)
+        write_text(path, update(path.read_text(encoding="utf-8")))
+
+    return run_cli("python -m experiments.readme", ReadmeConfig, arguments, write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

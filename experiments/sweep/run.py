@@ -1,0 +1,116 @@
+"""Runs a sweep: every method of every setting once, whatever was interrupted before."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.compare import combine, make_record
+from experiments.compare.command import train_command
+from experiments.compare.record import FORMAT
+from experiments.config import TrainConfig, to_dict
+from experiments.loop import NonFiniteLossError
+from experiments.record import versions, write_json
+from experiments.sweep.sweeps import Setting, Sweep
+from experiments.train import train
+
+# What a sweep's record leaves out of that of a comparison, to stay small.
+LEFT_OUT = ("distances", "tightness", "looseness")
+
+
+def run_sweep(
+    name: str, sweep: Sweep, out: Path, console: Console, until: float = math.inf
+) -> dict[str, Any] | None:
+    """Trains what is not trained yet, and compares.
+
+    Every method has a run folder of its own, named by its configuration: sweeps share the runs that
+    they have in common, and a sweep that was interrupted goes on with the next one.
+
+    Args:
+        name: Of the sweep.
+        sweep: The runs.
+        out: Folder of all sweeps.
+        console: Where progress and tables go.
+        until: Time, in seconds as ``time.monotonic`` counts them, after which no run is started.
+
+    Returns:
+        None if it was stopped by the time. Else the record: ``sweep``, ``question``, and per
+        setting a comparison's record, with ``failed``: what did not train to the end, and why.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    todo = {folder_of(config, out): config for s in sweep.settings for config in s.configs}
+    for i, (folder, config) in enumerate(todo.items()):
+        if time.monotonic() > until and not is_done(folder):
+            console.print(f"Out of time before run {i + 1} of {len(todo)}; repeat to go on.")
+            return None
+        console.print(f"{i + 1} of {len(todo)}: {train_command(config)}", soft_wrap=True)
+        train_once(config, folder, console)
+    return {
+        "format": FORMAT,
+        "sweep": name,
+        "question": sweep.question,
+        "settings": [compare_setting(setting, out) for setting in sweep.settings],
+    }
+
+
+def folder_of(config: TrainConfig, out: Path) -> Path:
+    """Returns the run folder of a configuration."""
+    values = json.dumps(to_dict(config), sort_keys=True)
+    key = hashlib.sha256(values.encode()).hexdigest()[:8]
+    return out / f"{config.data.dataset}-{'-'.join(config.norms)}-{key}"
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run was trained to its end, or failed."""
+    return (folder / "summary.json").exists() or (folder / "failed.json").exists()
+
+
+def train_once(config: TrainConfig, folder: Path, console: Console) -> None:
+    """Trains ``config`` unless it is done."""
+    if is_done(folder):
+        console.print(f"Done before, in {folder}", soft_wrap=True)
+        return
+    if folder.exists():
+        aside = folder.with_name(f"{folder.name}-interrupted-{time.time_ns()}")
+        folder.rename(aside)
+        console.print(f"Interrupted before; what there is is now in {aside}", soft_wrap=True)
+    quiet = Console(quiet=True)
+    try:
+        train(dataclasses.replace(config, run_dir=str(folder)), quiet)
+    except NonFiniteLossError as error:
+        # That a method diverges is an answer, too.
+        write_json(folder / "failed.json", {"reason": str(error), "versions": versions()})
+        console.print(f"Failed: {error}", soft_wrap=True)
+
+
+def compare_setting(setting: Setting, out: Path) -> dict[str, Any]:
+    """Returns the record of the methods of a setting that were trained to the end."""
+    folders = [folder_of(config, out) for config in setting.configs]
+    done = [folder for folder in folders if (folder / "summary.json").exists()]
+    failed = [
+        {
+            "command": train_command(config),
+            "reason": json.loads((folder / "failed.json").read_text())["reason"],
+        }
+        for config, folder in zip(setting.configs, folders, strict=True)
+        if folder not in done
+    ]
+    record: dict[str, Any] = {"setting": setting.name, "failed": failed}
+    if done:
+        record |= make_record(combine(done), "")
+        record["arms"] = [small(arm) for arm in record["arms"]]
+    return record
+
+
+def small(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a sweep keeps of a method."""
+    kept = {name: value for name, value in arm.items() if name not in LEFT_OUT}
+    parts = ("quantity", "layer", "ratio", "seed_ratios", "certified_less", "certified_more")
+    shift = [{name: layer[name] for name in parts} for layer in arm["shift"]]
+    return {**kept, "shift": shift}

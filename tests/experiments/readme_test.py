@@ -1,0 +1,47 @@
+"""The README's numbers are those of the records in experiments/results/."""
+
+import re
+
+import pytest
+
+from experiments import readme
+from experiments.compare import combine, make_record
+from experiments.compare.record import to_json
+from tests.experiments.handmade import make_run
+
+
+@pytest.fixture
+def record(tmp_path):
+    correct = {"bn": [350, 352, 357], "ubn": [353, 354, 358]}
+    run = make_run(tmp_path / "a", seeds=(0, 1, 2), correct=lambda norm, seed: correct[norm][seed])
+    return make_record(combine([run.folder]), "")
+
+
+def test_readme_is_what_the_records_say():
+    text = (readme.ROOT / "README.md").read_text()
+    assert readme.update(text) == text, "run python -m experiments.readme"
+
+
+def test_readme_tables(record, tmp_path, capsys):
+    (tmp_path / "r.json").write_text(to_json(record))
+    begin = "<!-- table: r.json results | method | test accuracy, % -->\n"
+    text = f"# A\n\n{begin}old\n<!-- end of table -->\n\ntext\n"
+    made = readme.update(text, tmp_path)
+    assert "| bn | 98.06 ± 1.00 |\n" in made
+    assert made.startswith(f"# A\n\n{begin}| method | test accuracy, % |\n|---|---|\n| bn |")
+    assert made.endswith("|\n<!-- end of table -->\n\ntext\n")
+    assert readme.update(made, tmp_path) == made
+    changed = made.replace("98.06", "98.07")
+    assert readme.update(changed, tmp_path) == made  # so a number edited by hand does not last
+    for bad, message in {
+        text.replace("r.json", "s.json"): "s.json does not exist; make it",
+        text.replace(" results ", " result "): r"table \(='result'\) is unknown in r.json; choose",
+        text.replace("| method", "| metod"): r"column \(='metod'\) is unknown; choose from method",
+        text.replace("<!-- end of table -->", ""): "1 markers .* and 0 .* do not make 1 tables",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            readme.update(bad, tmp_path)
+    path = tmp_path / "README.md"
+    path.write_text(re.sub(r"r\.json", str(tmp_path / "r.json"), text))
+    assert readme.main(["--file", str(path)]) == 0
+    assert "| bn | 98.06 ± 1.00 |" in path.read_text()

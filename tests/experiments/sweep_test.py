@@ -1,0 +1,131 @@
+"""A sweep from end to end on networks of one block; interrupted, repeated, diverged."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from experiments import readme, sweep
+from experiments.compare import combine, make_record
+from experiments.compare.record import to_json
+from experiments.sweep import Setting, Sweep, run, sweeps
+from experiments.sweep.__main__ import SweepConfig
+from experiments.sweep.table import sweep_table
+from tests.experiments.handmade import make_run
+
+TINY = {
+    "seeds": (0, 1),
+    "evals_per_epoch": 1,
+    "model": {"blocks": (1,), "widths": (4,)},
+    "optim": {"epochs": 1, "batch_size": 128},
+    "probe": {"every": 0},
+}
+BN = sweeps.change(sweeps.BASE, **TINY)
+UBN = sweeps.ubn(BN, unit="sample", alpha_init=1.0)
+WILD = sweeps.change(BN, norms=("none",), optim={"learning_rate": 1e30})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweeps")
+    output = io.StringIO()
+    console = Console(file=output, width=200)
+    small = Sweep("Is it so?", (Setting("a", (BN, UBN)), Setting("b", (BN, WILD))))
+    record = run.run_sweep("small", small, out, console)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    # Nothing is left to do, so there is time.
+    assert run.run_sweep("small", small, out, console, until=0.0) == record
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == times
+    return out, json.loads(to_json(record)), output.getvalue()
+
+
+def test_every_run_is_made_once(finished):
+    out, record, output = finished
+    assert len([p for p in out.iterdir() if p.name.startswith("digits-")]) == 3
+    assert output.count("of 3: python -m experiments.train") == 6
+    assert output.count("Done before, in") == 3
+    a, b = record["settings"]
+    assert [arm["name"] for arm in a["arms"]] == ["bn", "ubn alpha_init=1 unit=sample"]
+    assert [arm["name"] for arm in b["arms"]] == ["bn"]
+    assert a["arms"][0] == b["arms"][0]
+    assert a["failed"] == []
+    assert "looseness" not in a["arms"][0]
+
+
+def test_what_diverges_is_an_answer(finished):
+    _, record, output = finished
+    (failed,) = record["settings"][1]["failed"]
+    assert "--norms none" in failed["command"]
+    assert "at update" in failed["reason"]
+    assert "Failed: loss is" in output
+
+
+def test_what_was_interrupted_is_kept(tmp_path):
+    folder = run.folder_of(WILD, tmp_path)
+    folder.mkdir()
+    (folder / "config.json").write_text("half a run")
+    output = io.StringIO()
+    run.train_once(WILD, folder, Console(file=output, width=200))
+    assert "Interrupted before; what there is is now in" in output.getvalue()
+    (aside,) = tmp_path.glob("*-interrupted-*")
+    assert (aside / "config.json").read_text() == "half a run"
+    assert (folder / "failed.json").exists()
+
+
+def test_out_of_time(tmp_path):
+    output = io.StringIO()
+    question = Sweep("Is it so?", (Setting("a", (BN, UBN)),))
+    assert run.run_sweep("a", question, tmp_path, Console(file=output), until=0.0) is None
+    assert "Out of time before run 1 of 2; repeat to go on." in output.getvalue()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_table_of_runs_made_by_hand(tmp_path):
+    made = make_run(tmp_path / "a", correct=lambda norm, seed: 350 + seed + 2 * (norm == "ubn"))
+    comparison = make_record(combine([made.folder]), "")
+    arms = [run.small(arm) for arm in comparison["arms"]]
+    setting = {"setting": "a", "failed": [], **comparison, "arms": arms}
+    table = sweep_table({"question": "Is it so?", "settings": [setting]})
+    cells = dict(zip([c.name for c in table.columns], list(table.cells())[1], strict=True))
+    assert cells["minus the first"] == "+0.56"  # 2 of 360, for every seed: no spread to judge by
+    assert (cells["95 % interval"], cells["p"]) == ("-", "-")
+    assert cells["epochs to 97 %"] == "15.0 ± 0.0"
+    assert cells["relative shift, ratio"] == "0.50 to 0.50"
+    assert (cells["moved less"], cells["moved more"]) == ("3", "0")
+    assert cells["alpha"] == "0.00 to 0.02"
+
+
+def test_table_and_readme(finished, tmp_path):
+    _, record, _ = finished
+    table = sweep_table(record)
+    rows = [dict(zip([c.name for c in table.columns], r, strict=True)) for r in table.cells()]
+    assert [(row["setting"], row["method"].split()[0]) for row in rows] == [
+        *(("a", "bn"), ("a", "ubn"), ("b", "bn"), ("b", "failed:")),
+    ]
+    accuracies = [run["accuracy"] for run in record["settings"][0]["arms"][1]["runs"]]
+    assert rows[1]["test accuracy, %"].startswith(f"{50 * sum(accuracies):.2f} ± ")
+    assert rows[0]["minus the first"] == rows[3]["test accuracy, %"] == "-"
+    assert rows[1]["alpha"] != "-"
+    (tmp_path / "s.json").write_text(to_json(record))
+    text = "<!-- table: s.json sweep | setting | method | n -->\n<!-- end of table -->\n"
+    assert "| a | bn | 2 |\n" in readme.update(text, tmp_path)
+
+
+def test_questions_can_be_asked():
+    assert set(sweeps.SWEEPS) >= {"units", "alpha", "learning-rate", "batch-size", "depth"}
+    for name, question in sweep.SWEEPS.items():
+        SweepConfig(names=(name,))
+        for setting in question.settings:
+            assert len(set(setting.configs)) == len(setting.configs) > 1
+            assert {config.seeds for config in setting.configs} == {setting.configs[0].seeds}
+            first = dataclasses.replace(setting.configs[0], norms=("ubn",), norm=sweeps.BASE.norm)
+            for config in setting.configs:  # In a setting, only the method differs.
+                like = dataclasses.replace(config, norms=("ubn",), norm=sweeps.BASE.norm)
+                assert like == first
+
+
+def test_unknown_sweep():
+    with pytest.raises(ValueError, match=r"sweep \(='colour'\) is unknown; choose from units, al"):
+        SweepConfig(names=("colour",))
