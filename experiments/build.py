@@ -19,6 +19,7 @@ from experiments.own_bounds import BoundedProbe
 from experiments.parallel import Step, Transform, make_transform
 from experiments.parallel.batch_size import check_batch_size, round_up
 from experiments.schedules import make_schedule
+from experiments.together import spread_over_devices, stack
 from unitnorm_jax.ics import ICSProbe
 
 EVAL_BATCH = 128  # Images per batch of an evaluation; it does not change the result.
@@ -55,6 +56,8 @@ class Program(NamedTuple):
         train_step: ``train_step(state, batch) -> (state, metrics)``, over all devices; the state
             given is consumed (its buffers are donated).
         eval_step: ``eval_step(state, batch) -> sums``, over all devices.
+        train_together: ``train_step`` for several states and as many batches, each of them a stack
+            along a first axis; for ``transform.axes`` without a name.
         schedule: Learning rate of an update, counted from 0.
         augment: ``augment(key, step, images)``: what the network sees of a batch in the update
             after ``step`` others, from the key of the state; jitted.
@@ -69,6 +72,7 @@ class Program(NamedTuple):
     init: Any
     train_step: Step
     eval_step: Step
+    train_together: Any
     schedule: optax.Schedule
     augment: Any
     model: Any
@@ -133,6 +137,7 @@ def build_program(
         layers=model.norm_paths(),
         init=transform.init(init),
         train_step=transform.train_step(train_step, batch_size),
+        train_together=jax.jit(jax.vmap(train_step), donate_argnums=0),
         eval_step=transform.eval_step(eval_step, round_up(EVAL_BATCH, transform.devices)),
         schedule=schedule,
         augment=jax.jit(augment),
@@ -167,13 +172,27 @@ def make_model(config: TrainConfig, norm: str, num_classes: int, context: Contex
     )
 
 
-def compile_program(program: Program, dataset: Dataset, batch_size: int) -> Program:
-    """Returns ``program`` with its functions compiled, so that no timed call compiles."""
+def compile_program(
+    program: Program, dataset: Dataset, batch_size: int, together: int = 1
+) -> Program:
+    """Returns ``program`` with its functions compiled, so that no timed call compiles.
+
+    Args:
+        program: Not compiled.
+        dataset: The images.
+        batch_size: Images per update.
+        together: Number of seeds that are trained in one program.
+    """
     batch = dataset.example(batch_size)
     init = program.init.lower(jax.random.key(0), batch["image"]).compile()
     state = init(jax.random.key(0), batch["image"])
     size = program.eval_step.batch_size
     weighted = dataset.example(size) | {"weight": np.zeros(size, np.float32)}
+    if together > 1:
+        stacks = (spread_over_devices(stack([x] * together)) for x in (state, batch))
+        program = program._replace(
+            train_together=program.train_together.lower(*stacks).compile(),
+        )
     return program._replace(
         init=init,
         train_step=program.train_step.compile(state, batch),

@@ -4,6 +4,7 @@ The docstring under each field is its help on the command line.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -174,6 +175,9 @@ class TrainConfig:
     ubn+enorm (weights balanced after updates)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; each gives initial weights, data order and augmentation."""
+    seeds_together: bool = False
+    """Train all seeds of a norm in one program (vmap), spread over the devices: for accelerators,
+    which one small network does not fill. A run's time per step is then its share."""
     run_dir: str | None = None
     """Run folder; must not exist, but see --resume. Default: runs/DATASET-DATE-TIME."""
     resume: Resume = "never"
@@ -267,7 +271,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         >>> differences(before, to_dict(TrainConfig(run_dir="b", seeds=(4,))))
         ['seeds: (0, 1, 2) before, (4,) now']
     """
-    before, now = (_flatten(to_dict(from_dict(values))) for values in (before, now))
+    before, now = (flatten(to_dict(from_dict(values))) for values in (before, now))
     return [
         f"{name}: {before[name]} before, {now[name]} now"
         for name in now
@@ -275,11 +279,17 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested dictionaries as one, with names joined by dots.
+
+    Example:
+        >>> flatten({"seeds": 1, "optim": {"epochs": 3}})
+        {'seeds': 1, 'optim.epochs': 3}
+    """
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat

@@ -1,7 +1,7 @@
 """The training loop of one seed: all norms in turns, on the same batches."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from experiments.config import TrainConfig
 from experiments.data import Dataset
 from experiments.preemption import Preempted, Preemption
 from experiments.run import Run, start
+from experiments.together import spread_over_devices, stack, unstack
 
 
 def train_seed(
@@ -26,7 +27,25 @@ def train_seed(
     on_progress: Callable[[int], None] = lambda updates: None,
     on_message: Callable[[str], None] = lambda message: None,
 ) -> list[Run]:
+    """Trains each norm with one seed; see ``train_seeds``."""
+    return train_seeds(
+        config, programs, dataset, (seed,), run_dir, preemption, on_progress, on_message
+    )
+
+
+def train_seeds(
+    config: TrainConfig,
+    programs: list[Program],
+    dataset: Dataset,
+    seeds: Sequence[int],
+    run_dir: Path,
+    preemption: Preemption | None = None,
+    on_progress: Callable[[int], None] = lambda updates: None,
+    on_message: Callable[[str], None] = lambda message: None,
+) -> list[Run]:
     """Trains each norm from the same initial weights, on the same batches.
+
+    Several seeds of a norm are trained together, in one program.
 
     Norms take turns between two evaluations, in alternating order, so that whatever else slows the
     machine down meets all of them alike: their times per step can be compared pair by pair.
@@ -38,14 +57,14 @@ def train_seed(
         config: The configuration.
         programs: One compiled program per norm.
         dataset: The images.
-        seed: Seed of initial weights, data order and augmentation.
+        seeds: Each gives initial weights, data order and augmentation.
         run_dir: The run folder.
         preemption: Tells when to stop; None for never.
         on_progress: Called with the number of updates just done, or found done.
         on_message: Told what a user should know about runs that are resumed.
 
     Returns:
-        One finished run per norm.
+        One finished run per norm and seed, norm by norm.
 
     Raises:
         NonFiniteLossError: If a loss or gradient is not finite; the last good checkpoint stays.
@@ -56,20 +75,25 @@ def train_seed(
     preemption = preemption or Preemption()
     with ExitStack() as stack:
         stack.callback(setattr, preemption, "busy", False)  # Last, when all is saved and closed.
-        runs = [
-            start(config, program, dataset, seed, run_dir, stack, on_message)
+        groups = [
+            [start(config, program, dataset, s, run_dir, stack, on_message) for s in seeds]
             for program in programs
         ]
+        runs = [run for group in groups for run in group]
         for run in runs:
             on_progress(run.step)
         preemption.busy = True
         try:
             for turn, (epoch, end, save) in enumerate(_stretches(config, updates)):
-                for run in runs if turn % 2 == 0 else runs[::-1]:
-                    before = run.step
-                    _train_stretch(run, epoch, end, preemption)
-                    _evaluate(run, end, preemption)
-                    on_progress(run.step - before)
+                for group in groups if turn % 2 == 0 else groups[::-1]:
+                    before = sum(run.step for run in group)
+                    # After an interruption one may have done more than another.
+                    if len(group) > 1 and len({run.step for run in group}) == 1:
+                        _train_group(group, epoch, end, preemption)
+                    for run in group:
+                        _train_stretch(run, epoch, end, preemption)
+                        _evaluate(run, end, preemption)
+                    on_progress(sum(run.step for run in group) - before)
                 for run in runs:
                     if save and run.step == end:
                         run.save()
@@ -108,6 +132,41 @@ def _train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> No
         run.probe(done + len(metrics), run.state)
     jax.block_until_ready(run.state)
     seconds = time.perf_counter() - start - (run.probe.seconds - probed)
+    _record(run, epoch, metrics, seconds)
+    if run.step < end:
+        raise Preempted
+
+
+def _train_group(runs: list[Run], epoch: int, end: int, preemption: Preemption) -> None:
+    """The same for all seeds of a norm in one program; a run's time is its share."""
+    done = runs[0].step
+    if done >= end:
+        return
+    together = runs[0].program.train_together
+    batches = zip(*(run.batches(epoch) for run in runs), strict=True)
+    states = spread_over_devices(stack([run.state for run in runs]))
+    metrics: list[Any] = []
+    probed = sum(run.probe.seconds for run in runs)
+    start = time.perf_counter()
+    while done + len(metrics) < end and not preemption.requested():
+        states, values = together(states, spread_over_devices(stack(next(batches))))
+        metrics.append(values)
+        if runs[0].probe.looks_at(done + len(metrics)):
+            for run, state in zip(runs, unstack(states), strict=True):
+                run.probe(done + len(metrics), state)
+    jax.block_until_ready(states)
+    seconds = time.perf_counter() - start - (sum(run.probe.seconds for run in runs) - probed)
+    rows = [unstack(values) for values in jax.device_get(metrics)]
+    for i, (run, state) in enumerate(zip(runs, unstack(states), strict=True)):
+        run.state = state
+        _record(run, epoch, [row[i] for row in rows], seconds / len(runs))
+    if runs[0].step < end:
+        raise Preempted
+
+
+def _record(run: Run, epoch: int, metrics: list[Any], seconds: float) -> None:
+    """Writes the rows of a stretch that took so many seconds, and checks them."""
+    done = run.step
     run.train_seconds += seconds
     run.stretch_seconds += seconds
     # Numbers are fetched once per stretch: fetching them at every update would wait for each.
@@ -128,8 +187,6 @@ def _train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> No
         if not np.isfinite([row["loss"], row["grad_norm"]]).all():
             what = f"loss is {row['loss']:.6g}, the norm of its gradient {row['grad_norm']:.6g},"
             run.fail(what, int(row["step"]))
-    if run.step < end:
-        raise Preempted
 
 
 def _evaluate(run: Run, end: int, preemption: Preemption) -> None:

@@ -131,12 +131,10 @@ class RunProbe:
             step: Updates done.
             state: The state; it is read here and not kept.
         """
-        if self._probe is None:
+        if self._probe is None or not self.looks_at(step):
             return
         measure = step % self._every == 0 and self._kept is not None
         keep = (step + self._lag) % self._every == 0
-        if not (measure or keep):
-            return
         jax.block_until_ready(state)  # Until here, the time is the update's.
         start = time.perf_counter()
         if measure and self._kept and self._kept[0] == step - self._lag:
@@ -151,6 +149,13 @@ class RunProbe:
         elif measure:
             self._kept = None
         self.seconds += time.perf_counter() - start
+
+    def looks_at(self, step: int) -> bool:
+        """Whether it does anything with the state after ``step`` updates."""
+        if self._probe is None:
+            return False
+        measure = step % self._every == 0 and self._kept is not None
+        return measure or (step + self._lag) % self._every == 0
 
     @property
     def kept_step(self) -> int | None:

@@ -7,25 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.build import Program
-
-
-def together(program: Program) -> Program:
-    """Returns ``program`` for a stack of states, one per seed, along the first axis.
-
-    ``init`` takes one key per seed and the images of one batch, ``train_step`` one batch per seed,
-    ``eval_step`` one batch for all. Seeds share nothing: each has its own weights, statistics,
-    batches and random key, as when it is trained alone.
-
-    Args:
-        program: Of one seed; not compiled.
-    """
-    return program._replace(
-        init=jax.jit(jax.vmap(program.init, in_axes=(0, None))),
-        train_step=jax.jit(jax.vmap(program.train_step), donate_argnums=0),
-        eval_step=jax.jit(jax.vmap(program.eval_step, in_axes=(0, None))),
-    )
-
 
 def stack(trees: Sequence[Any]) -> Any:
     """Returns trees of arrays as one, along a new first axis."""
@@ -33,8 +14,11 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def unstack(tree: Any) -> list[Any]:
-    """Undoes ``stack``."""
-    count = len(jax.tree.leaves(tree)[0])
+    """Undoes ``stack``; what was spread over devices comes together on the first of them."""
+    first = jax.tree.leaves(tree)[0]
+    count = len(first)
+    if isinstance(first, jax.Array) and len(first.devices()) > 1:
+        tree = jax.device_put(tree, min(first.devices(), key=lambda device: device.id))
     return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
 
 

@@ -23,7 +23,7 @@ from experiments.build import Program, build_program, compile_program, updates_p
 from experiments.cli import run_cli
 from experiments.configs import choose
 from experiments.data import Dataset, load_dataset
-from experiments.loop import train_seed
+from experiments.loop import train_seeds
 from experiments.page import write_report
 from experiments.preemption import Preempted, Preemption
 from experiments.probing import compile_probe, with_probe
@@ -179,9 +179,10 @@ def _compile(
     config: configs.TrainConfig, programs: list[Program], dataset: Dataset, console: Console
 ) -> list[Program]:
     compiled = []
+    together = len(config.seeds) if config.seeds_together else 1
     for program in programs:
         began = time.perf_counter()
-        compiled.append(compile_program(program, dataset, config.optim.batch_size))
+        compiled.append(compile_program(program, dataset, config.optim.batch_size, together))
         seconds = time.perf_counter() - began
         console.print(f"Compiled the network with {program.norm} in {seconds:.1f} s")
         began = time.perf_counter()
@@ -209,13 +210,14 @@ def _train_seeds(
         console.print(message, soft_wrap=True)
 
     try:
-        for seed in config.seeds:
-            with _progress(console, f"Seed {seed}", total) as advance:
-                finished = train_seed(
-                    config, programs, dataset, seed, run_dir, preemption, advance, say
+        for seeds in [config.seeds] if config.seeds_together else [(s,) for s in config.seeds]:
+            label = f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+            with _progress(console, label, total * len(seeds)) as advance:
+                finished = train_seeds(
+                    config, programs, dataset, seeds, run_dir, preemption, advance, say
                 )
             accuracies = [f"{r.program.norm} {r.eval_rows[-1]['accuracy']:.2%}" for r in finished]
-            console.print(f"Seed {seed}: test accuracy {', '.join(accuracies)}")
+            console.print(f"{label}: test accuracy {', '.join(accuracies)}")
             runs.extend(finished)
     except Preempted:
         say(

@@ -1,16 +1,16 @@
 """Training several seeds in one program against one after another."""
 
 import dataclasses
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import timing
 from experiments.build import build_program
 from experiments.config import ModelConfig, OptimConfig, TrainConfig
 from experiments.data import load_dataset
-from experiments.together import stack, together
+from experiments.together import spread_over_devices, stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,22 +51,19 @@ def measure(
     dataset = load_dataset(config.data)
     batch = jax.device_put(dataset.example(config.optim.batch_size))
     alone = build_program(config, norm, dataset)
-    many = together(alone)
-    keys = jax.vmap(jax.random.key)(jnp.arange(count))
-    stacked = many.init(keys, batch["image"])
-    batches = stack([batch] * count)
+    batches = spread_over_devices(stack([batch] * count))
     # Every function keeps its own states, since those given are consumed.
-    states = {
-        "alone": [alone.init(key, batch["image"]) for key in keys],
-        "together": stacked,
+    states: dict[str, Any] = {
+        "alone": [alone.init(jax.random.key(seed), batch["image"]) for seed in range(count)],
     }
+    states["together"] = spread_over_devices(stack(states["alone"]))
 
     def one_by_one() -> list[jax.Array]:
         states["alone"] = [alone.train_step(state, batch)[0] for state in states["alone"]]
         return [state.step for state in states["alone"]]
 
     def at_once() -> jax.Array:
-        states["together"] = many.train_step(states["together"], batches)[0]
+        states["together"] = alone.train_together(states["together"], batches)[0]
         return states["together"].step
 
     times = timing.interleaved({"alone": one_by_one, "together": at_once}, seconds)

@@ -5,19 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.config import to_dict
+from experiments.config import FREE_FIELDS, flatten, to_dict
 from experiments.norms import Context, NormConfig, make_method
 from experiments.report import updates_to
 from experiments.results import Results, RunRows, read_results
 
-# Fields of the configuration that change no number of a run.
-FREE = frozenset(
-    {
-        *("run_dir", "resume", "grace_seconds", "checkpoint_every", "keep_checkpoints"),
-        *("target_accuracy", "norms", "seeds"),  # checked apart, or recomputed
-        *("data.data_dir", "data.cache_dir", "data.threads"),
-    }
-)
+# Fields of the configuration that change no number of a run, are checked apart, or recomputed.
+FREE = FREE_FIELDS | {"norms", "seeds", "target_accuracy"}
 WAY_OUT = (
     "Repeat them alike; or, if that is what you compare, name it with --vary, and if it does not "
     "matter, with --allow (FIELD, or the group it is in, as in --vary optim)."
@@ -123,22 +117,6 @@ def combine(
         names=tuple(arm.name for arm in arms),
     )
     return Compared(results, arms, read, target, notes)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dictionaries as one, with names joined by dots.
-
-    Example:
-        >>> flatten({"seeds": 1, "optim": {"epochs": 3}})
-        {'seeds': 1, 'optim.epochs': 3}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def used_options(norm: str, config: NormConfig) -> dict[str, Any]:

@@ -4,19 +4,22 @@ import dataclasses
 import shlex
 from typing import Any
 
-from experiments.config import TrainConfig
+from experiments.config import FREE_FIELDS, TrainConfig
 
 
 def train_command(config: TrainConfig) -> str:
     """Returns the command line of ``experiments.train`` that gives ``config``.
 
-    Options that have their default are left out, and so is the run folder.
+    Options that have their default are left out, and so are those that change no number. Where the
+    data are is for the reader to say.
 
     Example:
         >>> train_command(TrainConfig(seeds=(0, 1)))
         'python -m experiments.train --seeds 0 1'
     """
-    flags = _flags(dataclasses.replace(config, run_dir=None), TrainConfig(), "")
+    flags = _flags(config, TrainConfig(), "")
+    if config.data.data_dir is not None:
+        flags += ["--data.data-dir", "FOLDER"]
     return shlex.join(["python", "-m", "experiments.train", *flags])
 
 
@@ -24,11 +27,13 @@ def _flags(config: Any, default: Any, prefix: str) -> list[str]:
     flags = []
     for field in dataclasses.fields(config):
         value, usual = getattr(config, field.name), getattr(default, field.name)
-        name = prefix + field.name.replace("_", "-")
+        if prefix + field.name in FREE_FIELDS:
+            continue
+        name = prefix + field.name
         if dataclasses.is_dataclass(value):
             flags += _flags(value, usual, f"{name}.")
         elif value != usual:
-            flags += _flag(name, value, switch=field.type is bool)
+            flags += _flag(name.replace("_", "-"), value, switch=field.type is bool)
     return flags
 
 

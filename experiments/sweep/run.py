@@ -15,7 +15,7 @@ from experiments.compare import combine, make_record
 from experiments.compare.command import train_command
 from experiments.compare.record import FORMAT
 from experiments.config import TrainConfig, to_dict
-from experiments.loop import NonFiniteLossError
+from experiments.nonfinite import NonFiniteLossError
 from experiments.record import versions, write_json
 from experiments.sweep.sweeps import Setting, Sweep
 from experiments.train import train
@@ -72,17 +72,13 @@ def is_done(folder: Path) -> bool:
 
 
 def train_once(config: TrainConfig, folder: Path, console: Console) -> None:
-    """Trains ``config`` unless it is done."""
+    """Trains ``config`` unless it is done; goes on where it was interrupted."""
     if is_done(folder):
         console.print(f"Done before, in {folder}", soft_wrap=True)
         return
-    if folder.exists():
-        aside = folder.with_name(f"{folder.name}-interrupted-{time.time_ns()}")
-        folder.rename(aside)
-        console.print(f"Interrupted before; what there is is now in {aside}", soft_wrap=True)
     quiet = Console(quiet=True)
     try:
-        train(dataclasses.replace(config, run_dir=str(folder)), quiet)
+        train(dataclasses.replace(config, run_dir=str(folder), resume="auto"), quiet)
     except NonFiniteLossError as error:
         # That a method diverges is an answer, too.
         write_json(folder / "failed.json", {"reason": str(error), "versions": versions()})

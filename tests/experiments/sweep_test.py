@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 
 import pytest
 from rich.console import Console
@@ -62,16 +63,16 @@ def test_what_diverges_is_an_answer(finished):
     assert "Failed: loss is" in output
 
 
-def test_what_was_interrupted_is_kept(tmp_path):
-    folder = run.folder_of(WILD, tmp_path)
-    folder.mkdir()
-    (folder / "config.json").write_text("half a run")
-    output = io.StringIO()
-    run.train_once(WILD, folder, Console(file=output, width=200))
-    assert "Interrupted before; what there is is now in" in output.getvalue()
-    (aside,) = tmp_path.glob("*-interrupted-*")
-    assert (aside / "config.json").read_text() == "half a run"
-    assert (folder / "failed.json").exists()
+def test_what_was_interrupted_goes_on(finished, tmp_path):
+    out, _, _ = finished
+    folder = run.folder_of(BN, tmp_path)
+    shutil.copytree(run.folder_of(BN, out), folder)
+    before = json.loads((folder / "summary.json").read_text())["results"]
+    (folder / "summary.json").unlink()
+    rows = (folder / "bn-seed1" / "train.jsonl").read_bytes()
+    run.train_once(BN, folder, Console(file=io.StringIO()))
+    assert (folder / "bn-seed1" / "train.jsonl").read_bytes() == rows
+    assert json.loads((folder / "summary.json").read_text())["results"] == before
 
 
 def test_out_of_time(tmp_path):
