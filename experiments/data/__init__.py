@@ -14,6 +14,7 @@ from experiments.data.imagenet import load_imagenet
 from experiments.data.label_noise import with_label_noise
 from experiments.data.pipeline import Batch as Batch
 from experiments.data.pipeline import Pipeline as Pipeline
+from experiments.data.subset import with_train_images
 
 _LOADERS: dict[str, Callable[[DataConfig], Dataset]] = {
     "digits": load_digits,
@@ -47,4 +48,5 @@ def load_dataset(config: DataConfig | str) -> Dataset:
     """
     if isinstance(config, str):
         config = DataConfig(dataset=config)
-    return with_label_noise(_LOADERS[config.dataset](config), config.label_noise)
+    dataset = with_train_images(_LOADERS[config.dataset](config), config.train_images)
+    return with_label_noise(dataset, config.label_noise)

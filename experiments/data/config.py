@@ -34,6 +34,9 @@ class DataConfig:
     """How pixels (0-255) are scaled: channel-std is (x - mean) / standard deviation of each channel
     over the training images, as is customary; pixel-variance is (x - mean) / VARIANCE of each pixel
     and channel, as in the paper's code. For imagenet2012, the customary constants per channel."""
+    train_images: int | None = None
+    """Train on so many of the training images only, drawn once for all runs. Default: all. Not for
+    imagenet2012."""
     label_noise: float = 0.0
     """Share of the training labels, in [0, 1], that are replaced by wrong ones; the same for all
     seeds. Not for imagenet2012."""
@@ -65,7 +68,7 @@ class DataConfig:
         for name, choices in {"scaling": SCALINGS, "on_bad_image": ("error", "skip")}.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(choices)}.")
-        for name in ("image_size", "threads"):
+        for name in ("image_size", "threads", "train_images"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"`{name}` (={value}) must be at least 1.")
         if self.dataset == "imagefolder" and self.data_dir is None:
