@@ -220,13 +220,14 @@ def _name_arms(runs: Mapping[Key, dict[int, _Run]], vary: Sequence[str]) -> list
 
 
 def _name(arm: Arm, arms: Sequence[Arm]) -> str:
-    """The norm, with the options that tell it from others or are its own and not the default."""
+    """The norm, with what is not the default; and ubn's unit, where there are several."""
     defaults = {f"norm.{f.name}": f.default for f in dataclasses.fields(NormConfig)}
     parts = [arm.norm]
     for name, value in arm.options.items():
         differs = any(other.options.get(name, value) != value for other in arms)
         own = not any(name in other.options for other in arms if other.norm != arm.norm)
-        if differs or (own and value != defaults.get(name, value)):
+        usual = value == defaults.get(name)
+        if (not usual and (own or differs)) or (differs and name == "norm.unit"):
             text = f"{value:g}" if isinstance(value, float) else str(value)
             parts.append(f"{name.removeprefix('norm.')}={text.replace(' ', '')}")
     return " ".join(parts)

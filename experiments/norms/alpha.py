@@ -19,24 +19,33 @@ def alpha_rule(config: NormConfig, updates: int | None) -> Callable[[Any], Any] 
         config: Options.
         updates: Number of updates of the job; None outside of training.
     """
-    kind, start = config.alpha, config.alpha_init
-    floor, ramp = config.alpha_floor, config.alpha_ramp
+    if config.alpha == "trained":
+        return None
+    start = config.alpha_init
+    if config.alpha == "fixed":
+        rule = partial(_fixed, start)
+    elif config.alpha == "floor":
+        rule = partial(_at_least, config.alpha_floor)
+    else:
+        rule = partial(_rise, start, config.alpha_ramp, updates)
+    return partial(_set_alpha, rule)
 
-    def fixed(alpha: jax.Array, step: Any) -> jax.Array:
-        return jnp.full_like(alpha, start)
 
-    def at_least(alpha: jax.Array, step: Any) -> jax.Array:
-        return jnp.maximum(alpha, floor)
+def _fixed(start: float, alpha: jax.Array, step: Any) -> jax.Array:
+    del step
+    return jnp.full_like(alpha, start)
 
-    def rise(alpha: jax.Array, step: Any) -> jax.Array:
-        if updates is None:
-            raise ValueError("`alpha` (='ramp') needs the number of updates: it is for training.")
-        share = jnp.minimum(step / max(1, round(ramp * updates)), 1.0)
-        return jnp.full_like(alpha, start + share * (1.0 - start))
 
-    rules = {"trained": None, "fixed": fixed, "floor": at_least, "ramp": rise}
-    rule = rules[kind]
-    return partial(_set_alpha, rule) if rule else None
+def _at_least(floor: float, alpha: jax.Array, step: Any) -> jax.Array:
+    del step
+    return jnp.maximum(alpha, floor)
+
+
+def _rise(start: float, ramp: float, updates: int | None, alpha: jax.Array, step: Any) -> jax.Array:
+    if updates is None:
+        raise ValueError("`alpha` (='ramp') needs the number of updates: it is for training.")
+    share = jnp.minimum(step / max(1, round(ramp * updates)), 1.0)
+    return jnp.full_like(alpha, start + share * (1.0 - start))
 
 
 def _set_alpha(rule: Callable[[jax.Array, Any], jax.Array], state: Any) -> Any:

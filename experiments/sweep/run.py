@@ -14,7 +14,7 @@ from rich.console import Console
 from experiments.compare import combine, make_record
 from experiments.compare.command import train_command
 from experiments.compare.record import FORMAT
-from experiments.config import TrainConfig, to_dict
+from experiments.config import TrainConfig
 from experiments.nonfinite import NonFiniteLossError
 from experiments.record import versions, write_json
 from experiments.sweep.sweeps import Setting, Sweep
@@ -61,8 +61,7 @@ def run_sweep(
 
 def folder_of(config: TrainConfig, out: Path) -> Path:
     """Returns the run folder of a configuration."""
-    values = json.dumps(to_dict(config), sort_keys=True)
-    key = hashlib.sha256(values.encode()).hexdigest()[:8]
+    key = hashlib.sha256(train_command(config).encode()).hexdigest()[:8]
     return out / f"{config.data.dataset}-{'-'.join(config.norms)}-{key}"
 
 
@@ -109,4 +108,11 @@ def small(arm: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in arm.items() if name not in LEFT_OUT}
     parts = ("quantity", "layer", "ratio", "seed_ratios", "certified_less", "certified_more")
     shift = [{name: layer[name] for name in parts} for layer in arm["shift"]]
-    return {**kept, "shift": shift}
+    certificates = arm["certificates"]
+    gaps = [c["largest_gap"] for c in certificates if c["largest_gap"] is not None]
+    total = {
+        "layer": "all",
+        **{name: sum(c[name] for c in certificates) for name in ("measured", "open", "not_finite")},
+        "largest_gap": max(gaps, default=None),
+    }
+    return {**kept, "shift": shift, "certificates": [total] if certificates else []}

@@ -116,8 +116,11 @@ def test_without_a_rule_nothing_is_changed():
 
 def test_options_of_ubn():
     assert set(used_options("ubn", NormConfig())) >= {
-        *("norm.alpha", "norm.alpha_floor", "norm.alpha_ramp", "norm.bound_penalty"),
+        *("norm.alpha", "norm.bound_penalty", "norm.unit", "norm.alpha_init"),
     }
+    assert "norm.alpha_floor" not in used_options("ubn", NormConfig())
+    floor = NormConfig(alpha="floor", alpha_init=0.5)
+    assert used_options("ubn", floor)["norm.alpha_floor"] == 0.5
 
 
 @pytest.mark.parametrize(
