@@ -40,8 +40,9 @@ def run_sweep(
         until: Time, in seconds as ``time.monotonic`` counts them, after which no run is started.
 
     Returns:
-        None if it was stopped by the time. Else the record: ``sweep``, ``question``, and per
-        setting a comparison's record, with ``failed``: what did not train to the end, and why.
+        None if it was stopped by the time. Else the record: ``sweep``, ``command``, ``question``,
+        and per setting a comparison's record, with ``failed``: what did not train to the end, and
+        why.
     """
     out.mkdir(parents=True, exist_ok=True)
     todo = {folder_of(config, out): config for s in sweep.settings for config in s.configs}
@@ -54,6 +55,7 @@ def run_sweep(
     return {
         "format": FORMAT,
         "sweep": name,
+        "command": f"python -m experiments.sweep {name}",
         "question": sweep.question,
         "settings": [compare_setting(setting, out) for setting in sweep.settings],
     }
