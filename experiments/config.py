@@ -175,9 +175,6 @@ class TrainConfig:
     ubn+enorm (weights balanced after updates)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; each gives initial weights, data order and augmentation."""
-    seeds_together: bool = False
-    """Train all seeds of a norm in one program (vmap), spread over the devices: for accelerators,
-    which one small network does not fill. A run's time per step is then its share."""
     run_dir: str | None = None
     """Run folder; must not exist, but see --resume. Default: runs/DATASET-DATE-TIME."""
     resume: Resume = "never"
@@ -185,6 +182,9 @@ class TrainConfig:
     (what a scheduler should repeat); must: continue it, or fail."""
     grace_seconds: float = 30.0
     """Time to save after SIGTERM; give less than the scheduler gives before it kills."""
+    seeds_together: bool = False
+    """Train all seeds of a norm in one program (vmap), spread over the devices: for accelerators,
+    which one small network does not fill. A run's time per step is then its share."""
     target_accuracy: float = 0.97
     """Test accuracy, in (0, 1], for which the number of updates is reported."""
     evals_per_epoch: int = 2

@@ -128,7 +128,7 @@ def test_seeds_must_be_the_same(tmp_path):
     [
         ({"base": "gn"}, r"`base` \(='gn'\) must be one of what is compared: bn, ubn\."),
         ({"target": 1.5}, r"`target` \(=1\.5\) must be in \(0, 1\]\."),
-        ({"vary": ["optim.rate"]}, r"field \(='optim\.rate'\) is unknown; choose from evals_per"),
+        ({"vary": ["optim.rate"]}, r"field \(='optim\.rate'\) is unknown; choose from seeds_tog"),
     ],
 )
 def test_bad_arguments(tmp_path, arguments, message):
