@@ -57,7 +57,7 @@ class Program(NamedTuple):
             given is consumed (its buffers are donated).
         eval_step: ``eval_step(state, batch) -> sums``, over all devices.
         train_together: ``train_step`` for several states and as many batches, each of them a stack
-            along a first axis; for ``transform.axes`` without a name.
+            along a first axis.
         schedule: Learning rate of an update, counted from 0.
         augment: ``augment(key, step, images)``: what the network sees of a batch in the update
             after ``step`` others, from the key of the state; jitted.
@@ -94,7 +94,9 @@ def build_program(
     Raises:
         ValueError: If the batch size does not fit the devices.
     """
-    transform = transform or make_transform(config.devices)
+    # Seeds that are trained together are spread over the devices, and their batches are not.
+    devices = jax.local_devices()[:1] if config.seeds_together else None
+    transform = transform or make_transform(config.devices, devices)
     batch_size = config.optim.batch_size
     accumulate = config.optim.accumulate
     check_batch_size(batch_size, transform.devices, accumulate)
@@ -111,8 +113,10 @@ def build_program(
     # One device applies `model` to a whole batch; the steps, each device the other to its part.
     model, mapped = make(context), make(context._replace(**transform.axes))
     method = make_method(norm, config.norm, context)
-    images = dataset.standardize(dataset.example(1)["image"])
     tx = optax.sgd(schedule, momentum=config.optim.momentum, nesterov=config.optim.nesterov)
+    penalty = None
+    if method.penalty:
+        penalty = method.penalty(model, dataset.standardize(dataset.example(1)["image"]))
     train_step = partial(
         steps.train_step,
         weight_penalty=config.optim.weight_penalty,
@@ -120,7 +124,7 @@ def build_program(
         augment=dataset.augment,
         accumulate=accumulate,
         after_update=method.after_update,
-        penalty=method.penalty(model, images) if method.penalty else None,
+        penalty=penalty,
     )
     eval_step = partial(steps.eval_step, standardize=dataset.standardize)
     apply_fn = transform.apply_fn(mapped.apply)

@@ -213,6 +213,12 @@ class TrainConfig:
             raise ValueError(f"`target_accuracy` (={self.target_accuracy}) must be in (0, 1].")
         positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)
         positive(grace_seconds=self.grace_seconds, keep_checkpoints=self.keep_checkpoints)
+        alone = self.devices.parallel in ("auto", "jit") and self.devices.num_devices is None
+        if self.seeds_together and not (alone and self.devices.statistics == "synchronised"):
+            raise ValueError(
+                "`seeds_together` spreads seeds over the devices, not batches: leave out "
+                "--parallel, --num-devices and --statistics, or train seed by seed."
+            )
         if self.resume not in get_args(Resume):
             raise ValueError(
                 f"`resume` (={self.resume!r}) is unknown; choose from "
