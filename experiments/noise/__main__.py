@@ -19,6 +19,7 @@ from experiments.data import load_arrays
 from experiments.noise import figure
 from experiments.noise.networks import load_networks, read_config
 from experiments.noise.study import KINDS, METHODS, Protocol, Row, measure, select
+from experiments.run_dir import new_run_dir
 from experiments.train import train
 from unitnorm_jax.functional import additive_noise
 
@@ -105,7 +106,7 @@ def study(config: NoiseConfig, console: Console) -> Path:
     """
     start = time.perf_counter()
     training = read_config(Path(config.trained)) if config.trained else None
-    folder = record.new_run_dir(config.run_dir, "noise")
+    folder = new_run_dir(config.run_dir, "noise")
     record.write_json(folder / "config.json", dataclasses.asdict(config))
     record.write_json(folder / "versions.json", record.versions())
     if training is None:

@@ -13,7 +13,7 @@ def ic(config: NormConfig, context: Context, order: str = "relu-ic-conv") -> Met
         IndependentComponent,
         momentum=config.momentum,
         epsilon=config.epsilon,
-        axis_name=context.axis_name,
+        **context.axes,
         rate=config.ic_rate,
     )
     return Method(norm=norm, network=partial(ICResNet, order=order))

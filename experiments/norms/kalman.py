@@ -13,7 +13,7 @@ def kalman(config: NormConfig, context: Context) -> Method:
         BatchKalmanNorm,
         momentum=config.momentum,
         epsilon=config.epsilon,
-        axis_name=context.axis_name,
+        **context.axes,
         slice_size=config.slice_size,
         gain=config.gain,
     )

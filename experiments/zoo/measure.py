@@ -23,7 +23,7 @@ from experiments.build import (
 )
 from experiments.config import TrainConfig
 from experiments.data import Dataset
-from experiments.loop import NonFiniteLossError
+from experiments.nonfinite import NonFiniteLossError
 from experiments.norms import Context, make_method
 from experiments.results import read_results
 from experiments.train import train

@@ -18,7 +18,7 @@ from tests.experiments.jobs import differences, template, train_here
 
 def run_cli(folder, *arguments):
     options = "--norms bn --seeds 0 --model.blocks 1 --model.widths 4 --optim.epochs 2"
-    options += " --evals-per-epoch 1 --optim.batch-size 128 --probe.every 0"
+    options += " --evals-per-epoch 1 --optim.batch-size 128 --probe.every 0 --num-devices 1"
     return train.main([*options.split(), "--run-dir", str(folder), *arguments])
 
 
