@@ -61,7 +61,8 @@ def run(config: Config, console: Console) -> Path:
     if not (config.out / "summary.json").exists():
         figure.draw(rows, found, config.out / "regularization.png", title)
         write_whole(config.out / "summary.json", found)  # Last: it says that the study is complete.
-    console.print(summary.table(found, config.penalties, title))
+    for table in summary.tables(found, config.penalties, title):
+        console.print(table)
     worst = max(entry["constraint"] for entry in found)
     residual = np.median([value for entry in found for value in entry["residual"]])
     console.print(

@@ -33,7 +33,7 @@ class Config:
     """Training images to use at most, a fifth of them for validation; None: all."""
     noises: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     """Standard deviations of the noise on every pixel, in units of that of all pixels."""
-    penalties: tuple[float, ...] = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    penalties: tuple[float, ...] = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Weight decays of the network without normalization: factors of its sum of squared weights
     (no factor 1/2). The best has the least validation cross-entropy, on average over seeds."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -55,7 +55,7 @@ def draw(rows: Sequence[Row], summary: Sequence[dict[str, Any]], path: Path, tit
     axes[1, 0].set(title="c  Weight decay that BN implies", xlabel=x, ylabel="coefficient of |v|²")
     axes[1, 0].set_yscale("log")
     axes[1, 1].set(
-        title="d  The grid, without norm; at the diamonds: the decay BN implies, its loss",
+        title="d  The grid, without norm; diamonds: BN, at the decay it implies",
         xlabel="weight decay",
         ylabel="validation cross-entropy, nats",
         yscale="log",

@@ -1,9 +1,10 @@
-"""What the study found: one summary per level of noise, and the table."""
+"""What the study found: one summary per level of noise, and the tables."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from experiments.report import mean_std
@@ -32,7 +33,7 @@ def best_penalty(rows: Sequence[Row], noise: float) -> float:
     return penalties[int(np.argmin(losses))]
 
 
-def summarize(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def summarize(rows: Sequence[Row]) -> list[Row]:
     """Returns one entry per level of noise: lists over seeds, by network."""
     found = []
     for noise in sorted({row["noise"] for row in rows}):
@@ -68,39 +69,43 @@ def summarize(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def table(summary: Sequence[dict[str, Any]], penalties: Sequence[float], title: str) -> Table:
-    """Returns the table at the end of a study."""
+def tables(summary: Sequence[Row], penalties: Sequence[float], title: str) -> list[Table]:
+    """Returns the tables at the end of a study."""
     seeds = len(summary[0]["residual"])
     spread = f"mean ± sample standard deviation, n = {seeds} seeds" if seeds > 1 else "one seed"
-    result = Table(title=title, caption=f"{spread}; norms are medians over units")
-    heads = (
-        "noise",
-        "accuracy, %\nBN",
-        "\nBN, gamma\ntrained",
-        "\nbest\ndecay",
-        "\nno\ndecay",
-        "norm |v|\nBN",
-        "\nbest\ndecay",
-        "weight decay\nimplied by BN",
-        "\nBN, gamma\ntrained",
-        "\nbest",
+    accuracies = Table(title=f"{title}: test accuracy, %", caption=spread, box=box.SIMPLE)
+    for head in ("noise", "BN", "BN, gamma trained", "no norm, best decay", "no decay"):
+        accuracies.add_column(head, justify="right")
+    weights = Table(
+        title="|v|, and the weight decay that BN implies",
+        caption=f"{spread}; |v|: median over units",
+        box=box.SIMPLE,
     )
-    for head in heads:
-        result.add_column(head, justify="right")
+    for head in (
+        "noise",
+        "|v|, BN",
+        "|v|, best decay",
+        "implied by BN",
+        "BN, gamma trained",
+        "best decay",
+    ):
+        weights.add_column(head, justify="right")
     for row in summary:
-        accuracies = [
-            mean_std([100 * a for a in row["accuracy"].get(name, [])], 2)
-            for name in ("bn", "bn, trained scale", "tuned", "no decay")
-        ]
+        accuracies.add_row(
+            f"{row['noise']:g}",
+            *(
+                mean_std([100 * a for a in row["accuracy"].get(name, [])], 1)
+                for name in ("bn", "bn, trained scale", "tuned", "no decay")
+            ),
+        )
         best = f"{row['best_penalty']:g}"
         if row["best_penalty"] in (min(penalties), max(penalties)):
             best += " (edge)"
-        result.add_row(
+        weights.add_row(
             f"{row['noise']:g}",
-            *accuracies,
             mean_std(row["norm"]["bn"], 2),
             mean_std(row["norm"]["tuned"], 2),
             *(f"{np.mean(row['weight_decay'][k]):.2g}" for k in ("bn", "bn, trained scale")),
             best,
         )
-    return result
+    return [accuracies, weights]
