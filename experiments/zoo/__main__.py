@@ -46,6 +46,9 @@ def run(config: ZooConfig, console: Console) -> Path:
     with Progress(*columns, console=console, transient=True, disable=off) as progress:
         task = progress.add_task("", total=len(missing))
         for part, method in missing:
+            if _path(config, part, method).exists():  # Another process is at work here too.
+                progress.advance(task)
+                continue
             progress.update(task, description=f"{part} {method}")
             start = time.perf_counter()
             found = _measure(config, part, method)
