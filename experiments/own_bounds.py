@@ -46,7 +46,7 @@ class BoundedProbe:
     def __call__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> BoundedReport:
         """Measures; see ``ics.ICSProbe``."""
         report = self._probe(before, after)
-        sizes = tuple((layer.layer, layer.d) for layer in report.layers)
+        sizes = tuple((layer.layer, layer.d) for layer in report.infos)
         return BoundedReport(report, self._bounds(before["params"], after["params"], sizes))
 
     def _of_layers(

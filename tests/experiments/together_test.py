@@ -1,19 +1,19 @@
 """Seeds in one program against each of them alone."""
 
-import dataclasses
-import io
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
-from experiments import evaluate, loop, train
+from experiments import loop, train
 from experiments.bench import seeds as bench
+from experiments.build import build_program, compile_program
 from experiments.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
+from experiments.data import load_dataset
 from experiments.preemption import Preempted, Preemption
+from experiments.probing import with_probe
 from experiments.record import read_json, read_rows
 from experiments.together import spread_over_devices, stack, unstack
 
@@ -34,7 +34,7 @@ close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
 
 
 class Once(Preemption):
-    """Asked to stop after some updates; never again."""
+    """Asked to stop at one of many times that it is asked."""
 
     def __init__(self, updates):
         super().__init__()
@@ -47,35 +47,33 @@ class Once(Preemption):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    """Folders of the same runs, together (interrupted in an epoch, and resumed) and alone."""
+    dataset = load_dataset("digits")
+    program = with_probe(build_program(CONFIG, "ubn", dataset), CONFIG.probe, dataset)
+    programs = [compile_program(program, dataset, CONFIG.optim.batch_size, together=len(SEEDS))]
     folder = tmp_path_factory.mktemp("together")
-    found = {}
-    for name, together in {"together": True, "alone": False}.items():
-        config = dataclasses.replace(
-            CONFIG, seeds_together=together, run_dir=str(folder / name), resume="auto"
-        )
-        output = io.StringIO()
-        if together:  # Interrupted in the middle of an epoch, and resumed.
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(train, "Preemption", lambda seconds: Once(14))
-                with pytest.raises(Preempted):
-                    train.train(config, Console(file=output))
-        train.train(config, Console(file=output, width=100))
-        found[name] = folder / name, output.getvalue()
-    return found
+    arguments = CONFIG, programs, dataset, SEEDS, folder / "together"
+    messages: list[str] = []
+    with pytest.raises(Preempted):
+        loop.train_seeds(*arguments, Once(23))  # asked before updates and batches of tests
+    loop.train_seeds(*arguments, on_message=messages.append)
+    assert [m for m in messages if "goes on after update 14" in m] == messages
+    assert len(messages) == 3
+    for seed in SEEDS:
+        loop.train_seed(CONFIG, programs, dataset, seed, folder / "alone")
+    return {name: folder / name for name in ("together", "alone")}
 
 
 def test_each_seed_trains_as_if_alone(runs):
     losses = []
     for seed in SEEDS:
-        ours, theirs = (
-            read_rows(runs[name][0] / f"ubn-seed{seed}" / "train.jsonl") for name in runs
-        )
+        ours, theirs = (read_rows(runs[name] / f"ubn-seed{seed}" / "train.jsonl") for name in runs)
         assert [row["step"] for row in ours] == list(range(1, UPDATES + 1))
         for a, b in zip(ours[:8], theirs[:8], strict=True):
             assert a["learning_rate"] == b["learning_rate"]
             close(a["loss"], b["loss"])
         losses.append(ours[0]["loss"])
-        ours, theirs = (read_rows(runs[name][0] / f"ubn-seed{seed}" / "ics.jsonl") for name in runs)
+        ours, theirs = (read_rows(runs[name] / f"ubn-seed{seed}" / "ics.jsonl") for name in runs)
         assert {row["step"] for row in ours} == {8, 16}
         for a, b in zip(ours, theirs, strict=True):
             assert (a["step"], a["layer"]) == (b["step"], b["layer"])
@@ -84,13 +82,13 @@ def test_each_seed_trains_as_if_alone(runs):
     assert len(set(losses)) == 3  # different seeds, indeed
 
 
-def test_the_run_is_whole(runs):
-    folder, output = runs["together"]
-    results = read_json(folder / "summary.json")["results"]
-    assert [(r["norm"], r["seed"]) for r in results] == [("ubn", seed) for seed in SEEDS]
-    assert "Seeds 0, 4, 7: test accuracy ubn" in output
-    assert "goes on after update" in output
-    evaluate.evaluate_run(str(folder), Console(file=io.StringIO()))
+def test_command(tmp_path, capsys):
+    words = "--norms ubn --seeds 1 2 --seeds-together --probe.every 0 --evals-per-epoch 1"
+    words += " --optim.epochs 1 --optim.batch-size 128 --model.blocks 1 --model.widths 4"
+    assert train.main([*words.split(), "--run-dir", str(tmp_path / "run")]) == 0
+    results = read_json(tmp_path / "run" / "summary.json")["results"]
+    assert [(r["norm"], r["seed"]) for r in results] == [("ubn", 1), ("ubn", 2)]
+    assert "Seeds 1, 2: test accuracy ubn" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("count", "devices"), [(3, 3), (5, 5), (16, 8), (9, 3), (1, 1)])
