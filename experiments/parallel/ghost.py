@@ -19,7 +19,8 @@ def by_group(
     running statistics are the mean of those of all groups (linear in the groups' statistics).
 
     Args:
-        apply: ``apply(variables, x, train=..., mutable=...)`` of a Flax module.
+        apply: ``apply(variables, x, train=..., mutable=...)`` of a Flax module; if the result is
+            given ``rngs``, so is this, other keys for each group.
         groups: Number of groups; must divide the number of images.
         constrain: Applied to the images split in groups, ``(groups, n / groups, ...)``: may say
             on which devices they are.
@@ -36,7 +37,9 @@ def by_group(
         [[-1.0], [1.0], [-1.0], [1.0]]
     """
 
-    def grouped(variables: Any, x: jax.Array, *, train: bool, mutable: Any = False) -> Any:
+    def grouped(
+        variables: Any, x: jax.Array, *, train: bool, mutable: Any = False, rngs: Any = None
+    ) -> Any:
         if not train:  # With running averages images do not depend on each other.
             return apply(variables, x, train=False, mutable=mutable)
         if mutable not in (False, ["batch_stats"]):
@@ -45,11 +48,13 @@ def by_group(
                 "groups: other collections cannot be told apart from the groups' axis."
             )
 
-        def one(part: jax.Array) -> Any:
-            return apply(variables, part, train=True, mutable=mutable)
+        def one(part: jax.Array, number: jax.Array) -> Any:
+            keys = jax.tree.map(lambda key: jax.random.fold_in(key, number), rngs)
+            more = {"rngs": keys} if rngs else {}
+            return apply(variables, part, train=True, mutable=mutable, **more)
 
         parts = constrain(x.reshape(groups, len(x) // groups, *x.shape[1:]))
-        out = jax.vmap(one)(parts)
+        out = jax.vmap(one)(parts, jnp.arange(groups))
         logits, updated = out if mutable else (out, None)
         logits = logits.reshape(len(x), *logits.shape[2:])
         if not mutable:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from experiments.config import ModelConfig
 from experiments.data import load_dataset
-from experiments.loop import NonFiniteLossError
+from experiments.nonfinite import NonFiniteLossError
 from experiments.norms import CONVS, NORMS
 from experiments.record import read_json
 from experiments.zoo import __main__ as zoo

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.compare.combine import combine, used_options
 from experiments.config import ModelConfig, NormConfig, OptimConfig
-from experiments.norms import CONVS, NORMS
+from experiments.norms import NORMS
 from tests.experiments.handmade import make_run
 
 
@@ -153,5 +153,9 @@ def test_used_options():
     assert used_options("none", NormConfig()) == {}
     for norm in NORMS:  # Every builder can be asked.
         used_options(norm, NormConfig())
-    for conv in CONVS:
+    for conv in ("ws", "wn"):
         assert used_options(f"gn+{conv}", NormConfig()) == used_options("gn", NormConfig())
+    assert set(used_options("bn+enorm", NormConfig())) == {
+        *used_options("bn", NormConfig()),
+        *(f"norm.enorm_{name}" for name in ("every", "c", "p")),
+    }

@@ -18,12 +18,15 @@ GROUPS = [[0, 1, 2, 3], [4, 5, 6, 7]]
 def test_devices_of_a_group_share_batch_statistics(norm):
     """A method with batch statistics takes them over the groups it is given; no other does."""
     context = Context("batch", schedule=lambda count: 0.1, axis_index_groups=GROUPS)
-    layer = make_method(norm, NormConfig(), context).norm(use_running_average=False)
+    # Without a layer before it there is no prediction.
+    fields = {"first": True} if norm.startswith("kalman") else {}
+    layer = make_method(norm, NormConfig(), context).norm(use_running_average=False, **fields)
     x = jnp.ones((8, 4, 2, 2, 8))
-    variables = jax.eval_shape(layer.init, jax.random.key(0), x[0])
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = jax.eval_shape(layer.init, rngs, x[0])
 
     def apply(variables, x):
-        return layer.apply(variables, x, mutable=["batch_stats"])
+        return layer.apply(variables, x, mutable=["batch_stats"], rngs=rngs)
 
     mapped = jax.pmap(apply, "batch", in_axes=(None, 0))
     text = " ".join(str(jax.make_jaxpr(mapped)(variables, x)).split())
