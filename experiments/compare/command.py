@@ -33,7 +33,8 @@ def _flags(config: Any, default: Any, prefix: str) -> list[str]:
         if dataclasses.is_dataclass(value):
             flags += _flags(value, usual, f"{name}.")
         elif value != usual:
-            flags += _flag(name.replace("_", "-"), value, switch=field.type is bool)
+            shown = name.removeprefix("devices.")  # Its options stand alone.
+            flags += _flag(shown.replace("_", "-"), value, switch=field.type is bool)
     return flags
 
 

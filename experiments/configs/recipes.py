@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from experiments import recipes
 from experiments.config import (
     DataConfig,
     ModelConfig,
@@ -79,4 +80,18 @@ def short(config: TrainConfig, epochs: int = 15, learning_rate: float = 0.2) -> 
     target = 0.85 if config.data.dataset == "cifar10" else 0.5
     return dataclasses.replace(
         config, optim=optim, norm=norm, probe=probe, target_accuracy=target, checkpoint_every=1
+    )
+
+
+def imagenet(model: str, batch_size: int = 1024) -> TrainConfig:
+    """The customary recipe, see ``experiments.recipes.imagenet``; the authors' is unpublished.
+
+    Args:
+        model: resnet50 or resnet101.
+        batch_size: Images per update; the learning rate is proportional to it.
+    """
+    recipe = recipes.make_recipe(model, batch_size)
+    every = recipe.dataset.train_size // batch_size
+    return dataclasses.replace(
+        recipe.config, seeds=SEEDS, probe=ProbeConfig(every=every, images=64)
     )

@@ -36,8 +36,9 @@ def test_card_and_command(name):
     assert len(config.seeds) == 5
 
 
-def test_command_repeats_the_configuration():
-    config, _ = load("cifar100_resnet164_short")
+@pytest.mark.parametrize("name", ["cifar100_resnet164_short", "imagenet_resnet50"])
+def test_command_repeats_the_configuration(name):
+    config, _ = load(name)
     words = shlex.split(train_command(config))[3:]
     found = tyro.cli(TrainConfig, args=words)
     # How often to save changes no number, and is no part of the command.
