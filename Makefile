@@ -7,11 +7,12 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint bench clean
+.PHONY: help setup train test test-all lint bench clean
 
 help:
 	@echo "make train [ARGS=...]  train BN and unitized BN on real images, offline"
-	@echo "make test [ARGS=...]   lint, type check and all tests"
+	@echo "make test [ARGS=...]   lint, type check and tests"
+	@echo "make test-all          the slow ones too: whole studies (20 minutes on 2 cores)"
 	@echo "make lint              ruff and mypy alone"
 	@echo "make bench             the layer against flax.linen.BatchNorm"
 	@echo "make clean             remove $(VENV) and caches; runs/ stays"
@@ -42,6 +43,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 test: lint
+	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+test-all: lint
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
 bench: $(VENV)/.installed-dev

@@ -16,6 +16,8 @@ from experiments.noise.study import KINDS, Protocol, Row, measure, select
 from experiments.train import train
 from unitnorm_jax.functional import additive_noise
 
+pytestmark = pytest.mark.slow
+
 PROTOCOL = Protocol(batch_size=360, calibration_batches=2, rate=0.5, dynamic=False)
 
 

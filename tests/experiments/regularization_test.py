@@ -13,6 +13,8 @@ from experiments.regularization.config import Config
 from experiments.regularization.study import noisy_data
 from experiments.regularization.summary import best_penalty, summarize
 
+pytestmark = pytest.mark.slow
+
 TINY = Config(
     images=50,
     noises=(0.0, 0.5),

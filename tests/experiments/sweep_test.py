@@ -16,6 +16,8 @@ from experiments.sweep.__main__ import SweepConfig
 from experiments.sweep.table import sweep_table
 from tests.experiments.handmade import make_run
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "seeds": (0, 1),
     "evals_per_epoch": 1,

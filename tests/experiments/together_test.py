@@ -17,6 +17,8 @@ from experiments.probing import with_probe
 from experiments.record import read_json, read_rows
 from experiments.together import spread_over_devices, stack, unstack
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (0, 4, 7)
 CONFIG = TrainConfig(
     norms=("ubn",),

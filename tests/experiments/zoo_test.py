@@ -15,6 +15,8 @@ from experiments.zoo import __main__ as zoo
 from experiments.zoo import measure, summary
 from experiments.zoo.config import METHODS, ZooConfig, batch_config, train_config
 
+pytestmark = pytest.mark.slow
+
 TINY = ZooConfig(
     methods=("bn", "none+enorm"),
     parts=("train",),

@@ -96,7 +96,7 @@ def test_at_alpha_one_two_whatever_the_dimension_and_the_noise(exact, c, noise, 
     rng = np.random.default_rng(seed)
     y = [layer(normalized(rng, 8, 1, c, noise), 1.0, 1.0, 0.0, "sample") for _ in range(2)]
     assert float(bounds.unitized_upper_bound(1.0, channels=c, unit="sample")) == 2
-    assert exact(*y) <= 2 + 1e-12
+    assert exact(*y) <= 2 + 1e-9  # what the linear program is solved to
 
 
 @pytest.mark.parametrize("unit", UNITS)
