@@ -9,7 +9,6 @@ import pytest
 @pytest.fixture(autouse=True, scope="module")
 def compile_quickly() -> Iterator[None]:
     """Without the compiler's optimizations; the library's own tests are compiled with them."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
