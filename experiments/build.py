@@ -13,6 +13,7 @@ from experiments import steps
 from experiments.config import TrainConfig
 from experiments.data import Dataset
 from experiments.models import NETWORKS
+from experiments.models.fields import params_at
 from experiments.norms import Context, make_method
 from experiments.norms.method import Bound
 from experiments.own_bounds import BoundedProbe
@@ -235,9 +236,7 @@ def mean_alphas(program: Program, state: steps.TrainState) -> dict[str, float]:
     """
     means = {}
     for path in program.layers:
-        params: Any = state.params
-        for name in path:
-            params = params.get(name, {})
+        params = params_at(state.params, path)
         if "alpha" in params:
             means["/".join(path)] = float(np.mean(params["alpha"]))
     return means

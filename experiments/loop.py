@@ -73,10 +73,10 @@ def train_seeds(
     """
     updates = updates_per_epoch(config, dataset)
     preemption = preemption or Preemption()
-    with ExitStack() as stack:
-        stack.callback(setattr, preemption, "busy", False)  # Last, when all is saved and closed.
+    with ExitStack() as opened:
+        opened.callback(setattr, preemption, "busy", False)  # Last, when all is saved and closed.
         groups = [
-            [start(config, program, dataset, s, run_dir, stack, on_message) for s in seeds]
+            [start(config, program, dataset, s, run_dir, opened, on_message) for s in seeds]
             for program in programs
         ]
         runs = [run for group in groups for run in group]

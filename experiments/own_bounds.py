@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from experiments.models.fields import params_at
 from experiments.norms.method import Bound
 from unitnorm_jax import ics
 
@@ -47,17 +48,15 @@ class BoundedProbe:
         """Measures; see ``ics.ICSProbe``."""
         report = self._probe(before, after)
         sizes = tuple((layer.layer, layer.d) for layer in report.infos)
-        return BoundedReport(report, self._bounds(before["params"], after["params"], sizes))
+        # Their parameters alone: most of the time goes into handing arrays over.
+        params = [
+            {layer: params_at(variables["params"], layer.split("/")) for layer, _ in sizes}
+            for variables in (before, after)
+        ]
+        return BoundedReport(report, self._bounds(*params, sizes))
 
     def _of_layers(
         self, before: Any, after: Any, sizes: tuple[tuple[str, int], ...]
     ) -> dict[str, jax.Array]:
-        found = {}
-        for layer, d in sizes:
-            old, new = before, after
-            for name in layer.split("/"):
-                old, new = old.get(name, {}), new.get(name, {})
-            bound = self._bound(old, new, d)
-            if bound is not None:
-                found[layer] = bound
-        return found
+        found = {layer: self._bound(before[layer], after[layer], d) for layer, d in sizes}
+        return {layer: bound for layer, bound in found.items() if bound is not None}

@@ -179,7 +179,7 @@ class RunProbe:
 
 def _variables(state: TrainState) -> dict[str, Any]:
     """Network and statistics, on one device: every device has all of them, and one measures."""
-    return jax.tree.map(
-        lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x,
-        {"params": state.params, "batch_stats": state.batch_stats},
-    )
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    if len(jax.tree.leaves(variables)[0].sharding.device_set) == 1:
+        return variables
+    return jax.tree.map(lambda x: x.addressable_data(0), variables)

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
-from experiments.results import RunRows
+from experiments import shift_report
+from experiments.results import Results, RunRows
 from experiments.run import Run
 
 MAX_COLUMNS = 5  # Norms side by side in the final table; more of them are its rows.
@@ -131,3 +133,35 @@ def _updates_cell(results: list[dict[str, Any]]) -> str:
     if len(reached) == len(results):
         return mean_std(reached, 0)
     return f"{mean_std(reached, 0)} ({len(reached)} of {len(results)} reached it)"
+
+
+def print_results(results: Results, title: str, updates: int, console: Console) -> None:
+    """Prints what a finished run found: tables, and how to read them.
+
+    Args:
+        results: Of the run folder.
+        title: Says what was trained, on what data.
+        updates: Updates per epoch.
+        console: Where to.
+    """
+    config, summary, versions = results.config, results.summary, results.versions
+    target = summary["target_accuracy"]
+    console.print(result_table(summary["results"], title, target))
+    base = config.norms[0]
+    for norm in config.norms[1:]:
+        ratio = time_ratio(results.runs, norm, base)
+        console.print(f"Time per step, {norm} / {base}: {ratio:.2f} (median over pairs)")
+    every = -(-updates // config.evals_per_epoch)
+    console.print(
+        f"Updates to {100 * target:g} %: those done at the first evaluation that good; there is "
+        f"one every {every} updates."
+    )
+    console.print(
+        "Time per step: median over the stretches between evaluations, without compilation; the "
+        "norms take turns, so each stretch of one is paired with its neighbour of the other."
+    )
+    shift_report.print_shift(results, console)
+    devices = versions["devices"]
+    hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {len(devices)} x {devices[0]}"
+    since = "in all" if summary.get("sessions", 1) == 1 else "since it was last resumed"
+    console.print(f"{hardware}; {summary['seconds']:.0f} s {since}.", soft_wrap=True)

@@ -12,12 +12,13 @@ import numpy as np
 from experiments.build import Program, updates_per_epoch
 from experiments.checkpoint import Checkpoint, CheckpointError, Checkpoints, newest, restore
 from experiments.checkpoint.reasons import reason
-from experiments.config import TrainConfig, check_resumable, to_dict
+from experiments.config import TrainConfig, to_dict
 from experiments.data import Dataset, Pipeline
 from experiments.distributed import is_writer, on_writer, wait_for_all
 from experiments.nonfinite import NonFiniteLossError, batch_of, dump
 from experiments.probing import RunProbe
 from experiments.record import NullRecorder, Recorder, missing, read_rows
+from experiments.resumable import check_resumable
 from experiments.steps import Batch, TrainState
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import record
-from experiments.config import TrainConfig, check_resumable
+from experiments.config import TrainConfig
+from experiments.resumable import check_resumable
 from experiments.storage import storage_errors
 
 CONFIG = "config.json"

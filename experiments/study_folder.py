@@ -1,11 +1,10 @@
 """Folders of studies that take long: results are kept as they come, and never mixed or lost."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import record
+from experiments import provenance, record
 
 
 def open_study(out: Path, options: Mapping[str, Any]) -> None:
@@ -37,13 +36,5 @@ def open_study(out: Path, options: Mapping[str, Any]) -> None:
                 "options."
             ) from None
         return
-    write_whole(out / "versions.json", record.versions())
-    write_whole(path, options)
-
-
-def write_whole(path: Path, content: Any) -> None:
-    """Writes JSON, so that the file is there in full or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    record.write_json(partial, content)
-    os.replace(partial, path)
+    record.write_json(out / "versions.json", provenance.versions())
+    record.write_json(path, options)

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments import config as configs
-from experiments import distributed, record, report, shift_report
+from experiments import distributed, provenance, record, report
 from experiments.build import Program, build_program, compile_program, updates_per_epoch
 from experiments.cli import run_cli
 from experiments.configs import choose
@@ -27,7 +27,7 @@ from experiments.loop import train_seeds
 from experiments.page import write_report
 from experiments.preemption import Preempted, Preemption
 from experiments.probing import compile_probe, with_probe
-from experiments.results import Results, read_results
+from experiments.results import read_results
 from experiments.run import Run
 from experiments.run_dir import check_data, locked, open_run_dir
 from experiments.storage import check_room, folder_bytes, needed_bytes, storage_errors
@@ -96,7 +96,7 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
         title = f"Pre-activation ResNet on {results.summary['data']}"
         if figures and not page.exists():
             page = write_report(results, title)
-    _print_results(results, title, updates_per_epoch(config, dataset), console)
+    report.print_results(results, title, updates_per_epoch(config, dataset), console)
     if page.exists():
         console.print(f"Report: {page}", soft_wrap=True)
     console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
@@ -116,7 +116,7 @@ def _open_run_dir(config: configs.TrainConfig) -> tuple[Path, bool]:
 def _versions(programs: list[Program]) -> dict[str, Any]:
     """With the devices that are used, as groups that share batch statistics."""
     groups, members = programs[0].train_step.transform.mesh.devices.shape
-    return {**record.versions(), "processes": jax.process_count(), "mesh": [groups, members]}
+    return {**provenance.versions(), "processes": jax.process_count(), "mesh": [groups, members]}
 
 
 def _shared(versions: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _begin(
         check_data(run_dir, dataset.record())
         before = record.read_json(run_dir / "versions.json")
         _check_mesh(config, run_dir, before.get("mesh"), versions["mesh"])
-        for change in record.changes(before, versions):
+        for change in provenance.changes(before, versions):
             console.print(f"Warning: {change}: numbers may differ in their last digits.")
         console.print(f"Continuing {run_dir}", soft_wrap=True)
     else:
@@ -226,30 +226,6 @@ def _train_seeds(
         )
         raise
     return runs
-
-
-def _print_results(results: Results, title: str, updates: int, console: Console) -> None:
-    config, summary, versions = results.config, results.summary, results.versions
-    target = summary["target_accuracy"]
-    console.print(report.result_table(summary["results"], title, target))
-    base = config.norms[0]
-    for norm in config.norms[1:]:
-        ratio = report.time_ratio(results.runs, norm, base)
-        console.print(f"Time per step, {norm} / {base}: {ratio:.2f} (median over pairs)")
-    every = -(-updates // config.evals_per_epoch)
-    console.print(
-        f"Updates to {100 * target:g} %: those done at the first evaluation that good; there is "
-        f"one every {every} updates."
-    )
-    console.print(
-        "Time per step: median over the stretches between evaluations, without compilation; the "
-        "norms take turns, so each stretch of one is paired with its neighbour of the other."
-    )
-    shift_report.print_shift(results, console)
-    devices = versions["devices"]
-    hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {len(devices)} x {devices[0]}"
-    since = "in all" if summary.get("sessions", 1) == 1 else "since it was last resumed"
-    console.print(f"{hardware}; {summary['seconds']:.0f} s {since}.", soft_wrap=True)
 
 
 def _tell_bad_images(dataset: Dataset, console: Console) -> None:

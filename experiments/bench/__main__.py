@@ -16,7 +16,7 @@ from rich.table import Table
 from experiments.bench import data, forms, layer, probe, seeds, timing, tpu
 from experiments.bench.options import Data, Layer, Probe, Seeds, Tpu
 from experiments.cli import run_cli
-from experiments.record import versions
+from experiments.provenance import versions
 
 
 def _check_new(path: Path | None) -> None:

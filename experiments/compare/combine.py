@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.config import FREE_FIELDS, flatten, to_dict
+from experiments.config import to_dict
 from experiments.norms import Context, NormConfig, make_method
 from experiments.report import updates_to
 from experiments.results import Results, RunRows, read_results
+from experiments.resumable import FREE_FIELDS, flatten
 
 # Fields of the configuration that change no number of a run, are checked apart, or recomputed.
 FREE = FREE_FIELDS | {"norms", "seeds", "target_accuracy"}

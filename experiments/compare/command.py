@@ -4,7 +4,8 @@ import dataclasses
 import shlex
 from typing import Any
 
-from experiments.config import FREE_FIELDS, TrainConfig
+from experiments.config import TrainConfig
+from experiments.resumable import FREE_FIELDS
 
 
 def train_command(config: TrainConfig) -> str:

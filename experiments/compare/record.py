@@ -11,8 +11,9 @@ import numpy as np
 from experiments.compare.combine import FREE, Arm, Compared, by_arm
 from experiments.compare.command import train_command
 from experiments.comparison import QUANTITIES, certificates, compare, tightness
-from experiments.config import flatten, to_dict
+from experiments.config import to_dict
 from experiments.results import RunRows
+from experiments.resumable import flatten
 from unitnorm_jax.ics.report import row_name
 
 FORMAT = 1  # Of the JSON; raise it when a name or a meaning changes.

@@ -1,8 +1,9 @@
-"""Fields of the modules that a factory makes."""
+"""Fields and parameters of the modules of a network."""
 
 import dataclasses
 import functools
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from experiments.models.preact_resnet import ModuleDef
@@ -34,3 +35,15 @@ def with_fields(make: ModuleDef, **fields: Any) -> ModuleDef:
             known |= set(fields)
     chosen = {name: value for name, value in fields.items() if name in known}
     return functools.partial(make, **chosen) if chosen else make
+
+
+def params_at(params: Any, path: Iterable[str]) -> Any:
+    """Returns the parameters of the module at ``path``; empty if there are none.
+
+    Example:
+        >>> params_at({"block": {"norm": {"scale": 1.0}}}, ("block", "norm"))
+        {'scale': 1.0}
+    """
+    for name in path:
+        params = params.get(name, {})
+    return params

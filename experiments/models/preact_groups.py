@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from experiments.models.fields import params_at
 from unitnorm_jax.functional import EnormGroup
 
 
@@ -28,7 +29,7 @@ def preact_groups(params: Any) -> tuple[tuple[EnormGroup, ...], dict[str, int]]:
 
     def norms(*paths: str) -> tuple[str, ...]:
         """Those that have parameters: a network without normalization has none."""
-        return tuple(p for p in paths if _at(params, p))
+        return tuple(p for p in paths if params_at(params, p.split("/")))
 
     groups: list[EnormGroup] = []
     depths = {"stem_conv": 0}
@@ -63,9 +64,3 @@ def preact_groups(params: Any) -> tuple[tuple[EnormGroup, ...], dict[str, int]]:
 
 def _number(name: str) -> int:
     return int(name.rpartition("_")[2])
-
-
-def _at(params: Any, path: str) -> Any:
-    for name in path.split("/"):
-        params = params.get(name, {})
-    return params

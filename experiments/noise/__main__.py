@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from experiments import config as configs
-from experiments import record
+from experiments import provenance, record
 from experiments.checks import not_negative, positive
 from experiments.cli import run_cli
 from experiments.data import load_arrays
@@ -108,7 +108,7 @@ def study(config: NoiseConfig, console: Console) -> Path:
     training = read_config(Path(config.trained)) if config.trained else None
     folder = new_run_dir(config.run_dir, "noise")
     record.write_json(folder / "config.json", dataclasses.asdict(config))
-    record.write_json(folder / "versions.json", record.versions())
+    record.write_json(folder / "versions.json", provenance.versions())
     if training is None:
         training = configs.TrainConfig(
             norms=config.norms,

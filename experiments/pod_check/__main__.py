@@ -19,8 +19,8 @@ from experiments.parallel.config import DevicesConfig, Precision, Statistics
 from experiments.pod_check import tables
 from experiments.pod_check.compile import Compiled, compile_step
 from experiments.pod_check.topology import libtpu_version, slice_of, tpu_devices
+from experiments.provenance import versions
 from experiments.recipes import Recipe, make_recipe, with_changes
-from experiments.record import versions
 
 
 @dataclasses.dataclass(frozen=True)

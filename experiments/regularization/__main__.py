@@ -15,7 +15,7 @@ from experiments.cli import run_cli
 from experiments.data import load_arrays
 from experiments.regularization import figure, study, summary
 from experiments.regularization.config import Config, to_dict
-from experiments.study_folder import open_study, write_whole
+from experiments.study_folder import open_study
 
 
 def run(config: Config, console: Console) -> Path:
@@ -52,7 +52,7 @@ def run(config: Config, console: Console) -> Path:
             dataset, noise, config.seeds, config.penalties, settings, config.images
         )
         _check_finite(rows)
-        write_whole(_path(config, noise), rows)
+        record.write_json(_path(config, noise), rows)
         seconds = time.perf_counter() - start
         console.print(f"noise {noise:g}: {len(rows)} networks; {seconds:.0f} s in all")
     rows = [row for noise in config.noises for row in record.read_json(_path(config, noise))]
@@ -60,7 +60,8 @@ def run(config: Config, console: Console) -> Path:
     title = f"One hidden layer of {config.hidden} units on {dataset.name}"
     if not (config.out / "summary.json").exists():
         figure.draw(rows, found, config.out / "regularization.png", title)
-        write_whole(config.out / "summary.json", found)  # Last: it says that the study is complete.
+        # Last: it says that the study is complete.
+        record.write_json(config.out / "summary.json", found)
     for table in summary.tables(found, config.penalties, title):
         console.print(table)
     worst = max(entry["constraint"] for entry in found)

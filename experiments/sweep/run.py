@@ -16,7 +16,8 @@ from experiments.compare.command import train_command
 from experiments.compare.record import FORMAT
 from experiments.config import TrainConfig
 from experiments.nonfinite import NonFiniteLossError
-from experiments.record import versions, write_json
+from experiments.provenance import versions
+from experiments.record import write_json
 from experiments.sweep.sweeps import Setting, Sweep
 from experiments.train import train
 

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from experiments import record
+from experiments import provenance, record
 from experiments.cli import run_cli
 from experiments.data import load_dataset
-from experiments.study_folder import open_study, write_whole
+from experiments.study_folder import open_study
 from experiments.zoo import figure, measure, summary
 from experiments.zoo.config import ZooConfig
 
@@ -32,6 +32,7 @@ def run(config: ZooConfig, console: Console) -> Path:
         ValueError: If the folder holds something else, or an option is not possible.
     """
     open_study(config.out, config.options())
+    (config.out / "results").mkdir(exist_ok=True)
     jobs = [(part, method) for part in config.parts for method in config.methods]
     missing = [job for job in jobs if not _path(config, *job).exists()]
     if len(missing) < len(jobs):
@@ -53,7 +54,7 @@ def run(config: ZooConfig, console: Console) -> Path:
             start = time.perf_counter()
             found = _measure(config, part, method)
             seconds = time.perf_counter() - start
-            write_whole(_path(config, part, method), found | _provenance(seconds))
+            record.write_json(_path(config, part, method), found | _provenance(seconds))
             progress.console.print(f"{part} {method}: {seconds:.0f} s", highlight=False)
             progress.advance(task)
     return report(config, console)
@@ -62,7 +63,7 @@ def run(config: ZooConfig, console: Console) -> Path:
 def report(config: ZooConfig, console: Console) -> Path:
     """Writes and prints table and figure of all that has been measured."""
     entries = summary.read_entries(config)
-    write_whole(config.out / "zoo.json", {"options": config.options(), "methods": entries})
+    record.write_json(config.out / "zoo.json", {"options": config.options(), "methods": entries})
     (config.out / "zoo.md").write_text(summary.markdown(entries, config), encoding="utf-8")
     figure.draw(entries, config, config.out / "zoo.png")
     for table in summary.tables(entries, config):
@@ -93,7 +94,7 @@ def _provenance(seconds: float) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "versions": record.versions(),
+        "versions": provenance.versions(),
     }
 
 

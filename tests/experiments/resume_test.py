@@ -9,9 +9,9 @@ import pytest
 
 from experiments import checkpoint
 from experiments.config import TrainConfig, to_dict
-from experiments.config import differences as config_differences
 from experiments.preemption import Preempted
 from experiments.record import Recorder, read_rows
+from experiments.resumable import differences as config_differences
 from experiments.run import run_folder
 from tests.experiments.jobs import CONFIG, UPDATES, StopAfter, differences, template, train_here
 
