@@ -21,6 +21,7 @@ from experiments.norms import (
     unitized,
     weights,
 )
+from experiments.norms.method import AfterUpdate
 from experiments.norms.method import Builder as Builder
 from experiments.norms.method import Context as Context
 from experiments.norms.method import Method as Method
@@ -95,14 +96,22 @@ def make_method(
                 f"norm (={name!r}): {norm} brings convolutions of its own, so that {conv} cannot "
                 f"replace them; choose {norm} alone, or another norm with +{conv}."
             )
-        weights = CONVS[conv](config, context)
+        further = CONVS[conv](config, context)
         method = method._replace(
-            conv=weights.conv, dense=weights.dense, after_update=weights.after_update
+            conv=further.conv,
+            dense=further.dense,
+            after_update=_in_turn(method.after_update, further.after_update),
         )
     if context.dtype is None:
         return method
     parts = {part: with_fields(getattr(method, part), dtype=context.dtype) for part in PARTS}
     return method._replace(**parts)
+
+
+def _in_turn(first: AfterUpdate | None, second: AfterUpdate | None) -> AfterUpdate | None:
+    if first is None or second is None:
+        return first or second
+    return lambda state: second(first(state))
 
 
 def make_norm(name: str, *, axis_name: str | None = None, **options: Any) -> ModuleDef:

@@ -129,6 +129,7 @@ class NoNorm(nn.Module):
         return x
 
 
+AfterUpdate = Callable[[Any], Any]
 Bound = Callable[[Mapping[str, Any], Mapping[str, Any], int], jax.Array | None]
 
 
@@ -155,7 +156,7 @@ class Method(NamedTuple):
     conv: ModuleDef = Conv
     dense: ModuleDef = Dense
     network: ModuleDef | None = None
-    after_update: Callable[[Any], Any] | None = None
+    after_update: AfterUpdate | None = None
     penalty: Callable[[nn.Module, Any], Callable[[Any], jax.Array]] | None = None
     bound: Bound | None = None
 

@@ -4,13 +4,15 @@ from functools import partial
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from experiments import norms, steps
-from experiments.build import build_program
+from experiments.build import build_program, make_model
 from experiments.compare.combine import used_options
 from experiments.config import ModelConfig, NormConfig, OptimConfig, TrainConfig
 from experiments.data import load_dataset
+from experiments.norms.enorm import balance_state
 from unitnorm_jax import ics
 
 UPDATES = 22  # of two epochs
@@ -84,6 +86,27 @@ def test_rule(dataset, free_step, rule):
         others = jax.tree.map(np.array_equal, free.opt_state, state.opt_state)
         assert all(jax.tree.leaves(others))
     assert moved > 1e-4  # The rule did something.
+
+
+@pytest.mark.parametrize("conv", ["ws", "enorm"])
+def test_rule_holds_with_other_weights(dataset, conv):
+    """What stands behind the "+" comes on top of the rule of alpha."""
+    method = norms.make_method(f"ubn+{conv}", NormConfig(alpha="fixed", alpha_init=0.75))
+    config = TrainConfig(model=ModelConfig(blocks=(1,), widths=(4,)))
+    model = make_model(config, f"ubn+{conv}", dataset.num_classes, norms.Context())
+    init = partial(steps.create_state, model=model, tx=optax.sgd(0.1, momentum=0.9))
+    state = jax.jit(init)(jax.random.key(0), dataset.example(1)["image"].astype(np.float32))
+    moved = state.replace(
+        params=jax.tree.map(lambda leaf: leaf + 0.25 * np.sign(leaf + 0.5), state.params)
+    )
+    ruled = jax.jit(method.after_update)(moved)
+    for alpha in alphas(ruled).values():
+        np.testing.assert_array_equal(alpha, np.full_like(alpha, 0.75))
+    balanced = balance_state(moved) if conv == "enorm" else moved
+    kernels = ruled.params["block_0"]["conv_0"], balanced.params["block_0"]["conv_0"]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), *kernels)
+    if conv == "enorm":  # The balance did something.
+        assert not np.allclose(kernels[0]["kernel"], moved.params["block_0"]["conv_0"]["kernel"])
 
 
 def test_step_of_a_program_has_rule_and_penalty(dataset):
