@@ -12,6 +12,7 @@ import pytest
 from tests.oracle import assert_close
 from unitnorm_jax.functional import additive_noise, drift
 from unitnorm_jax.linen import (
+    BatchChannelNorm,
     BatchKalmanNorm,
     EstimatedBatchNorm,
     UnitizedBatchNorm,
@@ -126,7 +127,7 @@ def test_first_layer_of_several_batches_is_that_of_all_images():
     assert_close(new["batch_stats"]["norm_0"]["var"], var, 1e-5)
     again = recalibrate(variables, iter(collected[::-1]))
     jax.tree.map(partial(assert_close, tol=1e-6), again, new)
-    np.testing.assert_array_equal(collected[1]["norm_0"]["count"], 5 * 36)
+    np.testing.assert_array_equal(collected[1]["norm_0"]["number_of_values"], 5 * 36)
 
 
 def test_tracking_converges_to_the_calibrated_statistics_and_keeps_to_its_rate():
@@ -232,6 +233,32 @@ def test_layers_inside_a_scan():
     jax.tree.map(partial(assert_close, tol=1e-6), tracked, new)
     (stats,) = jax.tree.leaves(new["batch_stats"], is_leaf=lambda t: "mean" in t)
     assert stats["mean"].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "make", [EstimatedBatchNorm, partial(BatchChannelNorm, num_groups=2)], ids=["ebn", "bcn"]
+)
+def test_layers_that_count_their_updates_go_on_counting(make):
+    """`count`, of the schedule, and `number_of_values`, of the batch, are in one scope."""
+    x, still = BATCHES[0], {"use_running_average": True}
+    module = make(rate=lambda update: 0.5 / (1 + update))
+
+    def train(variables):
+        return module.apply(variables, x, use_running_average=False, mutable=["batch_stats"])[1]
+
+    variables = module.init(jax.random.key(0), x, use_running_average=False)
+    for _ in range(2):
+        variables |= train(variables)
+    collected = collect_statistics(module, variables, x, **still)
+    np.testing.assert_array_equal(collected["number_of_values"], np.full(2, 16 * 36))
+    new = recalibrate(variables, [collected])
+    values = np.asarray(x, np.float64)
+    expected = {"mean": values.mean((0, 1, 2)), "var": values.var((0, 1, 2)), "count": 2}
+    assert new["batch_stats"].keys() == expected.keys()
+    jax.tree.map(partial(assert_close, tol=1e-6), new["batch_stats"], expected)
+    _, tracked = track(module, variables, x, rate=1.0, **still)
+    jax.tree.map(partial(assert_close, tol=1e-6), tracked["batch_stats"], expected)
+    assert train(new)["batch_stats"]["count"] == 3
 
 
 def test_kalman_layers_too():

@@ -19,6 +19,9 @@ from unitnorm_jax.functional import BatchStats
 Variables = Mapping[str, Any]
 Observer = Callable[[nn.Module, BatchStats, jax.Array], Callable[[], None] | None]
 
+# Beside each `mean`; not `count`, where layers with a scheduled rate count their updates.
+_NUMBER = "number_of_values"
+
 
 def collect_statistics(
     model: nn.Module, variables: Variables, *args: Any, **kwargs: Any
@@ -36,7 +39,8 @@ def collect_statistics(
       **kwargs: for ``model.apply``; must ask for running statistics, as ``train=False``.
 
     Returns:
-      The ``batch_stats`` with the batch's statistics, and a ``count`` beside each ``mean``.
+      The ``batch_stats`` with the batch's statistics, and beside each ``mean`` a
+      ``number_of_values``, of its shape.
 
     Raises:
       ValueError: no layer keeps statistics, or one was not asked to use them.
@@ -52,10 +56,10 @@ def collect_statistics(
         module: nn.Module, batch: BatchStats, count: jax.Array
     ) -> Callable[[], None] | None:
         before: tuple[BatchStats, jax.Array] | None = None
-        if module.has_variable("batch_stats", "count"):  # a layer that is called again
-            before = _get(module), module.get_variable("batch_stats", "count")
+        if module.has_variable("batch_stats", _NUMBER):  # a layer that is called again
+            before = _get(module), module.get_variable("batch_stats", _NUMBER)
         _put(module, batch)
-        module.put_variable("batch_stats", "count", count)
+        module.put_variable("batch_stats", _NUMBER, count)
         if before is None:
             return None
 
@@ -63,7 +67,7 @@ def collect_statistics(
 
         def pool() -> None:
             _put(module, functional.pool_statistics([earlier, batch], [number, count]))
-            module.put_variable("batch_stats", "count", number + count)
+            module.put_variable("batch_stats", _NUMBER, number + count)
 
         return pool
 
@@ -116,7 +120,7 @@ def recalibrate(variables: Variables, collected: Iterable[Variables]) -> dict[st
     if not trees:
         raise ValueError("`collected` is empty: give what collect_statistics returned, per batch.")
     stats = dict(flatten_dict(variables.get("batch_stats", {})))
-    for path in [path for path in trees[0] if path[-1] == "count"]:
+    for path in [path for path in trees[0] if path[-1] == _NUMBER]:
         mean, var = (*path[:-1], "mean"), (*path[:-1], "var")
         if mean not in stats or any(path not in tree for tree in trees):
             raise ValueError(
