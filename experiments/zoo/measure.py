@@ -2,30 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from rich.console import Console
 
-from experiments import steps
 from experiments.bench.timing import interleaved, ratio
-from experiments.build import (
-    EVAL_BATCH,
-    build_program,
-    compile_program,
-    make_model,
-    updates_per_epoch,
-)
+from experiments.build import Program, build_program, compile_program, evaluate_test
 from experiments.config import TrainConfig
 from experiments.data import Dataset
 from experiments.nonfinite import NonFiniteLossError
-from experiments.norms import Context, make_method
+from experiments.parallel import make_transform
 from experiments.results import read_results
+from experiments.steps import TrainState
 from experiments.train import train
 from experiments.zoo.config import ZooConfig, batch_config, train_config
 
@@ -112,36 +104,31 @@ def train_compiled(job: TrainConfig, method: str, dataset: Dataset) -> float:
     """Trains one seed with all updates of an epoch in one program: batches of one take no longer
     than their arithmetic.
 
-    Network, optimizer, schedule, data order and augmentation are those of ``experiments.train``;
+    The program and the order of the images are those of ``experiments.train`` on one device;
     nothing is recorded, and numbers that are not finite do not stop it.
 
     Returns:
         Test accuracy of the last state.
     """
-    updates = updates_per_epoch(dataclasses.replace(job, evals_per_epoch=1), dataset)
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=job.optim.learning_rate,
-        warmup_steps=int(job.optim.warmup * updates * job.optim.epochs),
-        decay_steps=updates * job.optim.epochs,
-    )
-    context = Context(schedule=schedule)
-    model = make_model(job, method, dataset.num_classes, context)
-    tx = optax.sgd(schedule, momentum=job.optim.momentum, nesterov=True)
+    program = one_device_program(job, method, dataset)
+    return evaluate_test(program, last_state(program, job, dataset), dataset)["accuracy"]
+
+
+def one_device_program(job: TrainConfig, method: str, dataset: Dataset) -> Program:
+    """Returns the program of a job of which nothing is evaluated during training."""
+    transform = make_transform(devices=jax.local_devices()[:1])
+    job = dataclasses.replace(job, evals_per_epoch=1)
+    return build_program(job, method, dataset, transform)
+
+
+def last_state(program: Program, job: TrainConfig, dataset: Dataset) -> TrainState:
+    """Returns the state after all updates of the job's one seed."""
     (seed,), size = job.seeds, job.optim.batch_size
-    init = jax.jit(partial(steps.create_state, model=model, tx=tx))
-    state = init(jax.random.key(seed), dataset.standardize(dataset.example(size)["image"]))
-    step = partial(
-        steps.train_step,
-        weight_penalty=job.optim.weight_penalty,
-        augment=dataset.augment,
-        after_update=make_method(method, job.norm, context).after_update,
-    )
-    epoch_of = jax.jit(lambda state, batches: jax.lax.scan(step, state, batches)[0])
+    state = program.init(jax.random.key(seed), dataset.example(size)["image"])
+    epoch_of = jax.jit(lambda state, batches: jax.lax.scan(program.train_step, state, batches)[0])
     pipeline = dataset.pipeline(seed, size)
     for epoch in range(job.optim.epochs):
         batches = [(b["image"], b["label"]) for b in pipeline.batches(epoch)]
         images, labels = (np.stack(part) for part in zip(*batches, strict=True))
         state = epoch_of(state, {"image": images, "label": labels})
-    evaluate = jax.jit(partial(steps.eval_step, standardize=dataset.standardize))
-    return steps.evaluate(evaluate, state, dataset.test_batches(EVAL_BATCH))["accuracy"]
+    return state

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+from functools import partial
 
+import jax
+import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.config import ModelConfig
+from experiments.build import build_program
+from experiments.config import ModelConfig, NormConfig
 from experiments.data import load_dataset
 from experiments.nonfinite import NonFiniteLossError
 from experiments.norms import CONVS, NORMS
@@ -83,6 +87,35 @@ def test_all_updates_of_an_epoch_at_once_are_the_updates_of_a_run(done):
     tried = read_json(summary.result_path(config.out, "bn", "batch"))["tried"]
     (result,) = read_json(config.out / "runs" / "bn" / "summary.json")["results"]
     assert tried[0]["accuracy"] == pytest.approx(result["accuracy"], abs=2 / 360)
+
+
+def test_every_option_of_the_job_counts():
+    """Rule of alpha, schedule, momentum and loss: update by update those of a job's program."""
+    job = batch_config(dataclasses.replace(TINY, batch_epochs=2), "ubn", 512)
+    job = dataclasses.replace(
+        job,
+        norm=NormConfig(alpha="ramp", alpha_ramp=1.0, bound_penalty=0.5),
+        optim=dataclasses.replace(
+            job.optim,
+            schedule="piecewise",
+            warmup=0.0,
+            boundaries=(1,),
+            nesterov=False,
+            label_smoothing=0.2,
+        ),
+    )
+    dataset = load_dataset("digits")
+    state = measure.last_state(measure.one_device_program(job, "ubn", dataset), job, dataset)
+    # Four updates; alpha is what the ramp makes it, and nothing else would.
+    np.testing.assert_allclose(state.params["head_norm"]["alpha"], 1.0, rtol=1e-6)
+    program = build_program(dataclasses.replace(job, evals_per_epoch=1), "ubn", dataset)
+    expected = program.init(jax.random.key(0), dataset.example(512)["image"])
+    for epoch in range(2):
+        for batch in dataset.pipeline(0, 512).batches(epoch):
+            expected, _ = program.train_step(expected, dict(batch))
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), state.params, expected.params
+    )
 
 
 def test_what_is_there_is_not_measured_again(done, monkeypatch, capsys):
