@@ -1,5 +1,6 @@
 """Elimination singularities of a network: the diagnosis, and what it shows of normalizations."""
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -76,3 +77,34 @@ def test_wrong_arguments():
         elimination_singularities(model, variables, [], train=train)
     with pytest.raises(ValueError, match="`layers` selects no layer"):
         elimination_singularities(model, variables, IMAGES, layers="nowhere", train=train)
+
+
+class Parts(nn.Module):
+    """A layer that returns its pre-activations among others."""
+
+    wrap: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        return self.wrap(x - 9, x)
+
+
+def test_which_of_several_arrays():
+    x = IMAGES[:, :, 0, 0]
+
+    def dead(wrap, **options):
+        found = elimination_singularities(Parts(wrap), {}, x, layers=Parts, **options)
+        return [layer.dead for layer in found]
+
+    def named(low, high):
+        return {"low": low, "high": high}
+
+    assert dead(lambda low, high: low) == [2]
+    assert dead(lambda low, high: (low, high)) == [2]
+    assert dead(lambda low, high: (low, high), outputs=("[1]",)) == [0]
+    assert dead(named, outputs=None) == [0, 2]
+    match = (
+        r"`outputs` \(=\('', '\[0\]'\)\) selects no array: .* \"\['high'\]\".*; name some of these"
+    )
+    with pytest.raises(ValueError, match=match):
+        dead(named)

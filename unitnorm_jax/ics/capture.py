@@ -150,7 +150,8 @@ def select_outputs(outputs: list[LayerOutput], places: tuple[str, ...] | None) -
     if not chosen:
         found = ", ".join(sorted({repr(output.output) for output in outputs}))
         raise ValueError(
-            f"`outputs` (={places}) selects no array: the layers return arrays at {found}."
+            f"`outputs` (={places}) selects no array: the layers return arrays at {found}; name "
+            "some of these."
         )
     return chosen
 

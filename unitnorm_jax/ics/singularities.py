@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitnorm_jax import functional
-from unitnorm_jax.ics.capture import layer_outputs
+from unitnorm_jax.ics.capture import layer_outputs, select_outputs
 from unitnorm_jax.ics.layers import layer_filter
 
 
@@ -18,15 +18,18 @@ class LayerActivity(NamedTuple):
 
     Attributes:
       layer: path of the module, joined with "/".
-      channels: their number.
       dead: number of channels whose ReLU is off for the whole data set.
       mean_to_std: |mean| / standard deviation over the data set of each channel, (channels,).
     """
 
     layer: str
-    channels: int
     dead: int
     mean_to_std: np.ndarray
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.mean_to_std)
 
     @property
     def dead_fraction(self) -> float:
@@ -45,26 +48,28 @@ def elimination_singularities(
     batches: Iterable[Any],
     *,
     layers: Any = None,
+    outputs: tuple[str, ...] | None = ("", "[0]"),
     **kwargs: Any,
 ) -> list[LayerActivity]:
     """Count dead channels, and measure how near the others are, over a data set.
 
     See ``functional.channel_activity``. The outputs of the layers must be pre-activations, what
-    goes into a ReLU (the first, where a layer returns several); their last axis is that of the
-    channels.
+    goes into a ReLU; their last axis is that of the channels.
 
     Args:
       model: any linen module.
       variables: its collections; they are not changed.
       batches: inputs of the model, one after the other; each is one argument of ``model.apply``.
       layers: which layers, as ``layer_filter`` takes it; None: every normalization.
+      outputs: where a layer returns several arrays, which of them, by their place (as ``ICSProbe``
+        takes them); by default the output, or the first of a tuple.
       **kwargs: for ``model.apply``, such as ``train=False``.
 
     Returns:
       One entry per layer, in the order of their calls; a layer that is called twice has two.
 
     Raises:
-      ValueError: there is no batch, or no layer is selected.
+      ValueError: there is no batch, or no layer or no array is selected.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -80,13 +85,12 @@ def elimination_singularities(
 
     @jax.jit
     def update(variables: Any, batch: Any, before: Any) -> Any:
-        outputs = layer_outputs(model, variables, (batch,), kwargs, wanted=wanted)
-        outputs = [output for output in outputs if output.output in ("", "[0]")]
-        names[:] = [output.layer for output in outputs]
-        before = before or [None] * len(outputs)
+        found = layer_outputs(model, variables, (batch,), kwargs, wanted=wanted)
+        chosen = select_outputs(found, outputs)
+        names[:] = [output.layer for output in chosen]
         return [
             functional.channel_activity(output.value, activity)
-            for output, activity in zip(outputs, before, strict=True)
+            for output, activity in zip(chosen, before or [None] * len(chosen), strict=True)
         ]
 
     activities: list[functional.ChannelActivity] = []
@@ -97,7 +101,6 @@ def elimination_singularities(
     return [
         LayerActivity(
             layer=name,
-            channels=len(activity.mean),
             dead=int(functional.dead_channels(activity).sum()),
             mean_to_std=np.asarray(functional.mean_to_std(activity)),
         )
