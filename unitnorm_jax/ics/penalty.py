@@ -1,12 +1,13 @@
 """A loss term that tightens the unitized bound."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
 from unitnorm_jax.ics.unitized_bound import unitized_upper_bound
@@ -64,7 +65,9 @@ def unitized_bound_penalty(
       Derived here.
     """
     terms = []
-    for path, alpha in _alphas(params, ()):
+    for (*path, name), alpha in flatten_dict(params).items():
+        if name != "alpha":
+            continue
         layer = "/".join(path)
         if not isinstance(positions, int) and layer not in positions:
             raise ValueError(
@@ -111,13 +114,3 @@ def layer_positions(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, in
     with nn.intercept_methods(see):
         jax.eval_shape(partial(model.init, **kwargs), jax.random.key(0), *args)
     return found
-
-
-def _alphas(
-    tree: Mapping[str, Any], path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _alphas(value, (*path, name))
-        elif name == "alpha":
-            yield path, value

@@ -1,5 +1,6 @@
 """Normalization propagation as ``flax.linen`` modules."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, no_type_check
 
@@ -137,7 +138,7 @@ def norm_prop_avg_pool(
       >>> norm_prop_avg_pool(jnp.ones((1, 2, 2, 1)), (2, 2)).item()
       2.0
     """
-    return nn.avg_pool(x, tuple(window_shape), strides) * _values(window_shape) ** 0.5
+    return nn.avg_pool(x, tuple(window_shape), strides) * math.prod(window_shape) ** 0.5
 
 
 def norm_prop_max_pool(
@@ -158,15 +159,8 @@ def norm_prop_max_pool(
       >>> norm_prop_max_pool(jnp.ones((1, 4, 4, 3)), (2, 2), (2, 2)).shape
       (1, 2, 2, 3)
     """
-    mean, std = functional.max_pool_moments(_values(window_shape))
+    mean, std = functional.max_pool_moments(math.prod(window_shape))
     return (nn.max_pool(x, tuple(window_shape), strides) - mean) / std
-
-
-def _values(window_shape: Sequence[int]) -> int:
-    count = 1
-    for size in window_shape:
-        count *= size
-    return count
 
 
 def _unit_filters(layer: NormPropConv | NormPropDense, kernel: Any, param: Any) -> Any:
