@@ -135,18 +135,17 @@ def _updates_cell(results: list[dict[str, Any]]) -> str:
     return f"{mean_std(reached, 0)} ({len(reached)} of {len(results)} reached it)"
 
 
-def print_results(results: Results, title: str, updates: int, console: Console) -> None:
+def print_results(results: Results, updates: int, console: Console) -> None:
     """Prints what a finished run found: tables, and how to read them.
 
     Args:
         results: Of the run folder.
-        title: Says what was trained, on what data.
         updates: Updates per epoch.
         console: Where to.
     """
     config, summary, versions = results.config, results.summary, results.versions
     target = summary["target_accuracy"]
-    console.print(result_table(summary["results"], title, target))
+    console.print(result_table(summary["results"], results.title, target))
     base = config.norms[0]
     for norm in config.norms[1:]:
         ratio = time_ratio(results.runs, norm, base)

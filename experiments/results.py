@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments import record
 from experiments.config import TrainConfig, from_dict
+from experiments.models import TITLES
 from unitnorm_jax import ics
 
 Rows = list[dict[str, Any]]
@@ -40,6 +41,13 @@ class Results(NamedTuple):
     summary: dict[str, Any]
     runs: list[RunRows]
     names: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What was trained, on what data."""
+        model = self.config.model
+        without = "" if model.skip else " without skip connections"
+        return f"{TITLES.get(model.name, model.name)}{without} on {self.summary['data']}"
 
     def ics(self, norm: str) -> dict[int, Rows]:
         """Returns the rows of the probes of ``norm`` by seed; empty if it was not probed."""

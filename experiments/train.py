@@ -93,10 +93,9 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
             return run_dir
         results = read_results(run_dir)
         page = run_dir / "report.html"
-        title = f"Pre-activation ResNet on {results.summary['data']}"
         if figures and not page.exists():
-            page = write_report(results, title)
-    report.print_results(results, title, updates_per_epoch(config, dataset), console)
+            page = write_report(results)
+    report.print_results(results, updates_per_epoch(config, dataset), console)
     if page.exists():
         console.print(f"Report: {page}", soft_wrap=True)
     console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)

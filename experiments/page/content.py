@@ -31,7 +31,7 @@ def content(results: Results) -> dict[str, Any]:
     rows = results.summary["results"]
     still_open = open_rows(results)
     return {
-        "title": f"Pre-activation ResNet on {results.summary['data']}",
+        "title": results.title,
         "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),
         "label": plots.label,
         "results": results,

@@ -13,22 +13,21 @@ from experiments.plots import plot_curves
 from experiments.results import Results
 
 
-def write_report(results: Results, title: str) -> Path:
+def write_report(results: Results) -> Path:
     """Writes ``curves.png``, ``ics.png`` if anything was probed, and ``report.html``.
 
     Args:
         results: Of a finished run.
-        title: Says what was trained, on what data.
 
     Returns:
         The page.
     """
     folder = results.folder
     with record.replacing(folder / "curves.png") as path:
-        plot_curves(results.runs, path, title, results.summary["target_accuracy"])
+        plot_curves(results.runs, path, results.title, results.summary["target_accuracy"])
     if results.probed():
         with record.replacing(folder / "ics.png") as path:
-            plot_ics(results, path, title)
+            plot_ics(results, path, results.title)
     return write_page(results)
 
 

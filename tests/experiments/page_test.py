@@ -1,5 +1,7 @@
 """The report and the figures of the shift, from a run folder made by hand."""
 
+import dataclasses
+import html
 import html.parser
 import math
 import re
@@ -7,6 +9,8 @@ import re
 import pytest
 
 from experiments import ics_panels, ics_plots, page, plots, shift_report
+from experiments.config import ModelConfig
+from experiments.models import NETWORKS, TITLES
 from experiments.page import content, svg
 from tests.experiments.handmade import LAYERS, ics_row, make_run
 
@@ -105,6 +109,21 @@ def test_colours_are_those_of_the_page(text):
     style = re.search(r"<style>.*?</style>", text, re.DOTALL)[0]
     for variable in (v[4:-1] for v in svg.VARIABLES.values() if v.startswith("var(")):
         assert style.count(f"{variable}:") == 2, variable  # light and dark
+
+
+@pytest.mark.parametrize(
+    ("model", "title"),
+    [
+        (ModelConfig(), "Pre-activation ResNet on digits & <more>"),
+        (ModelConfig(skip=False), "Pre-activation ResNet without skip connections on digits"),
+        (ModelConfig("resnet50"), "ResNet-50 on digits & <more>"),
+    ],
+)
+def test_title_is_of_the_network(results, text, model, title):
+    assert set(TITLES) <= set(NETWORKS)
+    config = dataclasses.replace(results.config, model=model)
+    assert results._replace(config=config).title.startswith(title)
+    assert f"<h1>{html.escape(results.title)}</h1>" in text
 
 
 def test_open_certificates_are_listed(tmp_path):
