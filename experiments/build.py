@@ -13,7 +13,7 @@ from experiments import steps
 from experiments.config import TrainConfig
 from experiments.data import Dataset
 from experiments.models import NETWORKS
-from experiments.models.fields import params_at
+from experiments.models.fields import params_at, with_fields
 from experiments.norms import Context, make_method
 from experiments.norms.method import Bound
 from experiments.own_bounds import BoundedProbe
@@ -155,7 +155,8 @@ def make_model(config: TrainConfig, norm: str, num_classes: int, context: Contex
     """Returns the network with the method called ``norm``; it has ``norm_paths()``.
 
     Raises:
-        ValueError: If the method brings a network of its own, and another one is configured.
+        ValueError: If the method brings a network of its own, and another one is configured; or the
+            network cannot be without skip connections, and is to be.
     """
     method = make_method(norm, config.norm, context)
     name = config.model.name
@@ -167,9 +168,17 @@ def make_model(config: TrainConfig, norm: str, num_classes: int, context: Contex
     # The shape of the others is in their names.
     own = ("blocks", "widths", "bottleneck") if name == "preact" else ()
     network: Any = method.network or NETWORKS[name]
+    if not config.model.skip:
+        plain = with_fields(network, add=None)
+        if plain is network:
+            of, other = (f"norm {norm!r}", "norm") if method.network else (repr(name), "network")
+            raise ValueError(
+                f"`model.skip` (=False) cannot be used with {of}, whose network always has skip "
+                f"connections; leave --model.no-skip out, or choose another {other}."
+            )
+        network = plain
     return network(
         num_classes=num_classes,
-        **({} if config.model.skip else {"add": None}),
         norm=method.norm,
         conv=method.conv,
         dense=method.dense,

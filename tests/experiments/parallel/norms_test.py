@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.build import build_program
+from experiments.build import build_program, make_model
 from experiments.config import ModelConfig
 from experiments.norms import NORMS, Context, NormConfig, make_method
 from tests.experiments.parallel import job
@@ -49,3 +49,24 @@ def test_a_method_with_a_network_of_its_own():
     )
     with pytest.raises(ValueError, match=message):
         build_program(config, "normprop", job.DATASET)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "of"),
+    [
+        ("preact", "ic", "norm 'ic', .* choose another norm"),
+        ("preact", "kalman", "norm 'kalman', .* choose another norm"),
+        ("preact", "bn-slices+ws", r"norm 'bn-slices\+ws', .* choose another norm"),
+        ("resnet50", "bn", "'resnet50', .* choose another network"),
+    ],
+)
+def test_a_network_that_cannot_be_without_skip_connections(name, norm, of):
+    config = dataclasses.replace(job.configure(), model=ModelConfig(name, skip=False))
+    with pytest.raises(ValueError, match=rf"`model.skip` \(=False\) cannot be used with {of}"):
+        make_model(config, norm, 10, Context())
+
+
+@pytest.mark.parametrize("norm", ["ubn+ws", "normprop"])
+def test_without_skip_connections(norm):
+    config = dataclasses.replace(job.configure(), model=ModelConfig(skip=False))
+    assert make_model(config, norm, 10, Context()).add is None
