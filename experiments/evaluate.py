@@ -10,16 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import tyro
 from rich.console import Console
 
-from experiments import checkpoint, record
-from experiments import config as configs
-from experiments.build import Program, build_program, evaluate_test
+from experiments.build import evaluate_test
 from experiments.cli import run_cli
-from experiments.data import Dataset, load_dataset
-from experiments.steps import TrainState
+from experiments.data import load_dataset
+from experiments.restored import read_config, restored
 
 
 class NotReproducedError(ValueError):
@@ -49,17 +46,13 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
         NotReproducedError: If an accuracy differs.
     """
     folder = Path(run_folder)
-    config = _on_this_machine(configs.from_dict(record.read_json(folder / "config.json")))
-    summary = record.read_json(folder / "summary.json")
-    dataset = load_dataset(config.data)
-    programs = {norm: build_program(config, norm, dataset) for norm in config.norms}
+    dataset = load_dataset(read_config(folder).data)
     found, differences = [], []
-    for reported in summary["results"]:
-        program = programs[reported["norm"]]
-        state = restore_final(folder, config, program, dataset, reported)
-        values = evaluate_test(program, state, dataset)
+    for network in restored(folder, dataset):
+        reported = network.reported
+        values = evaluate_test(network.program, network.state, dataset)
         found.append(values)
-        name = f"{reported['norm']}, seed {reported['seed']}"
+        name = f"{network.norm}, seed {network.seed}"
         text = f"test accuracy {values['accuracy']:.4%}"
         if (values["correct"], values["count"]) == (reported["correct"], reported["count"]):
             console.print(f"{name}: {text}: reproduced")
@@ -77,46 +70,6 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
             f"{'; '.join(differences)}. Compare the versions in {folder / 'versions.json'}."
         )
     return found
-
-
-def _on_this_machine(config: configs.TrainConfig) -> configs.TrainConfig:
-    """The devices that a run was trained on need not be here."""
-    fits = config.optim.batch_size % (jax.device_count() * config.optim.accumulate) == 0
-    devices = configs.DevicesConfig(
-        num_devices=None if fits else 1, precision=config.devices.precision
-    )
-    return dataclasses.replace(config, devices=devices)
-
-
-def restore_final(
-    folder: Path,
-    config: configs.TrainConfig,
-    program: Program,
-    dataset: Dataset,
-    reported: dict[str, Any],
-) -> TrainState:
-    """Returns the final state of one norm and seed of a run.
-
-    Args:
-        folder: Folder of the run.
-        config: Its configuration.
-        program: The program of the norm.
-        dataset: The images.
-        reported: The norm's and seed's entry in the results of the run's summary.
-
-    Raises:
-        ValueError: If the checkpoint is damaged, or of another update than the last.
-    """
-    images = dataset.example(config.optim.batch_size)["image"]
-    # Shapes are enough for a template, so nothing is initialized or compiled for it.
-    template = jax.eval_shape(program.init, jax.random.key(0), images)
-    state = checkpoint.restore(folder / reported["folder"] / "checkpoints", template).state
-    if int(state.step) != reported["step"]:
-        raise ValueError(
-            f"the checkpoint in {folder / reported['folder']} is of update {int(state.step)}, but "
-            f"the reported accuracy is of update {reported['step']}; repeat the run."
-        )
-    return state
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,13 +19,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from experiments import config as configs
-from experiments import record
-from experiments.build import EVAL_BATCH, Program, build_program
+from experiments.build import EVAL_BATCH
 from experiments.cli import run_cli
 from experiments.data import Dataset, load_dataset
-from experiments.evaluate import restore_final
-from experiments.steps import TrainState
+from experiments.restored import Restored, read_config, restored
 from unitnorm_jax.ics import LayerActivity, elimination_singularities
 
 
@@ -60,38 +57,27 @@ def diagnose(run_folder: str, console: Console) -> list[Network]:
         ValueError: If the folder is not that of a finished run, or a checkpoint is damaged.
     """
     folder = Path(run_folder)
-    config = configs.from_dict(record.read_json(folder / "config.json"))
-    summary = record.read_json(folder / "summary.json")
+    config = read_config(folder)
     dataset = load_dataset(config.data)
-    programs = {norm: build_program(config, norm, dataset) for norm in config.norms}
-    results = track(
-        summary["results"],
+    found = track(
+        restored(folder, dataset),
         "Networks",
+        total=len(config.norms) * len(config.seeds),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
-    networks = []
-    for reported in results:
-        program = programs[reported["norm"]]
-        state = restore_final(folder, config, program, dataset, reported)
-        activities = activities_of(program, state, dataset)
-        networks.append(Network(reported["norm"], reported["seed"], activities))
-    return networks
+    return [Network(one.norm, one.seed, activities_of(one, dataset)) for one in found]
 
 
-def activities_of(program: Program, state: TrainState, dataset: Dataset) -> list[LayerActivity]:
-    """Returns how near to elimination the channels are, at each of the program's norms."""
+def activities_of(network: Restored, dataset: Dataset) -> list[LayerActivity]:
+    """Returns how near to elimination the channels are, at each of the network's norms."""
 
     def wanted(module: Any, method: str) -> bool:
-        return method == "__call__" and module.path in program.layers
+        return method == "__call__" and module.path in network.program.layers
 
     return elimination_singularities(
-        program.model,
-        {"params": state.params, "batch_stats": state.batch_stats},
-        _inputs(dataset),
-        layers=wanted,
-        train=False,
+        network.program.model, network.variables, _inputs(dataset), layers=wanted, train=False
     )
 
 

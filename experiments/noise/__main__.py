@@ -17,8 +17,9 @@ from experiments.checks import not_negative, positive
 from experiments.cli import run_cli
 from experiments.data import load_arrays
 from experiments.noise import figure
-from experiments.noise.networks import load_networks, read_config
+from experiments.noise.networks import make_networks
 from experiments.noise.study import KINDS, METHODS, Protocol, Row, measure, select
+from experiments.restored import read_config, restored
 from experiments.run_dir import new_run_dir
 from experiments.train import train
 from unitnorm_jax.functional import additive_noise
@@ -117,8 +118,8 @@ def study(config: NoiseConfig, console: Console) -> Path:
             optim=configs.OptimConfig(epochs=config.epochs),
         )
         train(training, console)
-    trained = Path(config.trained or folder / "training")
     dataset = load_arrays(training.data)
+    trained = list(restored(Path(config.trained or folder / "training"), dataset))
     protocol = Protocol(config.batch_size, config.calibration_batches, config.rate, config.dynamic)
     steps = [
         (kind, level) for kind in config.kinds for level in config.levels or KINDS[kind].levels
@@ -130,7 +131,7 @@ def study(config: NoiseConfig, console: Console) -> Path:
         task = progress.add_task("Measuring", total=total)
         for noisy in (False, True):
             mine = [(k, level) for k, level in steps if (KINDS[k].make is None) == noisy]
-            for network in load_networks(trained, dataset, noisy) if mine else ():
+            for network in make_networks(trained, noisy) if mine else ():
                 for kind, level in mine:
                     for chip in range(_chips(kind, config)):
                         rows += measure(network, kind, level, chip, dataset, protocol)

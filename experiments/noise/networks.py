@@ -1,19 +1,13 @@
 """The trained networks of a run of ``experiments.train``, and what is done to them, compiled."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 
-from experiments import config as configs
-from experiments import record
-from experiments.build import build_program, make_model
-from experiments.data import Dataset
-from experiments.evaluate import restore_final
-from experiments.norms import Context
+from experiments.restored import Restored
 from unitnorm_jax.linen import collect_statistics, noisy_outputs, track
 
 Variables = dict[str, Any]
@@ -78,34 +72,14 @@ def make_steps(model: nn.Module, noisy: bool) -> Steps:
     )
 
 
-def read_config(run_folder: Path) -> configs.TrainConfig:
-    """Returns the configuration of a finished run.
-
-    Raises:
-        ValueError: If the folder is not that of a finished run.
-    """
-    record.read_json(run_folder / "summary.json")
-    return configs.from_dict(record.read_json(run_folder / "config.json"))
-
-
-def load_networks(run_folder: Path, dataset: Dataset, noisy: bool) -> Iterator[Network]:
-    """Yields the final state of every norm and seed of a finished run of ``experiments.train``.
+def make_networks(trained: Sequence[Restored], noisy: bool) -> Iterator[Network]:
+    """Yields the networks of a finished run, norm by norm.
 
     Args:
-        run_folder: Its folder.
-        dataset: The images it was trained on.
+        trained: Its final states.
         noisy: Whether the outputs of layers are to be noisy.
-
-    Raises:
-        ValueError: If the folder is not that of a finished run, or a checkpoint is damaged.
     """
-    config = read_config(run_folder)
-    results = record.read_json(run_folder / "summary.json")["results"]
-    for norm in config.norms:
-        program = build_program(config, norm, dataset)
-        model = make_model(config, norm, dataset.num_classes, Context())
-        steps = make_steps(model, noisy)
-        for result in (r for r in results if r["norm"] == norm):
-            state = restore_final(run_folder, config, program, dataset, result)
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
-            yield Network(norm, result["seed"], variables, steps)
+    for norm in dict.fromkeys(one.norm for one in trained):
+        mine = [one for one in trained if one.norm == norm]
+        steps = make_steps(mine[0].program.model, noisy)
+        yield from (Network(norm, one.seed, one.variables, steps) for one in mine)

@@ -11,8 +11,9 @@ from rich.console import Console
 from experiments.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from experiments.data import load_arrays
 from experiments.noise import __main__ as command
-from experiments.noise.networks import load_networks
+from experiments.noise.networks import make_networks
 from experiments.noise.study import KINDS, Protocol, Row, measure, select
+from experiments.restored import restored
 from experiments.train import train
 from unitnorm_jax.functional import additive_noise
 
@@ -42,7 +43,8 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def networks(trained):
     dataset = load_arrays("digits")
-    return dataset, {n.norm: n for n in load_networks(trained, dataset, noisy=False)}
+    found = make_networks(list(restored(trained, dataset)), noisy=False)
+    return dataset, {network.norm: network for network in found}
 
 
 def run(network, level, dataset, kind="additive", chip=0, **changes):
@@ -103,7 +105,9 @@ def test_every_kind_disturbs_more_where_it_is_stronger(kind, trained, networks):
     dataset, found = networks
     noisy = KINDS[kind].make is None
     clean = next(measure(found["bn"], "additive", 0.0, 0, dataset, PROTOCOL)).accuracy
-    network = next(load_networks(trained, dataset, noisy)) if noisy else found["bn"]
+    network = found["bn"]
+    if noisy:
+        network = next(make_networks(list(restored(trained, dataset)), noisy))
     weak, strong = KINDS[kind].levels[0], KINDS[kind].levels[-1]
     first, last = (
         next(measure(network, kind, level, 0, dataset, PROTOCOL)).accuracy

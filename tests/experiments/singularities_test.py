@@ -8,11 +8,9 @@ import pytest
 from rich.console import Console
 
 from experiments import singularities, train
-from experiments.build import build_program
 from experiments.config import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from experiments.data import load_dataset
-from experiments.evaluate import restore_final
-from experiments.record import read_json
+from experiments.restored import restored
 
 CONFIG = TrainConfig(
     norms=("bn", "none"),
@@ -37,13 +35,11 @@ def test_numbers_are_those_of_all_test_images(run_folder):
     networks = singularities.diagnose(str(run_folder), Console(file=io.StringIO()))
     assert [(network.norm, network.seed) for network in networks] == [("bn", 3), ("none", 3)]
     dataset = load_dataset("digits")
-    results = read_json(run_folder / "summary.json")["results"]
-    for network, reported in zip(networks, results, strict=True):
-        program = build_program(CONFIG, network.norm, dataset)
+    for network, found in zip(networks, restored(run_folder, dataset), strict=True):
+        program = found.program
         assert [layer.layer for layer in network.layers] == ["/".join(p) for p in program.layers]
-        state = restore_final(run_folder, CONFIG, program, dataset, reported)
         _, captured = program.model.apply(
-            {"params": state.params, "batch_stats": state.batch_stats},
+            {"params": found.state.params, "batch_stats": found.state.batch_stats},
             dataset.standardize(dataset.test_images),  # 360 of them: no multiple of a batch
             train=False,
             capture_intermediates=True,
