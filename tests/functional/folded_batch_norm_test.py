@@ -171,7 +171,7 @@ ONES = jnp.ones(3)
     [
         (
             lambda: fold_batch_norm(jnp.ones((2, 3)), ONES, ONES, epsilon=-1.0),
-            r"`epsilon` \(=-1.0\) must not be negative",
+            r"`epsilon` \(=-1.0\) must be finite and not negative",
         ),
         (lambda: fold_batch_norm(jnp.ones((2, 4)), ONES, jnp.ones(4)), r"`mean` has shape \(3,\)"),
         (

@@ -30,10 +30,15 @@ def check_hyperparameters(momentum: float, epsilon: float) -> None:
             f"`momentum` (={momentum}) must be in [0, 1]: it is the decay rate of the running "
             "statistics, new = momentum * old + (1 - momentum) * batch."
         )
+    check_epsilon(epsilon)
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raise unless epsilon is finite and >= 0."""
     if not (math.isfinite(epsilon) and epsilon >= 0):
         raise ValueError(
             f"`epsilon` (={epsilon}) must be finite and not negative: it keeps variances and "
-            "squared norms away from 0; the default is 1e-5."
+            "squared norms away from 0; 1e-5 is usual."
         )
 
 

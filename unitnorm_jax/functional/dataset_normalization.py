@@ -1,11 +1,12 @@
 """Normalization of the inputs by the statistics of a whole data set."""
 
-import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from unitnorm_jax.functional._arguments import check_epsilon
 
 WHITENINGS = (None, "pca", "zca")
 
@@ -61,8 +62,7 @@ def dataset_stats(
         raise ValueError(
             f"`whitening` (={whitening!r}) must be one of {', '.join(map(repr, WHITENINGS))}."
         )
-    if not (math.isfinite(epsilon) and epsilon >= 0):
-        raise ValueError(f"`epsilon` (={epsilon}) must be finite and not negative.")
+    check_epsilon(epsilon)
     if x.ndim < 2 or x.shape[0] < 2:
         raise ValueError(
             f"`x` has shape {x.shape}, but must hold two or more samples of at least one feature, "

@@ -86,7 +86,7 @@ def estimated_batch_norm(
       Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019. Code:
       joe-siyuan-qiao/Batch-Channel-Normalization.
     """
-    _arguments.check_hyperparameters(0.0, epsilon)
+    _arguments.check_epsilon(epsilon)
     check_rate(rate)
     args = channel_arguments(x, stats, scale, bias, axis, mask, dtype, force_float32_reductions)
     mean, var = (value.astype(args.compute_dtype) for value in stats)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unitnorm_jax.functional._arguments import check_features
+from unitnorm_jax.functional._arguments import check_epsilon, check_features
 
 
 class FoldedWeights(NamedTuple):
@@ -75,7 +75,7 @@ def fold_batch_norm(
       The folded kernel and bias.
 
     Raises:
-      ValueError: shapes do not fit, or epsilon is negative.
+      ValueError: shapes do not fit, or epsilon is out of its range.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -88,8 +88,7 @@ def fold_batch_norm(
       >>> [round(float(v @ sigma @ v), 4) for v in folded.kernel.T]
       [1.0, 25.0]
     """
-    if epsilon < 0:
-        raise ValueError(f"`epsilon` (={epsilon}) must not be negative: it is added to `var`.")
+    check_epsilon(epsilon)
     units = kernel.shape[-1:]
     given = {"mean": mean, "var": var, "scale": scale, "bias": bias, "kernel_bias": kernel_bias}
     for name, value in given.items():

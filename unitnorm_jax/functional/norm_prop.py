@@ -66,7 +66,7 @@ def norm_prop_kernel(
       Parametric Technique for Removing Internal Covariate Shift in Deep Networks
       <https://arxiv.org/abs/1603.01431>`_, ICML 2016.
     """
-    _arguments.check_hyperparameters(0.0, epsilon)
+    _arguments.check_epsilon(epsilon)
     reduced = _arguments.filter_axes(kernel.shape, feature_axes)
     w = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
     slope = lax.rsqrt(jnp.square(w).sum(reduced, keepdims=True) + epsilon)

@@ -63,7 +63,7 @@ def weight_standardization(
             f"`epsilon_added_to` (={epsilon_added_to!r}) must be one of "
             f"{', '.join(map(repr, PLACEMENTS))}."
         )
-    _arguments.check_hyperparameters(0.0, epsilon)
+    _arguments.check_epsilon(epsilon)
     reduced = _arguments.filter_axes(kernel.shape, feature_axes)
     weights = math.prod(kernel.shape[i] for i in reduced)
     if weights < 2:
