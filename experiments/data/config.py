@@ -1,7 +1,8 @@
 """Options of the data, checked when made."""
 
 import dataclasses
-import math
+
+from experiments.checks import not_negative
 
 DATASETS = ("digits", "cifar10", "cifar100", "imagenet2012", "imagefolder")
 SCALINGS = ("channel-std", "pixel-variance")
@@ -59,10 +60,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Checks the values."""
         check_dataset(self.dataset)
-        if self.max_shift is not None and not (
-            self.max_shift >= 0 and math.isfinite(self.max_shift)
-        ):
-            raise ValueError(f"`max_shift` (={self.max_shift}) must be zero or a positive number.")
+        if self.max_shift is not None:
+            not_negative(max_shift=self.max_shift)
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"`label_noise` (={self.label_noise}) must be in [0, 1].")
         for name, choices in {"scaling": SCALINGS, "on_bad_image": ("error", "skip")}.items():
