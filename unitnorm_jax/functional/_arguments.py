@@ -43,9 +43,9 @@ def check_epsilon(epsilon: float) -> None:
 
 
 def check_axes(
-    shape: Sequence[int], axis: int | Sequence[int], sample_axis: int
-) -> tuple[tuple[int, ...], int]:
-    """Return the feature axes, ascending, and the sample axis, all counted from 0."""
+    shape: Sequence[int], axis: int | Sequence[int], sample_axis: int | None = None
+) -> tuple[int, ...]:
+    """Return the feature axes, ascending, counted from 0; None: the method knows no samples."""
     ndim = len(shape)
     if ndim < 2:
         raise ValueError(
@@ -53,7 +53,8 @@ def check_axes(
             f"{tuple(shape)}. For a single sample use x[None]."
         )
     named = axis if isinstance(axis, Sequence) else (axis,)
-    for name, values in (("axis", named), ("sample_axis", (sample_axis,))):
+    samples = () if sample_axis is None else (sample_axis,)
+    for name, values in (("axis", named), ("sample_axis", samples)):
         for value in values:
             if not -ndim <= value < ndim:
                 raise ValueError(
@@ -63,21 +64,24 @@ def check_axes(
     features = tuple(sorted({value % ndim for value in named}))
     if len(features) != len(named) or not features:
         raise ValueError(f"`axis` (={axis}) must name at least one feature axis, each once.")
-    if sample_axis % ndim in features:
+    if sample_axis is None and len(features) == ndim:
+        raise ValueError(
+            f"`axis` (={axis}) names every axis of an input of shape {tuple(shape)}: leave one or "
+            "more of them, to take statistics over."
+        )
+    if sample_axis is not None and sample_axis % ndim in features:
         raise ValueError(
             f"`sample_axis` (={sample_axis}) must not be a feature axis (`axis`={axis}) of an "
             f"input of shape {tuple(shape)}."
         )
-    return features, sample_axis % ndim
+    return features
 
 
 def check_axis(shape: Sequence[int], axis: int, sample_axis: int | None = None) -> int:
-    """Return the one feature axis, counted from 0; None: the method knows no samples."""
+    """The same for a method with one feature axis."""
     if isinstance(axis, Sequence):
         raise ValueError(f"`axis` (={axis}) must be one feature axis here, not a sequence of them.")
-    if sample_axis is None:  # any other axis will do for the check
-        sample_axis = 1 if len(shape) > 1 and axis in (0, -len(shape)) else 0
-    ((feature,), _) = check_axes(shape, axis, sample_axis)
+    (feature,) = check_axes(shape, axis, sample_axis)
     return feature
 
 

@@ -171,7 +171,7 @@ def batch_kalman_norm(
     check_gain(gain, guard)
     _arguments.check_hyperparameters(float(momentum), float(epsilon))
     _arguments.check_floating(x)
-    (feature,), _ = _arguments.check_axes(x.shape, axis, 0)
+    (feature,) = _arguments.check_axes(x.shape, axis, 0)
     shape = (x.shape[feature],)
     parameters = {"mean": stats.mean, "var": stats.var, "scale": scale, "bias": bias}
     for name, value in parameters.items():

@@ -46,10 +46,7 @@ def batch_statistics(
       ([2.0, 5.0], [1.0, 0.0], [2.0, 2.0])
     """
     _arguments.check_floating(x)
-    named = axis if isinstance(axis, Sequence) else (axis,)
-    # Any other axis serves as the samples': all but the features are alike here.
-    others = [i for i in range(x.ndim) if i not in {a % max(x.ndim, 1) for a in named}]
-    features, _ = _arguments.check_axes(x.shape, axis, others[0] if others else 0)
+    features = _arguments.check_axes(x.shape, axis)
     over = tuple(i for i in range(x.ndim) if i not in features)
     z = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     valid = jnp.ones(x.shape, bool) if mask is None else _arguments.check_mask(mask, x.shape)

@@ -137,7 +137,7 @@ def unitized_batch_norm(
     unit = _arguments.check_unit(unit)
     _arguments.check_hyperparameters(momentum, epsilon)
     _arguments.check_floating(x)
-    features, sample = _arguments.check_axes(x.shape, axis, sample_axis)
+    features, sample = _arguments.check_axes(x.shape, axis, sample_axis), sample_axis % x.ndim
     shape = tuple(x.shape[i] for i in features)
     for name, value in (("mean", stats.mean), ("var", stats.var), ("alpha", alpha)):
         _arguments.check_features(name, value, shape)

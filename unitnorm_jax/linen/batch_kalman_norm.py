@@ -137,8 +137,7 @@ class BatchKalmanNorm(nn.Module):
             "use_running_average", self.use_running_average, use_running_average
         )
         self._check(use_running_average, prediction)
-        features, _ = functional.check_axes(x.shape, self.axis, 0)
-        shape = tuple(x.shape[i] for i in features)
+        shape = (x.shape[functional.check_axis(x.shape, self.axis, 0)],)
         stats_dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, stats_dtype)
         var = self.variable("batch_stats", "var", jnp.ones, shape, stats_dtype)

@@ -116,7 +116,7 @@ class UnitizedBatchNorm(nn.Module):
         use_running_average = merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
-        features, _ = functional.check_axes(x.shape, self.axis, self.sample_axis)
+        features = functional.check_axes(x.shape, self.axis, self.sample_axis)
         shape = tuple(x.shape[i] for i in features)
         stats_dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, stats_dtype)
