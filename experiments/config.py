@@ -11,8 +11,8 @@ import tyro
 from experiments.checks import not_negative, positive
 from experiments.data.config import DataConfig as DataConfig
 from experiments.models import NETWORKS
+from experiments.norms import SLICED, check_norm
 from experiments.norms import NormConfig as NormConfig
-from experiments.norms import check_norm
 from experiments.parallel.config import DevicesConfig as DevicesConfig
 
 SCHEDULES = ("cosine", "one-cycle", "piecewise")
@@ -192,6 +192,7 @@ class TrainConfig:
         """Checks the values."""
         for name in self.norms:
             check_norm(name)
+            self._check_slices(name)
         for field, values in {"norms": self.norms, "seeds": self.seeds}.items():
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"`{field}` (={values}) must be one or more different values.")
@@ -215,6 +216,14 @@ class TrainConfig:
         if self.resume != "never" and self.run_dir is None:
             raise ValueError(
                 f"`resume` (={self.resume!r}) needs `run_dir`: which run is it? Give --run-dir."
+            )
+
+    def _check_slices(self, norm: str) -> None:
+        size, batch_size = self.norm.slice_size, self.optim.batch_size
+        if norm.partition("+")[0] in SLICED and size is not None and batch_size % size:
+            raise ValueError(
+                f"`slice_size` (={size}) must divide `batch_size` (={batch_size}) with {norm}; "
+                "change --norm.slice-size or --optim.batch-size."
             )
 
 

@@ -47,6 +47,7 @@ NORMS: dict[str, Builder] = {
     "kalman": kalman.kalman,
     "kalman-published": kalman.kalman_published,
 }
+SLICED = ("bn-slices", "kalman", "kalman-published")  # Statistics are of ``slice_size`` images.
 PARTS = ("norm", "conv", "dense")  # Those whose activations have the dtype of the context.
 CONVS: dict[str, Builder] = {"ws": weights.ws, "wn": weights.wn, "enorm": enorm.enorm}
 

@@ -57,6 +57,12 @@ def test_unknown_names(values, message):
         (lambda: DataConfig(max_shift=-1), r"`max_shift` \(=-1\) must be zero or a positive"),
         (lambda: ModelConfig(blocks=(1,)), r"`blocks` \(=\(1,\)\) and `widths` .* same number"),
         (lambda: ModelConfig(blocks=(0, 1, 1)), r"`blocks` \(=0\) must be a positive number"),
+        (
+            lambda: TrainConfig(norms=("bn", "kalman+ws"), norm=NormConfig(slice_size=3)),
+            r"`slice_size` \(=3\) must divide `batch_size` \(=64\) with kalman\+ws; change --nor",
+        ),
+        (lambda: NormConfig(slice_size=0), r"`slice_size` \(=0\) must be a positive number"),
+        (lambda: NormConfig(gain=-1.0), r"`gain` \(=-1.0\) must be in \[0, 1\]"),
         (lambda: NormConfig(momentum=1.0), r"`momentum` \(=1.0\) must be in \[0, 1\)"),
         (lambda: NormConfig(epsilon=0.0), r"`epsilon` \(=0.0\) must be a positive number"),
         (lambda: NormConfig(alpha_init=float("inf")), r"`alpha_init` \(=inf\) must be a finite"),

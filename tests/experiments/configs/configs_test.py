@@ -36,13 +36,22 @@ def test_card_and_command(name):
     assert len(config.seeds) == 5
 
 
-@pytest.mark.parametrize("name", ["cifar100_resnet164_short", "imagenet_resnet50"])
+@pytest.mark.parametrize("name", ["cifar100_resnet164_short", "imagenet_resnet50", "digits_slices"])
 def test_command_repeats_the_configuration(name):
     config, _ = load(name)
     words = shlex.split(train_command(config))[3:]
     found = tyro.cli(TrainConfig, args=words)
     # How often to save changes no number, and is no part of the command.
     assert dataclasses.replace(found, checkpoint_every=config.checkpoint_every) == config
+
+
+def test_slices_are_the_papers_setting():
+    config, _ = load("digits_slices")
+    assert (config.norm.slice_size, config.norm.gain) == (2, 0.1)
+    assert {"bn-slices", "gn", "kalman", "kalman-published"} < set(config.norms)
+    changed = choose(["digits_slices", "--norm.slice-size", "4"])
+    found = tyro.cli(TrainConfig, default=changed.config, args=changed.arguments)
+    assert found == dataclasses.replace(config, norm=dataclasses.replace(config.norm, slice_size=4))
 
 
 @pytest.mark.parametrize("depth", PARAMETERS)
