@@ -50,7 +50,7 @@ def channel_arguments(
     force_float32_reductions: bool,
     sample_axis: int | None = None,
 ) -> ChannelArguments:
-    """Check what ``batch_channel_norm`` and its halves share."""
+    """Check what the normalizations with one feature axis share."""
     _arguments.check_floating(x)
     feature = _arguments.check_axis(x.shape, axis, sample_axis)
     shape = (x.shape[feature],)

@@ -10,7 +10,8 @@ from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional import _arguments
-from unitnorm_jax.functional._batch_statistics import BatchStats
+from unitnorm_jax.functional._batch_norm import channel_arguments
+from unitnorm_jax.functional._batch_statistics import BatchStats, update_stats
 from unitnorm_jax.functional.moments import Moments
 
 
@@ -170,19 +171,10 @@ def batch_kalman_norm(
     """
     check_gain(gain, guard)
     _arguments.check_hyperparameters(float(momentum), float(epsilon))
-    _arguments.check_floating(x)
-    (feature,) = _arguments.check_axes(x.shape, axis, 0)
-    shape = (x.shape[feature],)
-    parameters = {"mean": stats.mean, "var": stats.var, "scale": scale, "bias": bias}
-    for name, value in parameters.items():
-        if value is not None:
-            _arguments.check_features(name, value, shape)
-    given = [value for value in (scale, bias) if value is not None]
-    result_dtype = jnp.result_type(x, *given) if dtype is None else dtype
-    least = jnp.float32 if force_float32_reductions else x.dtype
-    compute_dtype = jnp.promote_types(jnp.promote_types(x.dtype, dtype or x.dtype), least)
+    args = channel_arguments(x, stats, scale, bias, axis, None, dtype, force_float32_reductions, 0)
+    compute_dtype = args.compute_dtype
 
-    z = jnp.moveaxis(x, feature, -1)
+    z = jnp.moveaxis(x, args.axis, -1)
     if use_running_average:
         rows = z[None]
         posterior = Moments(*(s.astype(compute_dtype)[None] for s in stats))
@@ -203,16 +195,14 @@ def batch_kalman_norm(
                 axis_index_groups=axis_index_groups,
             )
     mean, var = (_spread(p, rows.ndim) for p in posterior)
-    y = (rows.astype(compute_dtype) - mean) * lax.rsqrt(var + epsilon)
-    for parameter, combine in ((scale, jnp.multiply), (bias, jnp.add)):
-        if parameter is not None:
-            y = combine(y, _spread(parameter.astype(compute_dtype)[None], rows.ndim))
-    y = jnp.moveaxis(y.reshape(z.shape), -1, feature).astype(result_dtype)
+    slope, offset = (_spread(p[None], rows.ndim) for p in args.affine)
+    y = (rows.astype(compute_dtype) - mean) * lax.rsqrt(var + epsilon) * slope + offset
+    y = jnp.moveaxis(y.reshape(z.shape), -1, args.axis).astype(args.result_dtype)
     if use_running_average:
         return y, posterior, stats
 
+    count = float(math.prod(rows.shape[1:-1]))
     if bessel_correction and prediction is None:
-        count = float(math.prod(rows.shape[1:-1]))
         if whole is not None:
             count *= lax.psum(1, whole, axis_index_groups=axis_index_groups)
         if count < 2:
@@ -224,13 +214,7 @@ def batch_kalman_norm(
     first = Moments(*(p[0] for p in posterior))
     if slice_size is not None and axis_name is not None:
         first = _of_first_device(first, axis_name, axis_index_groups)
-    stats = BatchStats(
-        *(
-            (momentum * old + (1 - momentum) * new).astype(old.dtype)
-            for old, new in zip(stats, first, strict=True)
-        )
-    )
-    return y, posterior, stats
+    return y, posterior, update_stats(stats, *first, count, float(momentum))
 
 
 def check_gain(gain: float | int, guard: float | int = 1.0) -> None:
