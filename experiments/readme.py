@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.bench.tables import bench_tables
 from experiments.cli import run_cli
 from experiments.compare.table import Table, to_markdown
 from experiments.compare.tables import tables
@@ -62,8 +63,10 @@ def _table(found: re.Match[str], root: Path) -> str:
 
 
 def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
-    """Returns the tables of a comparison or a sweep, by their keys."""
-    return {"sweep": sweep_table(record)} if "sweep" in record else tables(record)
+    """Returns the tables of a comparison, a sweep or a benchmark, by their keys."""
+    if "sweep" in record:
+        return {"sweep": sweep_table(record)}
+    return bench_tables(record) if "benchmark" in record else tables(record)
 
 
 def choose(table: Table, columns: Sequence[str]) -> Table:

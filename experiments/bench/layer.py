@@ -1,7 +1,6 @@
 """The layer against ``nn.BatchNorm``: time, memory traffic and memory kept, on this device."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -111,13 +110,3 @@ def kept_memory(dtype: str, layers: int = 4) -> dict[str, float]:
         size = program.kept(loss, variables["params"], x, size=x.size)
         result[norm.__name__] = size / (layers * x.nbytes)
     return result
-
-
-def geometric_mean(rows: list[LayerRow], form: str, passes: str, dtype: str) -> float:
-    """Of the median ratios over the shapes with positions; NaN if there is none."""
-    logs = [
-        math.log(row.ratios[form][0])
-        for row in rows
-        if row.passes == passes and row.dtype == dtype and len(row.shape) > 2
-    ]
-    return math.exp(sum(logs) / len(logs)) if logs else math.nan

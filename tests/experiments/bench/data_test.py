@@ -33,11 +33,14 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     path = tmp_path / "rows.json"
     arguments = ["data", "--cases", "digits", "--seconds", "0.05", "--json", str(path)]
     assert bench.main(arguments) == 0
-    assert "| digits, in memory | 8x8, 64" in " ".join(capsys.readouterr().out.split())
-    (row,) = json.loads(path.read_text())["rows"]
+    assert "digits, in memory 8x8, 64" in " ".join(capsys.readouterr().out.split())
+    stored = json.loads(path.read_text())
+    command = "python -m experiments.bench data --cases digits --seconds 0.05"
+    assert (stored["benchmark"], stored["command"]) == ("data", command)
+    (row,) = stored["rows"]
     assert 0 < row["waiting"] < 1
     assert bench.main(arguments) == 1
-    assert "exists, and results are never overwritten" in capsys.readouterr().err
+    assert "exists, and results are kept" in capsys.readouterr().err
     assert bench.main(["data", "--cases", "mnist"]) == 1
     error = capsys.readouterr().err
     assert "case (='mnist') is unknown; choose from digits, cifar, imagenet." in error
