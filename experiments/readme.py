@@ -1,4 +1,4 @@
-"""Tables of a text that come from records: ``python -m experiments.readme``.
+"""Tables and figures of a text that come from records: ``python -m experiments.readme``.
 
 In the text, a table stands between two comments, and is written again from the file it names::
 
@@ -6,9 +6,13 @@ In the text, a table stands between two comments, and is written again from the 
     <!-- end of table -->
 
 The word behind the file is the key of the table, what follows the columns (all, if none is named).
+
+A figure that the text shows as ``experiments/results/NAME_differences.png`` or ``NAME_shift.png``
+is drawn again from ``NAME.json`` beside it, unless it says that it is of that record already.
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 import sys
@@ -16,16 +20,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from experiments.bench.tables import bench_tables
 from experiments.cli import run_cli
+from experiments.compare.figures import FIGURES
 from experiments.compare.table import Table, to_markdown
 from experiments.compare.tables import tables
 from experiments.page import write_text
+from experiments.record import replacing
 from experiments.sweep.table import sweep_table
 
 ROOT = Path(__file__).parents[1]
 BEGIN = r"<!-- table: (?P<file>\S+) (?P<key>\w+)(?P<columns>( \| [^|\n]+?)*) -->\n"
 END = "<!-- end of table -->"
+SHOWN = re.compile(rf"experiments/results/\w+_({'|'.join(FIGURES)})\.png")
+SOURCE = "Source"  # A keyword of PNG: what the image was made of.
 MARKED = re.compile(f"(?P<begin>{BEGIN})(?P<table>.*?)(?P<end>{END})", re.DOTALL)
 
 
@@ -46,6 +56,36 @@ def update(text: str, root: Path = ROOT) -> str:
             f"{max(begun, ended)} tables; each needs both, on lines of their own."
         )
     return MARKED.sub(lambda found: found["begin"] + _table(found, root) + found["end"], text)
+
+
+def figures(text: str, root: Path = ROOT) -> list[Path]:
+    """Returns the figures that ``text`` shows and that are not of their records as they are now."""
+    paths = [root / found[0] for found in SHOWN.finditer(text)]
+    return [path for path in paths if not path.is_file() or _source(path) != _checksum(path)]
+
+
+def draw(path: Path) -> None:
+    """Draws one of ``figures``; the file keeps the checksum of its record."""
+    record = json.loads(_record(path).read_text(encoding="utf-8"))
+    for part in record.get("settings", [record])[:1]:
+        figure = FIGURES[path.stem.rpartition("_")[2]](part)
+        if figure is None:
+            raise ValueError(f"{path.name}: {_record(path).name} has nothing to draw.")
+        with replacing(path) as unfinished:
+            figure.savefig(unfinished, dpi=110, format="png", metadata={SOURCE: _checksum(path)})
+
+
+def _record(figure: Path) -> Path:
+    return figure.with_name(figure.stem.rpartition("_")[0] + ".json")
+
+
+def _checksum(figure: Path) -> str:
+    return hashlib.sha256(_record(figure).read_bytes()).hexdigest()
+
+
+def _source(figure: Path) -> str | None:
+    with Image.open(figure) as image:
+        return image.info.get(SOURCE)
 
 
 def _table(found: re.Match[str], root: Path) -> str:
@@ -86,7 +126,7 @@ def choose(table: Table, columns: Sequence[str]) -> Table:
 
 @dataclasses.dataclass(frozen=True)
 class ReadmeConfig:
-    """Writes the tables of README.md again, from the records in experiments/results/."""
+    """Writes tables and figures of README.md again, from the records in experiments/results/."""
 
     file: str = str(ROOT / "README.md")
     """The Markdown file."""
@@ -97,7 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def write(config: ReadmeConfig) -> None:
         path = Path(config.file)
-        write_text(path, update(path.read_text(encoding="utf-8")))
+        text = update(path.read_text(encoding="utf-8"))
+        write_text(path, text)
+        for figure in figures(text, path.parent):
+            draw(figure)
 
     return run_cli("python -m experiments.readme", ReadmeConfig, arguments, write)
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from PIL import Image
 
 from experiments import readme
 from experiments.compare import combine, make_record
@@ -20,6 +21,7 @@ def record(tmp_path):
 def test_readme_is_what_the_records_say():
     text = (readme.ROOT / "README.md").read_text()
     assert readme.update(text) == text, "run python -m experiments.readme"
+    assert readme.figures(text) == [], "run python -m experiments.readme"
 
 
 def test_readme_tables(record, tmp_path, capsys):
@@ -45,3 +47,25 @@ def test_readme_tables(record, tmp_path, capsys):
     path.write_text(re.sub(r"r\.json", str(tmp_path / "r.json"), text))
     assert readme.main(["--file", str(path)]) == 0
     assert "| bn | 98.06 ± 1.00 |" in path.read_text()
+
+
+def test_readme_figures(record, tmp_path):
+    results = tmp_path / "experiments" / "results"
+    results.mkdir(parents=True)
+    (results / "r.json").write_text(to_json(record))
+    shown = [results / f"r_{name}.png" for name in ("differences", "shift")]
+    text = "".join(f"![text]({path.relative_to(tmp_path)})\n" for path in shown)
+    assert readme.figures(text, tmp_path) == shown
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    assert readme.main(["--file", str(path)]) == 0
+    assert readme.figures(text, tmp_path) == []
+    for figure in shown:
+        with Image.open(figure) as image:
+            assert min(image.size) > 100
+    (results / "r.json").write_text(to_json(record | {"notes": ["another"]}))
+    assert readme.figures(text, tmp_path) == shown
+    not_probed = record | {"arms": [arm | {"distances": []} for arm in record["arms"]]}
+    (results / "r.json").write_text(to_json(not_probed))
+    with pytest.raises(ValueError, match=r"r_shift.png: r.json has nothing to draw"):
+        readme.draw(shown[1])
