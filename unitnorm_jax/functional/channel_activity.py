@@ -1,13 +1,14 @@
 """Elimination singularities: channels that never pass a ReLU, and how near to it they are."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional import _arguments
-from unitnorm_jax.functional._batch_norm import spread
+from unitnorm_jax.functional._batch_statistics import BatchStats
+from unitnorm_jax.functional.noise_aware_batch_norm import batch_statistics, pool_statistics
 
 
 class ChannelActivity(NamedTuple):
@@ -73,36 +74,30 @@ def channel_activity(
       Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
       Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019.
     """
-    _arguments.check_floating(x)
     feature = _arguments.check_axis(x.shape, axis)
-    channels = x.shape[feature]
+    stats, size = batch_statistics(x, axis=feature, mask=mask, axis_name=axis_name)
     reduced = tuple(i for i in range(x.ndim) if i != feature)
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    where = jnp.ones(x.shape, bool) if mask is None else _arguments.check_mask(mask, x.shape)
-
-    def psum(value: Any) -> Any:
-        return value if axis_name is None else lax.psum(value, axis_name)
-
-    x = jnp.where(where, x.astype(dtype), 0)
-    count = where.sum(reduced, dtype=dtype)
-    highest = jnp.max(x, reduced, where=where, initial=-jnp.inf)
-    count, total = psum((count, x.sum(reduced)))
+    where = None if mask is None else _arguments.check_mask(mask, x.shape)
+    highest = jnp.max(x.astype(stats.mean.dtype), reduced, where=where, initial=-jnp.inf)
     if axis_name is not None:
         highest = lax.pmax(highest, axis_name)
-    some = jnp.maximum(count, 1)
-    mean = total / some
-    squares = psum(
-        jnp.square(x - spread(mean, feature, x.ndim)).sum(reduced, where=where)
-    )  # two passes: exact where the mean is large
-    now = ChannelActivity(count, mean, squares / some, highest)
+    now = ChannelActivity(size, stats.mean, stats.var, highest)
     if before is None:
         return now
-    if before.mean.shape != (channels,):
+    if before.mean.shape != now.mean.shape:
         raise ValueError(
-            f"The input has {channels} channels, but those before had {before.mean.shape[0]}: "
-            "keep one activity for each layer."
+            f"The input has {x.shape[feature]} channels, but those before had "
+            f"{before.mean.shape[0]}: keep one activity for each layer."
         )
-    return _merge(before, now)
+    pooled = pool_statistics(
+        [BatchStats(a.mean, a.var) for a in (before, now)], [before.size, now.size]
+    )
+    return ChannelActivity(
+        size=before.size + now.size,
+        mean=pooled.mean,
+        var=pooled.var,
+        max=jnp.maximum(before.max, now.max),
+    )
 
 
 def dead_channels(activity: ChannelActivity) -> Shaped[Array, " c"]:
@@ -142,16 +137,3 @@ def mean_to_std(activity: ChannelActivity) -> Float[Array, " c"]:
     size, varies = jnp.abs(activity.mean), activity.var > 0
     ratio = size / jnp.sqrt(jnp.where(varies, activity.var, 1))
     return jnp.where(varies, ratio, jnp.where(size > 0, jnp.inf, 0))
-
-
-def _merge(a: ChannelActivity, b: ChannelActivity) -> ChannelActivity:
-    """Exact moments of the union (Chan, Golub and LeVeque, 1979)."""
-    size = a.size + b.size
-    share = b.size / jnp.maximum(size, 1)
-    step = b.mean - a.mean
-    return ChannelActivity(
-        size=size,
-        mean=a.mean + share * step,
-        var=(1 - share) * a.var + share * b.var + share * (1 - share) * jnp.square(step),
-        max=jnp.maximum(a.max, b.max),
-    )

@@ -101,8 +101,10 @@ def pool_statistics(
         )
     means, variances = (jnp.stack(values) for values in zip(*stats, strict=True))
     count = jnp.stack(counts)  # (batches, ...)
-    weights = count / jnp.maximum(count.sum(0), 1)[None]
-    mean = (weights * means).sum(0)
+    total = count.sum(0)
+    weights = count / jnp.maximum(total, 1)[None]
+    # About the first: its rounding is then that of the differences, not of a large mean.
+    mean = jnp.where(total > 0, means[0] + (weights * (means - means[:1])).sum(0), 0)
     var = (weights * (variances + jnp.square(means - mean[None]))).sum(0)
     return BatchStats(mean, var)
 
