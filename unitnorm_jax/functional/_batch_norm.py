@@ -75,8 +75,8 @@ def channel_arguments(
 
 
 def spread(value: jax.Array, axis: int, ndim: int) -> jax.Array:
-    """Reshape a (channels,) array to broadcast with an input whose feature axis is ``axis``."""
-    return value.reshape([-1 if i == axis else 1 for i in range(ndim)])
+    """Reshape a (channels,) array to broadcast along ``axis`` of an array of ``ndim`` axes."""
+    return value.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
 
 
 def static_count(shape: Sequence[int], axis: int, reduction: Reduction) -> float:

@@ -14,6 +14,7 @@ from unitnorm_jax.functional._batch_norm import (
     channel_arguments,
     normalize_by_batch,
     normalize_by_statistics,
+    spread,
     static_count,
 )
 from unitnorm_jax.functional._batch_statistics import (
@@ -225,10 +226,9 @@ def _normalize_by_group(
     z = y - mean
     var = jnp.sum(jnp.square(z), reduced, keepdims=True, where=where) / count
     slope = lax.rsqrt(var + epsilon)
-    per_group = [-1 if i == axis else 1 for i in range(y.ndim)]
     if scale is not None:
-        slope = slope * scale.astype(y.dtype).reshape(per_group)
+        slope = slope * spread(scale.astype(y.dtype), axis, y.ndim)
     out = z * slope
     if bias is not None:
-        out = out + bias.astype(y.dtype).reshape(per_group)
+        out = out + spread(bias.astype(y.dtype), axis, y.ndim)
     return out.reshape(shape)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from unitnorm_jax.functional._batch_norm import spread
 from unitnorm_jax.functional._enorm_groups import EnormGroup as EnormGroup
 from unitnorm_jax.functional._enorm_groups import (
     by_path,
@@ -128,11 +129,11 @@ def enorm_factors(
         d = _unit_scales(group, width, leaves, depth, c=float(c), p=p, bias=bias)
         for layer in group.incoming:
             path = weight(leaves, layer)
-            by_param[path] = by_param[path] * _along(d, -1, leaves[path].ndim)
+            by_param[path] = by_param[path] * spread(d, -1, leaves[path].ndim)
         for layer in (*group.outgoing, *group.flattened):
             path = weight(leaves, layer)
             positions = leaves[path].shape[-2] // width
-            by_param[path] = by_param[path] / _along(jnp.tile(d, positions), -2, leaves[path].ndim)
+            by_param[path] = by_param[path] / spread(jnp.tile(d, positions), -2, leaves[path].ndim)
         with_units = [f"{layer}/bias" for layer in (*group.incoming, *group.norms)]
         with_units += [f"{layer}/scale" for layer in group.norms]
         for path in with_units if bias != "ignore" else ():
@@ -249,8 +250,3 @@ def _unit_scales(
     total_in, total_out = (p_norm(jnp.stack(norms), 0, p) for norms in (incoming, outgoing))
     alive = (total_in > 0) & (total_out > 0)
     return jnp.where(alive, jnp.sqrt(total_out) / jnp.sqrt(jnp.where(alive, total_in, 1)), 1)
-
-
-def _along(d: jax.Array, axis: int, ndim: int) -> jax.Array:
-    """``d`` along ``axis`` of an array of ``ndim`` axes, 1 elsewhere."""
-    return d.reshape([-1 if i == ndim + axis else 1 for i in range(ndim)])

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from unitnorm_jax.functional._arguments import check_epsilon, check_features
+from unitnorm_jax.functional._batch_norm import spread
 
 
 class FoldedWeights(NamedTuple):
@@ -97,7 +98,7 @@ def fold_batch_norm(
     slope = (1.0 if scale is None else scale) / jnp.sqrt(var + epsilon)
     offset = -mean if kernel_bias is None else kernel_bias - mean
     folded_bias = slope * offset + (0.0 if bias is None else bias)
-    return FoldedWeights(kernel * slope.reshape((1,) * (kernel.ndim - 1) + units), folded_bias)
+    return FoldedWeights(kernel * spread(slope, -1, kernel.ndim), folded_bias)
 
 
 def implied_penalty(
