@@ -9,7 +9,8 @@ from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax import functional
-from unitnorm_jax.linen.estimated_batch_norm import Rate, batch_stats, current_rate
+from unitnorm_jax.linen._variables import affine, batch_stats
+from unitnorm_jax.linen.estimated_batch_norm import Rate, current_rate
 
 
 class BatchChannelNorm(nn.Module):
@@ -120,19 +121,11 @@ class BatchChannelNorm(nn.Module):
         stats, store = batch_stats(self, shape)
         if self.rate is not None or rate is not None:
             rate = current_rate(self, self.rate, rate, running)
-        params: dict[str, Array] = {}
-        for name, used, init, size in (
-            ("scale", self.use_scale, self.scale_init, shape),
-            ("bias", self.use_bias, self.bias_init, shape),
-            ("group_scale", self.use_scale, self.group_scale_init, (self.num_groups,)),
-            ("group_bias", self.use_bias, self.group_bias_init, (self.num_groups,)),
-        ):
-            if used:
-                params[name] = self.param(name, init, size, self.param_dtype)
+        params = (*affine(self, shape), *affine(self, (self.num_groups,), "group_"))
         y, stats = functional.batch_channel_norm(
             x,
             stats,
-            **params,
+            *params,
             use_running_average=running,
             num_groups=self.num_groups,
             rate=rate,

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax import functional
 from unitnorm_jax.functional import Moments
+from unitnorm_jax.linen._variables import affine, batch_stats
 
 MOMENTS_OF = ("output", "input")
 
@@ -138,17 +139,11 @@ class BatchKalmanNorm(nn.Module):
         )
         self._check(use_running_average, prediction)
         shape = (x.shape[functional.check_axis(x.shape, self.axis, 0)],)
-        stats_dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, stats_dtype)
-        var = self.variable("batch_stats", "var", jnp.ones, shape, stats_dtype)
-        scale = bias = None
-        if self.use_scale:
-            scale = self.param("scale", self.scale_init, shape, self.param_dtype)
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+        stats, store = batch_stats(self, shape)
+        scale, bias = affine(self, shape)
         y, posterior, stats = functional.batch_kalman_norm(
             x,
-            functional.BatchStats(mean.value, var.value),
+            stats,
             prediction,
             scale,
             bias,
@@ -166,7 +161,7 @@ class BatchKalmanNorm(nn.Module):
             force_float32_reductions=self.force_float32_reductions,
         )
         if not use_running_average and not self.is_initializing():
-            mean.value, var.value = stats
+            store(stats)
         if self.moments_of == "output":
             posterior = functional.normalized_moments(posterior, scale, bias, epsilon=self.epsilon)
         return y, posterior

@@ -10,6 +10,7 @@ from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax import functional
+from unitnorm_jax.linen._variables import affine, batch_stats
 
 # A constant, or a function of the number of updates so far, as optax's schedules are.
 Rate = float | int | Callable[[Any], Any]
@@ -106,11 +107,7 @@ class EstimatedBatchNorm(nn.Module):
         shape = (x.shape[functional.check_axis(x.shape, self.axis)],)
         stats, store = batch_stats(self, shape)
         rate = current_rate(self, self.rate, rate, still)
-        scale = bias = None
-        if self.use_scale:
-            scale = self.param("scale", self.scale_init, shape, self.param_dtype)
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+        scale, bias = affine(self, shape)
         y, stats = functional.estimated_batch_norm(
             x,
             stats,
@@ -129,20 +126,6 @@ class EstimatedBatchNorm(nn.Module):
         if not still:
             store(stats)
         return y
-
-
-def batch_stats(
-    module: Any, shape: tuple[int, ...]
-) -> tuple[functional.BatchStats, Callable[[functional.BatchStats], None]]:
-    """Return a module's running statistics, and what stores new ones."""
-    dtype = jnp.float32 if module.force_float32_reductions else module.param_dtype
-    mean = module.variable("batch_stats", "mean", jnp.zeros, shape, dtype)
-    var = module.variable("batch_stats", "var", jnp.ones, shape, dtype)
-
-    def store(stats: functional.BatchStats) -> None:
-        mean.value, var.value = stats
-
-    return functional.BatchStats(mean.value, var.value), store
 
 
 def current_rate(module: nn.Module, field: Rate | None, given: Any, still: bool) -> Any:

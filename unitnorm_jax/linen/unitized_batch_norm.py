@@ -11,6 +11,7 @@ from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax import functional
+from unitnorm_jax.linen._variables import affine, batch_stats
 
 
 class UnitizedBatchNorm(nn.Module):
@@ -118,19 +119,13 @@ class UnitizedBatchNorm(nn.Module):
         )
         features = functional.check_axes(x.shape, self.axis, self.sample_axis)
         shape = tuple(x.shape[i] for i in features)
-        stats_dtype = jnp.float32 if self.force_float32_reductions else self.param_dtype
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, stats_dtype)
-        var = self.variable("batch_stats", "var", jnp.ones, shape, stats_dtype)
-        scale = bias = None
-        if self.use_scale:
-            scale = self.param("scale", self.scale_init, shape, self.param_dtype)
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+        stats, store = batch_stats(self, shape)
+        scale, bias = affine(self, shape)
         alpha = self.param("alpha", self.alpha_init, shape, self.param_dtype)
 
         y, stats = functional.unitized_batch_norm(
             x,
-            functional.BatchStats(mean.value, var.value),
+            stats,
             alpha,
             scale,
             bias,
@@ -149,7 +144,7 @@ class UnitizedBatchNorm(nn.Module):
             force_float32_reductions=self.force_float32_reductions,
         )
         if not use_running_average and not self.is_initializing():
-            mean.value, var.value = stats
+            store(stats)
         return y
 
 
