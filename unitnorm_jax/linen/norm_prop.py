@@ -12,7 +12,41 @@ from unitnorm_jax import functional
 
 
 @no_type_check  # Flax types fields by protocols that cannot be checked at run time
-class NormPropConv(nn.Conv):
+class _NormProp(nn.Module):
+    """What both layers add to Flax's; first among their bases, its fields come last."""
+
+    activation: str | None = "relu"
+    scale_init: Initializer | None = None
+    epsilon: float = 1e-12
+
+    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """The parameter as the layer uses it: the kernel with unit filters, times scale."""
+        value = super().param(name, *args, **kwargs)
+        if name != "kernel":
+            return value
+        init = self.scale_init
+        if init is None:
+            init = nn.initializers.constant(1 / functional.norm_prop_gain(self.activation))
+        scale = super().param("scale", init, (self.features,), self.param_dtype)
+        return functional.norm_prop_kernel(value, scale, epsilon=self.epsilon)
+
+    def __call__(self, inputs: Shaped[Array, "..."]) -> Float[Array, "..."]:
+        """Multiply or convolve, and activate.
+
+        Args:
+          inputs: as ``flax.linen.Dense`` or ``Conv`` takes.
+
+        Returns:
+          As that layer returns, normalized.
+
+        Raises:
+          ValueError: the activation is unknown, or a field is out of its range.
+        """
+        return functional.norm_prop_activation(super().__call__(inputs), self.activation)
+
+
+@no_type_check  # Flax types fields by protocols that cannot be checked at run time
+class NormPropConv(_NormProp, nn.Conv):
     """Convolution, scale and bias, and activation, normalized without statistics.
 
     ::
@@ -53,32 +87,9 @@ class NormPropConv(nn.Conv):
       <https://arxiv.org/abs/1603.01431>`_, ICML 2016.
     """
 
-    activation: str | None = "relu"
-    scale_init: Initializer | None = None
-    epsilon: float = 1e-12
-
-    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """The parameter as the layer uses it: the kernel with unit filters, times scale."""
-        value = super().param(name, *args, **kwargs)
-        return _unit_filters(self, value, super().param) if name == "kernel" else value
-
-    def __call__(self, inputs: Shaped[Array, "..."]) -> Float[Array, "..."]:
-        """Convolve and activate.
-
-        Args:
-          inputs: as ``flax.linen.Conv`` takes.
-
-        Returns:
-          As ``flax.linen.Conv`` returns, normalized.
-
-        Raises:
-          ValueError: the activation is unknown, or a field is out of its range.
-        """
-        return functional.norm_prop_activation(super().__call__(inputs), self.activation)
-
 
 @no_type_check  # Flax types fields by protocols that cannot be checked at run time
-class NormPropDense(nn.Dense):
+class NormPropDense(_NormProp, nn.Dense):
     """Dense layer, scale and bias, and activation, normalized without statistics.
 
     As ``NormPropConv``; the weights of a unit are its filter.
@@ -95,29 +106,6 @@ class NormPropDense(nn.Dense):
       scale_init: initializer of scale; None: 1 / gain of the activation.
       epsilon: added to the squared norm, for units of zeros.
     """
-
-    activation: str | None = "relu"
-    scale_init: Initializer | None = None
-    epsilon: float = 1e-12
-
-    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """The parameter as the layer uses it: the kernel with unit filters, times scale."""
-        value = super().param(name, *args, **kwargs)
-        return _unit_filters(self, value, super().param) if name == "kernel" else value
-
-    def __call__(self, inputs: Shaped[Array, "..."]) -> Float[Array, "..."]:
-        """Multiply and activate.
-
-        Args:
-          inputs: as ``flax.linen.Dense`` takes.
-
-        Returns:
-          As ``flax.linen.Dense`` returns, normalized.
-
-        Raises:
-          ValueError: the activation is unknown, or a field is out of its range.
-        """
-        return functional.norm_prop_activation(super().__call__(inputs), self.activation)
 
 
 def norm_prop_avg_pool(
@@ -161,11 +149,3 @@ def norm_prop_max_pool(
     """
     mean, std = functional.max_pool_moments(math.prod(window_shape))
     return (nn.max_pool(x, tuple(window_shape), strides) - mean) / std
-
-
-def _unit_filters(layer: NormPropConv | NormPropDense, kernel: Any, param: Any) -> Any:
-    init = layer.scale_init
-    if init is None:
-        init = nn.initializers.constant(1 / functional.norm_prop_gain(layer.activation))
-    scale = param("scale", init, (layer.features,), layer.param_dtype)
-    return functional.norm_prop_kernel(kernel, scale, epsilon=layer.epsilon)

@@ -8,7 +8,24 @@ from unitnorm_jax import functional
 
 
 @no_type_check  # Flax types fields by protocols that cannot be checked at run time
-class WeightStandardizedConv(nn.Conv):
+class _WeightStandardized(nn.Module):
+    """What both layers add to Flax's; first among their bases, its fields come last."""
+
+    epsilon: float = 1e-5
+    epsilon_added_to: str = "variance"
+
+    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """The parameter as the layer uses it: the kernel standardized."""
+        value = super().param(name, *args, **kwargs)
+        if name != "kernel":
+            return value
+        return functional.weight_standardization(
+            value, epsilon=self.epsilon, epsilon_added_to=self.epsilon_added_to
+        )
+
+
+@no_type_check  # Flax types fields by protocols that cannot be checked at run time
+class WeightStandardizedConv(_WeightStandardized, nn.Conv):
     """``flax.linen.Conv`` whose filters are standardized in every call.
 
     The kernel is that of ``functional.weight_standardization``, where formula and source are; what
@@ -36,16 +53,9 @@ class WeightStandardizedConv(nn.Conv):
       2019.
     """
 
-    epsilon: float = 1e-5
-    epsilon_added_to: str = "variance"
-
-    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """The parameter as the layer uses it: the kernel standardized."""
-        return _standardized(self, name, super().param(name, *args, **kwargs))
-
 
 @no_type_check  # Flax types fields by protocols that cannot be checked at run time
-class WeightStandardizedDense(nn.Dense):
+class WeightStandardizedDense(_WeightStandardized, nn.Dense):
     """``flax.linen.Dense`` whose weights are standardized in every call.
 
     As ``WeightStandardizedConv``; a unit's weights are its filter.
@@ -62,20 +72,3 @@ class WeightStandardizedDense(nn.Dense):
       epsilon: added to the variance or to the standard deviation of a unit's weights.
       epsilon_added_to: "variance" or "std".
     """
-
-    epsilon: float = 1e-5
-    epsilon_added_to: str = "variance"
-
-    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """The parameter as the layer uses it: the kernel standardized."""
-        return _standardized(self, name, super().param(name, *args, **kwargs))
-
-
-def _standardized(
-    layer: WeightStandardizedConv | WeightStandardizedDense, name: str, value: Any
-) -> Any:
-    if name != "kernel":
-        return value
-    return functional.weight_standardization(
-        value, epsilon=layer.epsilon, epsilon_added_to=layer.epsilon_added_to
-    )
