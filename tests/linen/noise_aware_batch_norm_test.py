@@ -1,6 +1,5 @@
 """Recalibration and tracking of models: exact where theory says so."""
 
-import functools
 from functools import partial
 
 import flax.linen as nn
@@ -9,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.linen.noisy_network import BATCHES, Net, setup
 from tests.oracle import assert_close
-from unitnorm_jax.functional import additive_noise, drift
+from unitnorm_jax.functional import drift
 from unitnorm_jax.linen import (
     BatchChannelNorm,
     BatchKalmanNorm,
@@ -21,42 +21,6 @@ from unitnorm_jax.linen import (
     recalibrate,
     track,
 )
-
-
-class Net(nn.Module):
-    norm: str = "bn"
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        norm = {
-            "bn": partial(nn.BatchNorm, axis_name=self.axis_name),
-            "ubn": partial(
-                UnitizedBatchNorm,
-                axis_name=self.axis_name,
-                alpha_init=nn.initializers.constant(0.4),
-            ),
-            "estimated": partial(EstimatedBatchNorm, rate=0.1),
-        }[self.norm]
-        x = nn.Conv(6, (3, 3), name="conv_0")(x)
-        x = nn.relu(norm(use_running_average=not train, name="norm_0")(x))
-        x = nn.Conv(5, (3, 3), name="conv_1")(x)
-        x = nn.relu(norm(use_running_average=not train, name="norm_1")(x))
-        x = nn.Dropout(0.5, deterministic=not train)(x)
-        return nn.Dense(3, name="head")(x.mean((1, 2)))
-
-
-BATCHES = jax.random.normal(jax.random.key(0), (3, 16, 6, 6, 2)) + 1
-
-
-@functools.cache
-def setup(norm="bn"):
-    """A model, and its variables on a noisy chip."""
-    model = Net(norm)
-    variables = jax.jit(model.init)(jax.random.key(1), BATCHES[0])
-    chip = additive_noise(0.2)(jax.random.key(2), variables["params"])
-    collect = jax.jit(partial(collect_statistics, model))
-    return model, {**variables, "params": chip}, collect
 
 
 def train_mode(model, variables, x):
@@ -268,52 +232,6 @@ def test_kalman_layers_too():
     (y, _), _ = track(layer, variables, x, rate=1.0)
     assert_close(y.mean((0, 2, 3)), np.zeros(6), 1e-5, size=1)
     assert_close(y.std((0, 2, 3)), np.ones(6), 1e-4)
-
-
-def test_noisy_outputs_are_reproducible_per_key_layer_and_call():
-    model, variables, _ = setup()
-    x = BATCHES[0]
-
-    @jax.jit
-    def run(key, strength=0.3):
-        with noisy_outputs(jax.random.key(key), strength):
-            return model.apply(variables, x)
-
-    clean = jax.jit(model.apply)(variables, x)
-    np.testing.assert_array_equal(run(0), run(0))
-    assert_close(run(0, 0.0), clean, 1e-6)
-    assert np.abs(run(0) - run(1)).max() > 1e-3
-    with noisy_outputs(jax.random.key(0), 0.3, layers=(nn.Embed,)):
-        np.testing.assert_array_equal(jax.jit(model.apply)(variables, x), clean)
-
-    class Shared(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            dense = nn.Dense(50, kernel_init=nn.initializers.ones)
-            return dense(x), dense(x), nn.Dense(50, kernel_init=nn.initializers.ones)(x)
-
-    one = jnp.ones((1, 2))
-    shared = Shared()
-    start = shared.init(jax.random.key(0), one)
-    with noisy_outputs(jax.random.key(0), 0.1):
-        first, second, other = shared.apply(start, one)
-    for a, b in ((first, second), (first, other)):
-        assert abs(np.corrcoef(a[0], b[0])[0, 1]) < 0.5
-        assert np.all(a != b)
-
-
-def test_recalibration_under_noisy_outputs():
-    """The noise is around the call; statistics are those of the noisy activations."""
-    model, variables, collect = setup()
-    x = BATCHES[0]
-    with noisy_outputs(jax.random.key(0), 1.0):
-        noisy = jax.jit(partial(collect_statistics, model))(variables, x)
-    clean = collect(variables, x)
-    ratio = noisy["norm_0"]["var"].sum() / clean["norm_0"]["var"].sum()
-    mean = clean["norm_0"]["mean"]
-    power = jnp.mean(jnp.square(mean) + clean["norm_0"]["var"])
-    expected = 1 + power * len(mean) / clean["norm_0"]["var"].sum()
-    np.testing.assert_allclose(ratio, expected, rtol=0.1)
 
 
 def test_running_statistics_must_be_asked_for():
