@@ -8,7 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.preact_resnet import Conv, Dense, ModuleDef
+from experiments.models.preact_resnet import (
+    Conv,
+    Dense,
+    ModuleDef,
+    norm_paths,
+    stage_blocks,
+)
 from unitnorm_jax.linen import IndependentComponent
 
 ORDERS = ("relu-ic-conv", "ic-conv-relu", "conv-relu-ic")
@@ -121,22 +127,12 @@ class ICResNet(nn.Module):
             ValueError: If ``order`` is unknown, or ``blocks`` and ``widths`` differ in length.
         """
         before, after = self._around_conv()
+        blocks = stage_blocks(self.blocks, self.widths, self.bottleneck)
         norm = functools.partial(self.norm, use_running_average=not train)
         x = self.conv(self.widths[0], (3, 3), name="stem_conv")(x)
         x = self._apply(after, x, norm, "stem_norm")
-        index = 0
-        for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
-            for i in range(count):
-                x = ICBlock(
-                    filters=(width, width, 4 * width) if self.bottleneck else (width, width),
-                    kernel_sizes=(1, 3, 1) if self.bottleneck else (3, 3),
-                    strides=2 if stage > 0 and i == 0 else 1,
-                    order=self.order,
-                    norm=norm,
-                    conv=self.conv,
-                    name=f"block_{index}",
-                )(x)
-                index += 1
+        for _, fields in blocks:
+            x = ICBlock(**fields, order=self.order, norm=norm, conv=self.conv)(x)
         x = self._apply(before, x, norm, "head_norm")
         x = jnp.mean(x, axis=(1, 2))  # (n, h, w, c) -> (n, c)
         return self.dense(self.num_classes, name="head")(x)
@@ -144,24 +140,14 @@ class ICResNet(nn.Module):
     def norm_paths(self) -> list[tuple[str, ...]]:
         """Returns the paths of the IC layers in the variables, from input to output."""
         before, after = self._around_conv()
-        per_block = 3 if self.bottleneck else 2
-        inner = [
-            (f"block_{i}", f"norm_{j}") for i in range(sum(self.blocks)) for j in range(per_block)
-        ]
-        stem = [("stem_norm",)] if "ic" in after else []
-        head = [("head_norm",)] if "ic" in before else []
-        return [*stem, *inner, *head]
+        stem, *inner, head = norm_paths(self.blocks, self.bottleneck)
+        return [*[stem] * ("ic" in after), *inner, *[head] * ("ic" in before)]
 
     def _around_conv(self) -> tuple[list[str], list[str]]:
         """What comes before and behind the convolution of a unit."""
         if self.order not in ORDERS:
             raise ValueError(
                 f"`order` (={self.order!r}) is unknown; choose from {', '.join(ORDERS)}."
-            )
-        if len(self.widths) != len(self.blocks):
-            raise ValueError(
-                f"`widths` (={tuple(self.widths)}) must have one entry per stage, as `blocks` "
-                f"(={tuple(self.blocks)}) has: {len(self.blocks)}."
             )
         layers = self.order.split("-")
         return layers[: layers.index("conv")], layers[layers.index("conv") + 1 :]

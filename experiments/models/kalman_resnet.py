@@ -7,7 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.models.preact_resnet import Conv, Dense, ModuleDef, PreActResNet
+from experiments.models.preact_resnet import (
+    Conv,
+    Dense,
+    ModuleDef,
+    norm_paths,
+    stage_blocks,
+)
 from unitnorm_jax.functional import Moments, add_moments, relu_moments, sampled_moments
 from unitnorm_jax.linen import BatchKalmanNorm, layer_moments
 
@@ -124,35 +130,20 @@ class KalmanResNet(nn.Module):
                 f"`prediction` (={self.prediction!r}) must be one of "
                 f"{', '.join(map(repr, PREDICTIONS))}, or None for no predictions."
             )
-        if len(self.widths) != len(self.blocks):
-            raise ValueError(
-                f"`widths` (={tuple(self.widths)}) must have one entry per stage, as `blocks` "
-                f"(={tuple(self.blocks)}) has: {len(self.blocks)}."
-            )
+        blocks = stage_blocks(self.blocks, self.widths, self.bottleneck)
         norm = functools.partial(self.norm, use_running_average=not train)
         x = self.conv(self.widths[0], (3, 3), name="stem_conv")(x)
         x, stem = norm(name="stem_norm", first=True)(x)
         moments = relu_moments(stem) if train and self.prediction else None
         x = nn.relu(x)
-        index = 0
-        for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
-            for i in range(count):
-                x, moments = KalmanBlock(
-                    filters=(width, width, 4 * width) if self.bottleneck else (width, width),
-                    kernel_sizes=(1, 3, 1) if self.bottleneck else (3, 3),
-                    strides=2 if stage > 0 and i == 0 else 1,
-                    norm=norm,
-                    prediction=self.prediction,
-                    conv=self.conv,
-                    name=f"block_{index}",
-                )(x, moments)
-                index += 1
+        for _, fields in blocks:
+            x, moments = KalmanBlock(
+                **fields, norm=norm, prediction=self.prediction, conv=self.conv
+            )(x, moments)
         x, _ = norm(name="head_norm")(x, prediction=moments)
         x = jnp.mean(nn.relu(x), axis=(1, 2))  # (n, h, w, c) -> (n, c)
         return self.dense(self.num_classes, name="head")(x)
 
     def norm_paths(self) -> list[tuple[str, ...]]:
         """Returns the paths of the normalization layers in the variables, from input to output."""
-        return PreActResNet(
-            blocks=self.blocks, bottleneck=self.bottleneck, parent=None
-        ).norm_paths()
+        return norm_paths(self.blocks, self.bottleneck)

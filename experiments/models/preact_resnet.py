@@ -66,6 +66,59 @@ class Block(nn.Module):
         return self.add(x, y)
 
 
+def stage_blocks(
+    blocks: Sequence[int], widths: Sequence[int], bottleneck: bool
+) -> list[tuple[int, dict[str, Any]]]:
+    """Returns stage and fields of every block of a network, from input to output.
+
+    Args:
+        blocks: Number of blocks of each stage. Stages after the first halve the image.
+        widths: Number of channels of each stage.
+        bottleneck: Whether blocks are bottlenecks, with ``4 * width`` output channels.
+
+    Returns:
+        The number of its stage, and ``filters``, ``kernel_sizes``, ``strides`` and ``name``: fields
+        of ``Block``, and of all that stand in its place.
+
+    Raises:
+        ValueError: If ``blocks`` and ``widths`` differ in length.
+
+    Example:
+        >>> [(stage, fields["strides"]) for stage, fields in stage_blocks((1, 2), (8, 16), False)]
+        [(0, 1), (1, 2), (1, 1)]
+    """
+    if len(widths) != len(blocks):
+        raise ValueError(
+            f"`widths` (={tuple(widths)}) must have one entry per stage, as `blocks` "
+            f"(={tuple(blocks)}) has: {len(blocks)}."
+        )
+    places = [(stage, i) for stage, count in enumerate(blocks) for i in range(count)]
+    return [
+        (
+            stage,
+            {
+                "filters": (widths[stage],) * 2 + (4 * widths[stage],) * bottleneck,
+                "kernel_sizes": (1, 3, 1) if bottleneck else (3, 3),
+                "strides": 2 if stage > 0 and i == 0 else 1,
+                "name": f"block_{index}",
+            },
+        )
+        for index, (stage, i) in enumerate(places)
+    ]
+
+
+def norm_paths(blocks: Sequence[int], bottleneck: bool) -> list[tuple[str, ...]]:
+    """Returns the paths of all normalization layers in the variables, from input to output.
+
+    Args:
+        blocks: Number of blocks of each stage.
+        bottleneck: Whether blocks are bottlenecks.
+    """
+    norms = range(3 if bottleneck else 2)
+    inner = [(f"block_{i}", f"norm_{j}") for i in range(sum(blocks)) for j in norms]
+    return [("stem_norm",), *inner, ("head_norm",)]
+
+
 class PreActResNet(nn.Module):
     """Pre-activation ResNet: stem, stages of blocks, norm, relu, classifier.
 
@@ -131,44 +184,30 @@ class PreActResNet(nn.Module):
         Raises:
             ValueError: If the stages given by ``blocks``, ``widths`` and ``norm`` are not as many.
         """
+        blocks = stage_blocks(self.blocks, self.widths, self.bottleneck)
         norms = [functools.partial(norm, use_running_average=not train) for norm in self._norms()]
         x = self.conv(self.widths[0], (3, 3), name="stem_conv")(x)
         x = self.act(norms[0](name="stem_norm")(x))
-        index = 0
-        for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
-            for i in range(count):
-                x = Block(
-                    filters=(width, width, 4 * width) if self.bottleneck else (width, width),
-                    kernel_sizes=(1, 3, 1) if self.bottleneck else (3, 3),
-                    strides=2 if stage > 0 and i == 0 else 1,
-                    norm=norms[stage],
-                    input_norm=norms[stage - 1] if stage > 0 and i == 0 else norms[stage],
-                    conv=self.conv,
-                    shortcut_conv=self.shortcut_conv,
-                    act=self.act,
-                    add=self.add,
-                    name=f"block_{index}",
-                )(x)
-                index += 1
+        for stage, fields in blocks:
+            x = Block(
+                **fields,
+                norm=norms[stage],
+                input_norm=norms[stage - 1] if fields["strides"] > 1 else norms[stage],
+                conv=self.conv,
+                shortcut_conv=self.shortcut_conv,
+                act=self.act,
+                add=self.add,
+            )(x)
         x = self.act(norms[-1](name="head_norm")(x))
         x = jnp.mean(x, axis=(1, 2))  # (n, h, w, c) -> (n, c)
         return self.dense(self.num_classes, name="head")(x)
 
     def norm_paths(self) -> list[tuple[str, ...]]:
         """Returns the paths of the normalization layers in the variables, from input to output."""
-        per_block = 3 if self.bottleneck else 2
-        inner = [
-            (f"block_{i}", f"norm_{j}") for i in range(sum(self.blocks)) for j in range(per_block)
-        ]
-        return [("stem_norm",), *inner, ("head_norm",)]
+        return norm_paths(self.blocks, self.bottleneck)
 
     def _norms(self) -> tuple[ModuleDef, ...]:
         stages = len(self.blocks)
-        if len(self.widths) != stages:
-            raise ValueError(
-                f"`widths` (={tuple(self.widths)}) must have one entry per stage, as `blocks` "
-                f"(={tuple(self.blocks)}) has: {stages}."
-            )
         norms = self.norm if isinstance(self.norm, tuple) else (self.norm,) * stages
         if len(norms) != stages:
             raise ValueError(
