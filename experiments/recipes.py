@@ -1,4 +1,8 @@
-"""The published recipes of the networks, as configurations of ``experiments.train``."""
+"""Recipes of networks with a description of their data, so that a program needs no images.
+
+``experiments.pod_check`` compiles them; what to train is in ``experiments.configs``, which takes
+the one of ImageNet from here.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -101,7 +105,16 @@ def imagenet(model: str, batch_size: int) -> Recipe:
 
 
 def cifar(blocks: tuple[int, ...], batch_size: int) -> Recipe:
-    """Pre-activation ResNet on CIFAR-10, 200 epochs, in float32; flips, shifts of 4 pixels."""
+    """Pre-activation ResNet on CIFAR-10, as ``experiments.pod_check`` compiles it: not to train by.
+
+    The network, images and batch are those of the paper's; the schedule, norm and penalty are the
+    defaults of ``experiments.train``, which change next to nothing of the program. What to train is
+    ``experiments.configs``, made by ``configs.recipes.authors``.
+
+    Args:
+        blocks: Blocks of each of the three stages.
+        batch_size: Images per update.
+    """
     config = TrainConfig(
         evals_per_epoch=1,
         data=DataConfig(dataset="cifar10"),

@@ -27,6 +27,9 @@ def authors(
     each pixel (--data.scaling pixel-variance), running statistics are debiased (no difference after
     some thousand updates), and initial kernels have 0.88 times He's standard deviation.
 
+    It is what to train; ``experiments.recipes.cifar`` has the same ResNet-110 to be compiled alone,
+    with the defaults of ``experiments.train`` for all that hardly changes the program.
+
     Args:
         dataset: cifar10 or cifar100.
         blocks: Blocks of each of the three stages.
