@@ -18,7 +18,7 @@ from experiments.results import RunRows, group
 
 # Okabe and Ito's colours: told apart with any colour vision.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-# Each means one thing only, so that a page can exchange it for its own (see experiments.html).
+# Each means one thing only, so that a page can exchange it for its own (see experiments.page).
 INK, MUTED, GRID, PAPER = "#1b1b1f", "#6b6b73", "#dcdce1", "#fefefe"
 NAMES = {
     "bn": "BatchNorm",

@@ -7,7 +7,7 @@ from experiments.compare.combine import Compared
 from experiments.compare.figures import differences_figure
 from experiments.compare.table import Table
 from experiments.page import inline_svg, render
-from experiments.page.content import content
+from experiments.page.content import Shown, content
 
 
 def comparison_page(
@@ -27,8 +27,8 @@ def comparison_page(
             "Paired differences of test accuracy: mean with 95 % confidence interval (line, dot) "
             "and every seed (small dots)."
         )
-        shown = {"svg": inline_svg(figure, "differences", caption), "caption": caption}
-        values["figures"]["differences"] = shown
+        shown = Shown("differences", caption, inline_svg(figure, "differences", caption))
+        values["figures"][shown.name] = shown
     names = ", ".join(arm["name"] for arm in record["arms"])
     title = f"{names} on {record['data']}"
     more = {"title": title, "record": record, "tables": tables}

@@ -1,6 +1,5 @@
 """All numbers of a comparison, as one small JSON: what tables and README are made of."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from experiments.compare.combine import FREE, Arm, Compared, by_arm
 from experiments.compare.command import train_command
 from experiments.comparison import QUANTITIES, certificates, compare, tightness
 from experiments.config import to_dict
+from experiments.report import time_ratio
 from experiments.results import RunRows
 from experiments.resumable import flatten
 from unitnorm_jax.ics.report import row_name
@@ -104,7 +104,9 @@ def _arm(
                 "updates": row["step"],
                 "epochs_to_target": _epochs(row, compared.results.config.optim.epochs),
                 "ms_per_step": _round(row["ms_per_step"]),
-                "time_ratio": _round(time_ratio(run, other)) if together else None,
+                "time_ratio": (
+                    _round(time_ratio([run, other], run.norm, other.norm)) if together else None
+                ),
                 "seconds": _round(row["train_seconds"]),
                 "probe_seconds": _round(row["probe_seconds"]),
             }
@@ -123,12 +125,6 @@ def _arm(
         "tightness": [_rounded(layer) for layer in tightness(shift)],
         "looseness": looseness(shift, compared.results.config.optim.epochs, rows[0]["step"]),
     }
-
-
-def time_ratio(run: RunRows, base: RunRows) -> float:
-    """Returns the median ratio of time per step, over neighbouring stretches of training."""
-    ours, theirs = ([row["ms_per_step"] for row in rows.eval] for rows in (run, base))
-    return float(np.median(np.array(ours) / np.array(theirs)))
 
 
 def distances(shift: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -229,8 +225,6 @@ def _json(value: Any) -> Any:
     """What JSON can hold: no tuples, and null for NaN; inf is a string."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _json(dataclasses.asdict(value))
     if isinstance(value, Mapping):
         return {name: _json(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
