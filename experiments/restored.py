@@ -59,10 +59,11 @@ def restored(folder: Path, dataset: Dataset) -> Iterator[Restored]:
         ValueError: If the folder is not that of a finished run, or a checkpoint is damaged, or of
             another update than the last.
     """
+    results = record.read_json(folder / "summary.json")["results"]
     config = read_config(folder)
     programs = {norm: build_program(config, norm, dataset) for norm in config.norms}
     images = dataset.example(config.optim.batch_size)["image"]
-    for reported in record.read_json(folder / "summary.json")["results"]:
+    for reported in results:
         program = programs[reported["norm"]]
         # Shapes are enough for a template, so nothing is initialized or compiled for it.
         template = jax.eval_shape(program.init, jax.random.key(0), images)
