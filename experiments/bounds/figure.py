@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 from matplotlib import ticker
 
 from experiments.bounds.study import Row, median
+from experiments.plots import new_figure, styled
 
 COLOURS = {0.0: "#c2452d", 0.5: "#8a6fb0", 1.0: "#2c6fbb"}
 NAMES = {
@@ -24,22 +23,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
       rows: All measurements.
       path: Of the PNG.
     """
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    style: Any = {
-        "font.size": 9,
-        "axes.titlesize": 10,
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#e6e6e6",
-        "grid.linewidth": 0.6,
-        "legend.frameon": False,
-    }
-    with plt.rc_context(style):
-        figure, axes = plt.subplots(2, 2, figsize=(9.6, 7.4), layout="constrained")
+    with styled():
+        figure = new_figure(9.6, 7.4)
+        axes = figure.subplots(2, 2)
         _against(axes[0, 0], rows, "dimension")
         axes[0, 0].set(
             title="a  Equal means and variances, growing dimension",
@@ -63,7 +49,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes[0, 0].legend(loc="upper left", fontsize=8)
         figure.suptitle("Marks: exact, certified.  Lines: closed-form upper bounds.", fontsize=9.5)
         figure.savefig(path, dpi=160)
-        plt.close(figure)
 
 
 def _against(axis, rows, study):

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from experiments.plots import COLOURS
+from experiments.plots import COLOURS, new_figure, styled
 from experiments.regularization.summary import Row, choose
 
 NAMES = {
@@ -31,44 +29,42 @@ def draw(rows: Sequence[Row], summary: Sequence[dict[str, Any]], path: Path, tit
         path: The PNG to write.
         title: Says what was trained, on what data.
     """
-    # No pyplot: it would choose a display.
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2)
-    noises = np.array([entry["noise"] for entry in summary])
-    for name in NAMES:
-        if name in summary[0]["accuracy"]:
-            values = [100 * np.array(entry["accuracy"][name]) for entry in summary]
-            _bars(axes[0, 0], noises, values, name)
-            _bars(axes[0, 1], noises, [entry["norm"][name] for entry in summary], name)
-        if name in summary[0]["weight_decay"]:
-            values = [entry["weight_decay"][name] for entry in summary]
-            _bars(axes[1, 0], noises, values, name)
-    _reference(axes[0, 1], noises, summary)
-    best = [entry["best_penalty"] for entry in summary]
-    axes[1, 0].plot(noises, best, "s--", color=COLOUR["tuned"], label=NAMES["tuned"])
-    _grid(axes[1, 1], rows, summary)
-    x = "noise on the inputs, pixel standard deviations"
-    axes[0, 0].set(title="a  Accuracy on noisy test images", xlabel=x, ylabel="accuracy, %")
-    axes[0, 1].set(title="b  Folded weights", xlabel=x, ylabel="|v|, median over units")
-    axes[0, 1].set_yscale("log")
-    axes[1, 0].set(title="c  Weight decay that BN implies", xlabel=x, ylabel="coefficient of |v|²")
-    axes[1, 0].set_yscale("log")
-    axes[1, 1].set(
-        title="d  The grid, without norm; diamonds: BN, at the decay it implies",
-        xlabel="weight decay",
-        ylabel="validation cross-entropy, nats",
-        yscale="log",
-    )
-    for axis in axes.flat:
-        axis.title.set(fontsize=10, horizontalalignment="left", x=0.0)
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    seeds = len(summary[0]["residual"])
-    spread = f"n = {seeds}, mean ± sample standard deviation" if seeds > 1 else "one seed"
-    figure.suptitle(f"{title}; {spread}", fontsize=11)
-    figure.savefig(path, dpi=140)
+    with styled():
+        figure = new_figure(11, 8)
+        axes = figure.subplots(2, 2)
+        noises = np.array([entry["noise"] for entry in summary])
+        for name in NAMES:
+            if name in summary[0]["accuracy"]:
+                values = [100 * np.array(entry["accuracy"][name]) for entry in summary]
+                _bars(axes[0, 0], noises, values, name)
+                _bars(axes[0, 1], noises, [entry["norm"][name] for entry in summary], name)
+            if name in summary[0]["weight_decay"]:
+                values = [entry["weight_decay"][name] for entry in summary]
+                _bars(axes[1, 0], noises, values, name)
+        _reference(axes[0, 1], noises, summary)
+        best = [entry["best_penalty"] for entry in summary]
+        axes[1, 0].plot(noises, best, "s--", color=COLOUR["tuned"], label=NAMES["tuned"])
+        _grid(axes[1, 1], rows, summary)
+        x = "noise on the inputs, pixel standard deviations"
+        axes[0, 0].set(title="a  Accuracy on noisy test images", xlabel=x, ylabel="accuracy, %")
+        axes[0, 1].set(title="b  Folded weights", xlabel=x, ylabel="|v|, median over units")
+        axes[0, 1].set_yscale("log")
+        axes[1, 0].set(
+            title="c  Weight decay that BN implies", xlabel=x, ylabel="coefficient of |v|²"
+        )
+        axes[1, 0].set_yscale("log")
+        axes[1, 1].set(
+            title="d  The grid, without norm; diamonds: BN, at the decay it implies",
+            xlabel="weight decay",
+            ylabel="validation cross-entropy, nats",
+            yscale="log",
+        )
+        for axis in axes.flat:
+            axis.legend(fontsize=8)
+        seeds = len(summary[0]["residual"])
+        spread = f"n = {seeds}, mean ± sample standard deviation" if seeds > 1 else "one seed"
+        figure.suptitle(f"{title}; {spread}", fontsize=11)
+        figure.savefig(path, dpi=140)
 
 
 def _bars(axis: Axes, x: np.ndarray, values: Sequence[Any], name: str) -> None:
@@ -86,11 +82,11 @@ def _reference(axis: Axes, noises: np.ndarray, summary: Sequence[dict[str, Any]]
 
 
 def _grid(axis: Axes, rows: Sequence[Row], summary: Sequence[dict[str, Any]]) -> None:
+    penalties = sorted({row["penalty"] for row in choose(rows, network="no norm")})
     colours = colormaps["viridis"](np.linspace(0, 0.9, len(summary)))
     for entry, colour in zip(summary, colours, strict=True):
         noise = entry["noise"]
         plain = choose(rows, network="no norm", noise=noise)
-        penalties = sorted({row["penalty"] for row in plain})
         losses = [
             np.mean([row["validation_cross_entropy"] for row in choose(plain, penalty=penalty)])
             for penalty in penalties

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-from experiments.plots import COLOURS
+from experiments.plots import COLOURS, MUTED, new_figure, styled
 from experiments.zoo.config import ZooConfig
 from experiments.zoo.summary import Entry
 
@@ -32,35 +30,32 @@ def draw(entries: list[Entry], config: ZooConfig, path: Path) -> None:
         (f"relative shift / {base},\neach layer", lambda e: _ratios(e, "relative"), True),
         ("smallest batch\n(cross: none trained)", lambda e: [], True),
     ]
-    # No pyplot: it would choose a display.
-    figure = Figure(figsize=(13, 1.6 + 0.3 * len(entries)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(panels), sharey=True)
-    for axis, (title, values, logarithmic) in zip(axes, panels, strict=True):
-        axis.set_title(title, fontsize=9)
+    with styled():
+        figure = new_figure(13, 1.6 + 0.3 * len(entries))
+        axes = figure.subplots(1, len(panels), sharey=True)
+        for axis, (title, values, logarithmic) in zip(axes, panels, strict=True):
+            axis.set_title(title, fontsize=9)
+            for y, entry in enumerate(entries):
+                _points(axis, y, values(entry))
+            if logarithmic:
+                axis.set_xscale("log")
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+                axis.xaxis.set_minor_locator(NullLocator())
         for y, entry in enumerate(entries):
-            _points(axis, y, values(entry))
-        if logarithmic:
-            axis.set_xscale("log")
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-            axis.xaxis.set_minor_locator(NullLocator())
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    for y, entry in enumerate(entries):
-        _batch(axes[-1], y, entry, config)
-    axes[-1].set_xticks(config.batch_sizes, list(map(str, config.batch_sizes)))
-    for axis in axes[2:5]:
-        axis.axvline(1, color="0.5", lw=0.8)
-    axes[0].set_yticks(range(len(entries)), [entry["method"] for entry in entries])
-    axes[0].invert_yaxis()
-    seeds = len(config.seeds)
-    figure.suptitle(
-        f"{config.dataset}, {config.epochs} epoch{'s' if config.epochs > 1 else ''}; dots are "
-        f"seeds, n = {seeds} (in the shifts, layers); bars their median",
-        fontsize=10,
-    )
-    figure.savefig(path, dpi=140)
+            _batch(axes[-1], y, entry, config)
+        axes[-1].set_xticks(config.batch_sizes, list(map(str, config.batch_sizes)))
+        for axis in axes[2:5]:
+            axis.axvline(1, color=MUTED, lw=0.8)
+        axes[0].set_yticks(range(len(entries)), [entry["method"] for entry in entries])
+        axes[0].invert_yaxis()
+        seeds = len(config.seeds)
+        figure.suptitle(
+            f"{config.dataset}, {config.epochs} epoch{'s' if config.epochs > 1 else ''}; dots are "
+            f"seeds, n = {seeds} (in the shifts, layers); bars their median",
+            fontsize=10,
+        )
+        figure.savefig(path, dpi=140)
 
 
 def _points(axis: Axes, y: int, values: list[float]) -> None:
