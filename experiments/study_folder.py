@@ -1,5 +1,7 @@
 """Folders of studies that take long: results are kept as they come, and never mixed or lost."""
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,12 +9,23 @@ from typing import Any
 from experiments import provenance, record
 
 
+def options_of(config: Any, *apart: str) -> dict[str, Any]:
+    """Returns the options of a study as they come back from JSON, lists for tuples.
+
+    Args:
+        config: A dataclass.
+        *apart: Its fields that results do not depend on, such as the folder, which may be moved.
+    """
+    values = dataclasses.asdict(config)
+    return json.loads(json.dumps({n: value for n, value in values.items() if n not in apart}))
+
+
 def open_study(out: Path, options: Mapping[str, Any]) -> None:
     """Makes a study's folder with its ``config.json``, or checks that it is of the same options.
 
     Args:
         out: The folder.
-        options: What results depend on, ready for JSON.
+        options: What results depend on, see ``options_of``.
 
     Raises:
         ValueError: If it is there and holds something else, or a study with other options.

@@ -14,8 +14,8 @@ from experiments import record
 from experiments.cli import run_cli
 from experiments.data import load_arrays
 from experiments.regularization import figure, study, summary
-from experiments.regularization.config import Config, to_dict
-from experiments.study_folder import open_study
+from experiments.regularization.config import Config
+from experiments.study_folder import open_study, options_of
 
 
 def run(config: Config, console: Console) -> Path:
@@ -41,7 +41,7 @@ def run(config: Config, console: Console) -> Path:
         updates=config.updates,
         learning_rate=config.learning_rate,
     )
-    open_study(config.out, to_dict(config))
+    open_study(config.out, options_of(config, "out"))
     missing = [noise for noise in config.noises if not _path(config, noise).exists()]
     if len(missing) < len(config.noises):
         done = len(config.noises) - len(missing)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from experiments.checks import not_negative, positive
 from experiments.data import check_dataset
@@ -63,10 +62,3 @@ class Config:
             positive(**{name: getattr(self, name)})
         if self.images is not None and self.images < 10:
             raise ValueError(f"`images` (={self.images}) must be at least 10, or None for all.")
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Returns the options for JSON, without the folder: it may be moved."""
-    values = dataclasses.asdict(config)
-    del values["out"]
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

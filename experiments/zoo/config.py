@@ -1,12 +1,12 @@
 """The options of the zoo, checked when made."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from experiments import config as configs
 from experiments.checks import positive
+from experiments.study_folder import options_of
 
 # Every row of experiments.norms, and what stands behind a "+" under one norm that it is for.
 METHODS = (
@@ -111,10 +111,7 @@ class ZooConfig:
 
     def options(self) -> dict[str, Any]:
         """Returns what results depend on, for JSON: neither folder nor what is measured."""
-        values = dataclasses.asdict(self)
-        for name in ("out", "methods", "parts"):
-            del values[name]
-        return json.loads(json.dumps(values))  # lists for tuples, as they come back
+        return options_of(self, "out", "methods", "parts")
 
 
 def train_config(config: ZooConfig, norms: tuple[str, ...], run_dir: str | None = None) -> Any:
