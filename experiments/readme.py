@@ -25,7 +25,7 @@ from PIL import Image
 from experiments.bench.tables import bench_tables
 from experiments.cli import run_cli
 from experiments.compare.figures import FIGURES
-from experiments.compare.table import Table, to_markdown
+from experiments.compare.table import Table, choose, to_markdown
 from experiments.compare.tables import tables
 from experiments.page import write_text
 from experiments.record import replacing
@@ -107,21 +107,6 @@ def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
     if "sweep" in record:
         return {"sweep": sweep_table(record)}
     return bench_tables(record) if "benchmark" in record else tables(record)
-
-
-def choose(table: Table, columns: Sequence[str]) -> Table:
-    """Returns ``table`` with some of its columns, in the order given; all if none is.
-
-    Raises:
-        ValueError: If there is no such column.
-    """
-    names = [column.name for column in table.columns]
-    for name in columns:
-        if name not in names:
-            raise ValueError(f"column (={name!r}) is unknown; choose from {' | '.join(names)}.")
-    kept = [names.index(name) for name in columns or names]
-    rows = [tuple(row[i] for i in kept) for row in table.rows]
-    return table._replace(columns=tuple(table.columns[i] for i in kept), rows=rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,8 @@ class Column(NamedTuple):
     Attributes:
         name: Its heading.
         style: How a cell is written, as a format of its numbers, "{:.2f}": of one number, or of the
-            entries of a tuple, as in "{:.2f} ± {:.2f}". Empty: a text.
+            entries of a tuple, as in "{:.2f} ± {:.2f}". Empty: a text. A text may stand in place of
+            numbers.
         parts: What the entries of a tuple are; each is a column of its own in CSV.
         factor: What numbers are multiplied with, to be written (not in CSV).
     """
@@ -51,6 +52,21 @@ class Table(NamedTuple):
         """Yields the rows as people read them; "-" stands for what there is not."""
         for row in self.rows:
             yield [_text(c, column) for c, column in zip(row, self.columns, strict=True)]
+
+
+def choose(table: Table, columns: Sequence[str]) -> Table:
+    """Returns ``table`` with some of its columns, in the order given; all if none is.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
+    names = [column.name for column in table.columns]
+    for name in columns:
+        if name not in names:
+            raise ValueError(f"column (={name!r}) is unknown; choose from {' | '.join(names)}.")
+    kept = [names.index(name) for name in columns or names]
+    rows = [tuple(row[i] for i in kept) for row in table.rows]
+    return table._replace(columns=tuple(table.columns[i] for i in kept), rows=rows)
 
 
 def mean_std(name: str, digits: int, factor: float = 1.0) -> Column:
@@ -122,7 +138,7 @@ def _missing(value: Any) -> bool:
 
 
 def _text(cell: Cell, column: Column) -> str:
-    if not column.style:
+    if not column.style or isinstance(cell, str):
         return "-" if _missing(cell) else str(cell)
     entries: Sequence[Any] = cell if isinstance(cell, tuple) else (cell,)
     if not entries or _missing(entries[0]):

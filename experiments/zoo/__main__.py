@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import track
 
 from experiments import provenance, record
 from experiments.cli import run_cli
+from experiments.compare.table import to_rich
 from experiments.data import load_dataset
+from experiments.page import write_text
 from experiments.study_folder import open_study
 from experiments.zoo import figure, measure, summary
 from experiments.zoo.config import ZooConfig
@@ -37,26 +39,15 @@ def run(config: ZooConfig, console: Console) -> Path:
     missing = [job for job in jobs if not _path(config, *job).exists()]
     if len(missing) < len(jobs):
         console.print(f"{len(jobs) - len(missing)} of {len(jobs)} are in {config.out} already.")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     off = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=off) as progress:
-        task = progress.add_task("", total=len(missing))
-        for part, method in missing:
-            if _path(config, part, method).exists():  # Another process is at work here too.
-                progress.advance(task)
-                continue
-            progress.update(task, description=f"{part} {method}")
-            start = time.perf_counter()
-            found = _measure(config, part, method)
-            seconds = time.perf_counter() - start
-            record.write_json(_path(config, part, method), found | _provenance(seconds))
-            progress.console.print(f"{part} {method}: {seconds:.0f} s", highlight=False)
-            progress.advance(task)
+    for part, method in track(missing, "Measuring", console=console, transient=True, disable=off):
+        if _path(config, part, method).exists():  # Another process is at work here too.
+            continue
+        start = time.perf_counter()
+        found = _measure(config, part, method)
+        seconds = time.perf_counter() - start
+        record.write_json(_path(config, part, method), found | _provenance(seconds))
+        console.print(f"{part} {method}: {seconds:.0f} s", highlight=False)
     return report(config, console)
 
 
@@ -64,10 +55,10 @@ def report(config: ZooConfig, console: Console) -> Path:
     """Writes and prints table and figure of all that has been measured."""
     entries = summary.read_entries(config)
     record.write_json(config.out / "zoo.json", {"options": config.options(), "methods": entries})
-    (config.out / "zoo.md").write_text(summary.markdown(entries, config), encoding="utf-8")
+    write_text(config.out / "zoo.md", summary.markdown(entries, config))
     figure.draw(entries, config, config.out / "zoo.png")
     for table in summary.tables(entries, config):
-        console.print(table)
+        console.print(to_rich(table))
     console.print(summary.caption(entries, config), highlight=False)
     console.print(f"Wrote zoo.json, zoo.md and zoo.png to {config.out}.", soft_wrap=True)
     return config.out

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
-from experiments import record
+from experiments import record, report
+from experiments.compare.statistics import mean_std
+from experiments.compare.table import Cell, Column, Table, choose, to_markdown
+from experiments.compare.table import mean_std as mean_std_column
 from experiments.comparison import QUANTITIES, all_certificates, compare
-from experiments.report import mean_std
 from experiments.results import Results, read_results
 from experiments.zoo.config import METHODS, PARTS, ZooConfig
+from unitnorm_jax.ics.report import row_name
 
 Entry = dict[str, Any]
 
@@ -83,7 +84,7 @@ def _layers(rows: Mapping[int, Any]) -> list[Entry]:
     for measured in rows.values():
         for row in measured:
             if not row["reason"]:
-                by_layer.setdefault(row["layer"], []).append(row)
+                by_layer.setdefault(row_name(row), []).append(row)
     names = [name for quantity in QUANTITIES.values() for name in quantity]
     return [
         {"layer": layer, **{n: float(np.median([row[n] for row in found])) for n in names}}
@@ -91,81 +92,72 @@ def _layers(rows: Mapping[int, Any]) -> list[Entry]:
     ]
 
 
-HEADS = (
-    "method",
-    "test accuracy, %",
-    "updates to {target:g} %",
-    "update time / {base}",
-    "shift",
-    "relative shift",
-    "layers that moved less, more than {base}'s",
-    "the same, relative",
-    "smallest batch",
-)
-
-
-def cells(entry: Entry, config: ZooConfig) -> list[str]:
-    """Returns one row of the table; "" where nothing has been measured, "-" where nothing can."""
-    return [
-        entry["method"],
-        *_trained(entry),
-        _time(entry),
-        _median(entry, "value"),
-        _median(entry, "relative"),
-        _moved(entry, "absolute"),
-        _moved(entry, "relative"),
-        _batch(entry, config),
+def zoo_table(entries: list[Entry], config: ZooConfig) -> Table:
+    """Returns all columns; "" where nothing has been measured, None where nothing can be."""
+    base = config.base
+    counts = "{:.0f}, {:.0f} of {:.0f}", ("less", "more", "layers")
+    middle = "{:.3g} ({:.2g}-{:.2g})", ("median", "smallest", "largest")
+    columns = (
+        Column("method"),
+        mean_std_column("test accuracy, %", 2, 100),
+        mean_std_column(f"updates to {100 * config.target_accuracy:g} %", 0),
+        Column(f"update time / {base}", "{:.2f} ({:.2f}-{:.2f})", ("median", "25 %", "75 %")),
+        *(Column(name, *middle) for name in ("shift", "relative shift")),
+        Column(f"layers that moved less, more than {base}'s", *counts),
+        Column("the same, relative", *counts),
+        Column("smallest batch", "{:.0f}"),
+    )
+    rows = [
+        (
+            *(entry["method"], *_trained(entry), _time(entry)),
+            *(_median(entry, quantity) for quantity in ("value", "relative")),
+            *(_moved(entry, quantity) for quantity in QUANTITIES),
+            _batch(entry, config),
+        )
+        for entry in entries
     ]
+    return Table("zoo", "Every method in the same network", "", columns, rows)
 
 
-def _trained(entry: Entry) -> list[str]:
+def _trained(entry: Entry) -> tuple[Cell, Cell]:
     if "train" not in entry:
-        return ["", ""]
+        return "", ""
     if "diverged" in entry["train"]:
-        return ["diverged", "-"]
+        return "diverged", None
     results = entry["train"]["results"]
     reached = [r["updates_to_target"] for r in results if r["updates_to_target"] is not None]
-    updates = mean_std(reached, 0)
+    updates: Cell = mean_std(reached)
     if len(reached) < len(results):
-        updates += f" ({len(reached)} of {len(results)} seeds)"
-    return [mean_std([100 * r["accuracy"] for r in results], 2), updates]
+        updates = f"{report.mean_std(reached, 0)} ({len(reached)} of {len(results)} seeds)"
+    return mean_std([r["accuracy"] for r in results]), updates
 
 
-def _time(entry: Entry) -> str:
-    if "time" not in entry:
-        return ""
-    found = entry["time"]
-    low, high = found["quartiles"]
-    return f"{found['ratio']:.2f} ({low:.2f}-{high:.2f})"
+def _time(entry: Entry) -> Cell:
+    return (entry["time"]["ratio"], *entry["time"]["quartiles"]) if "time" in entry else ""
 
 
-def _median(entry: Entry, quantity: str) -> str:
+def _median(entry: Entry, quantity: str) -> Cell:
     """Over layers, of their medians, with smallest and largest."""
     if "shift" not in entry:
-        return "-" if "diverged" in entry.get("train", {}) else ""
+        return None if "diverged" in entry.get("train", {}) else ""
     values = [layer[quantity] for layer in entry["shift"]["layers"]]
-    return f"{np.median(values):.3g} ({min(values):.2g}-{max(values):.2g})" if values else "-"
+    return (np.median(values), min(values), max(values)) if values else None
 
 
-def _moved(entry: Entry, quantity: str) -> str:
+def _moved(entry: Entry, quantity: str) -> Cell:
     pairs = entry.get("shift", {}).get(quantity)
     if pairs is None:
-        return "-" if "train" in entry else ""
+        return None if "train" in entry else ""
     less = sum(pair["less"] == entry["method"] for pair in pairs)
     more = sum(pair["less"] not in (entry["method"], None) for pair in pairs)
-    return f"{less}, {more} of {len(pairs)}"
+    return less, more, len(pairs)
 
 
-def _batch(entry: Entry, config: ZooConfig) -> str:
+def _batch(entry: Entry, config: ZooConfig) -> Cell:
     if "batch" not in entry:
         return ""
     smallest = entry["batch"]["smallest"]
-    return f"> {config.batch_sizes[0]}" if smallest is None else str(smallest)
-
-
-def _heads(config: ZooConfig) -> list[str]:
-    names = {"target": 100 * config.target_accuracy, "base": config.base}
-    return [head.format(**names) for head in HEADS]
+    return f"> {config.batch_sizes[0]}" if smallest is None else smallest
 
 
 def _count(n: int, what: str) -> str:
@@ -209,20 +201,14 @@ GROUPS = {"What was reached": (0, 1, 2, 3, 8), "How far layers moved": (0, 4, 5,
 
 def tables(entries: list[Entry], config: ZooConfig) -> list[Table]:
     """Returns the table for a terminal, in two."""
-    heads, found = _heads(config), []
-    for title, columns in GROUPS.items():
-        table = Table(title=title, box=box.SIMPLE, padding=(0, 1))
-        for i in columns:
-            table.add_column(heads[i], justify="right" if i else "left", no_wrap=not i)
-        for entry in entries:
-            row = cells(entry, config)
-            table.add_row(*(row[i] for i in columns))
-        found.append(table)
-    return found
+    table = zoo_table(entries, config)
+    names = [column.name for column in table.columns]
+    return [
+        choose(table, [names[i] for i in columns])._replace(title=title)
+        for title, columns in GROUPS.items()
+    ]
 
 
 def markdown(entries: list[Entry], config: ZooConfig) -> str:
     """Returns all columns as Markdown."""
-    lines = [_heads(config), ["---"] * len(HEADS), *(cells(entry, config) for entry in entries)]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{text}\n\n{caption(entries, config)}\n"
+    return f"{to_markdown(zoo_table(entries, config))}\n{caption(entries, config)}\n"

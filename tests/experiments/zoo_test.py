@@ -202,3 +202,30 @@ def test_help_teaches(capsys):
     assert status.value.code == 0
     words = {word.strip(",.:()") for word in capsys.readouterr().out.split()}
     assert words >= {"--batch-sizes", "--parts", "diverges"}
+
+
+def test_cells_without_numbers():
+    """What has not been measured is empty, what cannot be is a dash, and failures are told."""
+    pair = {"less": "gn"}, {"less": "bn"}, {"less": None}
+    result = {"accuracy": 0.5, "updates_to_target": None}
+    entries = [
+        {
+            "method": "gn",
+            "train": {"results": [result, {"accuracy": 0.75, "updates_to_target": 30}]},
+            "shift": {
+                "layers": [{"value": v, "relative": v / 2} for v in (1.0, 2.0, 4.0)],
+                "absolute": pair,
+                "relative": pair[:1],
+            },
+        },
+        {"method": "ic", "train": {"diverged": "loss is nan"}, "batch": {"smallest": None}},
+        {"method": "rms", "time": {"ratio": 1.5, "quartiles": [1.25, 2.0]}},
+    ]
+    assert list(summary.zoo_table(entries, ZooConfig()).cells()) == [
+        [
+            *("gn", "62.50 ± 17.68", "30 (1 of 2 seeds)", "", "2 (1-4)", "1 (0.5-2)"),
+            *("1, 1 of 3", "1, 0 of 1", ""),
+        ],
+        ["ic", "diverged", "-", "", "-", "-", "-", "-", "> 16"],
+        ["rms", "", "", "1.50 (1.25-2.00)", "", "", "", "", ""],
+    ]
