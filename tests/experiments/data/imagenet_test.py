@@ -3,8 +3,6 @@
 import io
 import itertools
 import json
-import re
-import threading
 import time
 
 import jax
@@ -14,34 +12,16 @@ from PIL import Image
 
 from experiments import evaluate, train
 from experiments.bench.records import write_records
-from experiments.data import DataConfig, load_dataset
-
-TRAIN, TEST, CLASSES, SIZE = 26, 11, 3, 32
-
-
-def encode(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=95)
-    return file.getvalue()
-
-
-def plain(number, h=40, w=50):
-    """A JPEG of one colour, which tells its number whatever is cropped."""
-    return encode(np.full((h, w, 3), [9 * number, 50, 255 - 9 * number], np.uint8))
-
-
-def number_of(image):
-    """The number of a plain image; red grows with it, blue falls."""
-    red, green, blue = image.reshape(-1, 3).astype(float).mean(axis=0)
-    assert abs(green - 50) < 5
-    assert abs(red + blue - 255) < 5
-    return round(red / 9)
-
-
-def records(count, prefix, **changes):
-    for i in range(count):
-        content = changes.get(f"content{i}", plain(i))
-        yield f"{prefix}_{i}.JPEG", content, changes.get(f"label{i}", i % CLASSES)
+from tests.experiments.data.imagenet_records import (
+    CLASSES,
+    TEST,
+    TRAIN,
+    encode,
+    epoch_of,
+    load,
+    records,
+    settled,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,29 +30,6 @@ def root(tmp_path_factory):
     splits = {"train": records(TRAIN, "train"), "validation": records(TEST, "val")}
     write_records(root, "imagenet2012", splits, CLASSES)
     return root
-
-
-def load(root, **options):
-    options = {"image_size": SIZE, "threads": 3} | options
-    return load_dataset(DataConfig(dataset="imagenet2012", data_dir=str(root), **options))
-
-
-def numbers(batches):
-    """The numbers of the images of each batch; each has the label of its number."""
-    out = []
-    for batch in batches:
-        found = [number_of(image) for image in np.asarray(batch["image"])]
-        assert [n % CLASSES for n in found] == np.asarray(batch["label"]).tolist()
-        out.append(found)
-    return np.asarray(out)
-
-
-def epoch_of(dataset, epoch=0, seed=0, **hosts):
-    pipeline = dataset.pipeline(seed, 4, **hosts)
-    try:
-        return numbers(pipeline.batches(epoch))
-    finally:
-        pipeline.close()
 
 
 def test_every_image_once_per_epoch_and_host(root):
@@ -178,18 +135,6 @@ def test_input_of_the_network(root):
     np.testing.assert_array_equal(dataset.augment(jax.random.key(0), batch["image"]), x)
 
 
-def threads():
-    return [t.name for t in threading.enumerate() if t.name.startswith("grain")]
-
-
-def settled(expected, seconds=5):
-    """Waits until the number of grain's threads is ``expected``."""
-    end = time.monotonic() + seconds
-    while len(threads()) != expected and time.monotonic() < end:
-        time.sleep(0.01)
-    return len(threads())
-
-
 def test_close_stops_the_threads(root):
     pipeline = load(root).pipeline(0, 4)
     batches = pipeline.batches(0)
@@ -217,93 +162,6 @@ def test_memory_is_bounded(root):
         time.sleep(0.2)
     batches.close()
     assert len(made) <= 4  # One is taken, two wait, and one may be on its way.
-
-
-BAD = {
-    "truncated": ({"content4": plain(4)[:-99]}, "is damaged or truncated ("),
-    "not an image": ({"content4": b"hello"}, "is damaged or truncated (5 bytes)."),
-    "label": ({"label4": 3}, "has label 3, but must have one from 0 to 2."),
-}
-
-
-@pytest.fixture(params=BAD)
-def spoiled(request, tmp_path):
-    """Training image 4 and test image 4 are bad."""
-    changes, message = BAD[request.param]
-    splits = {
-        "train": records(TRAIN, "train", **changes),
-        "validation": records(TEST, "val", **changes),
-    }
-    folder = write_records(tmp_path, "imagenet2012", splits, CLASSES + 1)
-    features = folder / "features.json"
-    features.write_text(features.read_text().replace('"numClasses": "4"', '"numClasses": "3"'))
-    return tmp_path, folder, message
-
-
-def test_bad_images_are_named(spoiled):
-    root, folder, message = spoiled
-    dataset = load(root)
-    named = f"image train_4.JPEG (split train of {folder}) {message}"
-    with pytest.raises(ValueError, match=re.escape(named)) as error:
-        [epoch_of(dataset, epoch) for epoch in range(2)]  # It may be left over in one.
-    assert "To leave such images out and count them: --data.on-bad-image skip." in str(error.value)
-    named = f"image val_4.JPEG (split validation of {folder}) {message}"
-    with pytest.raises(ValueError, match=re.escape(named)):
-        list(dataset.test_batches(4))
-    assert settled(0) == 0
-
-
-def test_bad_images_are_skipped_and_counted(spoiled):
-    """In training the next takes its place, in evaluation it does not count."""
-    root, _, message = spoiled
-    dataset = load(root, on_bad_image="skip")
-    # Records are shuffled when they are written.
-    names = [example.name for example in dataset.train.read(range(TRAIN))]
-    expected = [int(name.removeprefix("train_").removesuffix(".JPEG")) for name in names]
-    expected[expected.index(4)] = expected[(expected.index(4) + 1) % TRAIN]
-    (found,) = numbers([dataset.train_batch(0, 0, np.arange(TRAIN))])
-    assert found.tolist() == expected
-    batches = list(dataset.test_batches(4))
-    assert sum(batch["weight"].sum() for batch in batches) == TEST - 1
-    for batch in batches:
-        for i in np.flatnonzero(batch["weight"]):
-            assert number_of(batch["image"][i]) % CLASSES == batch["label"][i]
-    reasons = dataset.record()["bad_images"]
-    assert [reason.split(" (")[0] for reason in reasons] == [
-        "image train_4.JPEG",
-        "image val_4.JPEG",
-    ]
-    assert all(message in reason for reason in reasons)
-
-
-def test_nothing_but_bad_images(tmp_path):
-    splits = {name: [("a.JPEG", b"hello", 0)] for name in ("train", "validation")}
-    write_records(tmp_path, "imagenet2012", splits, CLASSES)
-    pipeline = load(tmp_path, on_bad_image="skip").pipeline(0, 1)
-    with pytest.raises(ValueError, match=r"no image is left: image a\.JPEG .* The 100 before it"):
-        next(pipeline.batches(0))
-    pipeline.close()
-
-
-def kinds():
-    """Images that ImageNet has: a grayscale and a CMYK one; here, all of a value near 100."""
-    for i, mode in enumerate(["L", "CMYK", "RGB"]):
-        file = io.BytesIO()
-        Image.fromarray(np.full((40, 50, 3), 100, np.uint8)).convert(mode).save(file, "JPEG")
-        yield f"{mode}.JPEG", file.getvalue(), i
-
-
-def test_grayscale_and_cmyk_are_converted_unless_forbidden(tmp_path):
-    write_records(tmp_path, "imagenet2012", {"train": kinds(), "validation": kinds()}, CLASSES)
-    (batch,) = load(tmp_path).test_batches(3)
-    assert np.abs(batch["image"].astype(int) - 100).max() <= 2
-    dataset = load(tmp_path, convert_images=False, on_bad_image="skip")
-    (batch,) = dataset.test_batches(3)
-    assert batch["weight"].sum() == 1
-    assert {reason.split(")")[1].strip()[:12] for reason in dataset.bad.reasons()} == {
-        "is grayscale",
-        "is CMYK, but",
-    }
 
 
 def test_trains_from_the_command_line(root, tmp_path):
