@@ -180,13 +180,18 @@ def _record(run: Run, epoch: int, metrics: list[Any], seconds: float) -> None:
         for i, values in enumerate(jax.device_get(metrics))
     ]
     run.train_rows.extend(rows)
-    run.recorder.write("train", rows)
-    for row in rows:
-        # Both, because relu(nan) can be 0 when compiled for a CPU: the loss then looks finite, but
-        # not its gradient.
-        if not np.isfinite([row["loss"], row["grad_norm"]]).all():
-            what = f"loss is {row['loss']:.6g}, the norm of its gradient {row['grad_norm']:.6g},"
-            run.fail(what, int(row["step"]))
+    # Both, because relu(nan) can be 0 when compiled for a CPU: the loss then looks finite, but not
+    # its gradient.
+    bad = [r for r in rows if not np.isfinite([r["loss"], r["grad_norm"]]).all()]
+    try:
+        run.recorder.write("train", rows)
+    except OSError:
+        if not bad:  # Else that the disk is full, say, is the smaller trouble.
+            raise
+    if bad:
+        loss, norm = bad[0]["loss"], bad[0]["grad_norm"]
+        what = f"loss is {loss:.6g}, the norm of its gradient {norm:.6g},"
+        run.fail(what, int(bad[0]["step"]))
 
 
 def _evaluate(run: Run, end: int, preemption: Preemption) -> None:

@@ -126,19 +126,24 @@ class Run:
             NonFiniteLossError: Always.
         """
         path = self.folder / f"nonfinite-{step}.npz"
-        batch = batch_of(self.dataset, self.seed, self.config.optim.batch_size, step)
-        batch["image"] = self.program.augment(self.state.key, step - 1, batch["image"])
-        about: dict[str, int | str] = {"step": step, "seed": self.seed, "norm": self.program.norm}
-        try:
+        try:  # Neither a full disk nor an unreadable image hides what happened.
+            batch = batch_of(self.dataset, self.seed, self.config.optim.batch_size, step)
+            batch["image"] = self.program.augment(self.state.key, step - 1, batch["image"])
+            about: dict[str, int | str] = {"step": step, "seed": self.seed}
+            about["norm"] = self.program.norm
             finding = f"is in {path}" + (f": {dump(path, batch, about)}" if is_writer() else "")
-        except OSError as error:  # A full disk does not hide what happened.
-            finding = f"could not be written: {reason(error)}"
-        self.checkpoints.wait()
+        except (OSError, ValueError) as error:
+            finding = f"could not be written to {path}: {reason(error)}"
+        unsaved = ""
+        try:
+            self.checkpoints.wait()
+        except CheckpointError as error:
+            unsaved = f" ({error.problem[0].upper()}{error.problem[1:]}.)"
         raise NonFiniteLossError(
             f"{what} at update {step} (norm {self.program.norm}, seed {self.seed}); training "
             f"stopped. Its batch, as the network saw it, {finding}. The last good checkpoint, of "
-            f"update {self.checkpoints.saved_step}, is in {self.folder / 'checkpoints'}. Try a "
-            "smaller --optim.learning-rate."
+            f"update {self.checkpoints.saved_step}, is in {self.folder / 'checkpoints'}.{unsaved} "
+            "Try a smaller --optim.learning-rate."
         )
 
 

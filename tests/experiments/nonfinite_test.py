@@ -1,18 +1,23 @@
 """The batch that is written to a file is the one that the update saw."""
 
+import dataclasses
+import re
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import loop, steps
+from experiments import checkpoint, loop, steps
 from experiments.data.pipeline import data_order
 from experiments.nonfinite import NonFiniteLossError, dump
-from experiments.preemption import Preemption
-from experiments.run import start
-from tests.experiments.jobs import CONFIG, DATASET, program
+from experiments.preemption import Preempted, Preemption
+from experiments.record import Recorder
+from experiments.run import run_folder, start
+from tests.experiments import storage
+from tests.experiments.jobs import CONFIG, DATASET, StopAfter, program, template, train_here
 
 
 @pytest.mark.parametrize("step", [4, 15])
@@ -59,3 +64,73 @@ def test_what_is_said_of_the_images(tmp_path):
     found = dump(tmp_path / "a.npz", {**batch, "index": np.array([9, 8, 7, 6])}, {})
     assert found == "2 of its 4 images are not finite, the first is training image 7"
     np.testing.assert_array_equal(np.load(tmp_path / "a.npz")["image"], images)
+
+
+# Noise cannot be compressed: the dump is longer than any file of a checkpoint.
+IMAGES = np.random.default_rng(0).normal(size=DATASET.train_images.shape).astype(np.float32)
+IMAGES[:, 4, 4] = np.nan
+NAN = dataclasses.replace(DATASET, train_images=IMAGES)
+
+
+def train_badly(folder: Path) -> str:
+    """The second epoch has images that are not finite; returns the error."""
+    with pytest.raises(Preempted):
+        train_here(folder, StopAfter(15))  # 6 + 5 updates, 3 batches of an evaluation, 1 more
+    with pytest.raises(NonFiniteLossError) as caught:
+        loop.train_seed(CONFIG, [program()], NAN, 0, folder)
+    return str(caught.value)
+
+
+def check(message: str, folder: Path, problem: str) -> None:
+    """The error is about the loss, tells of the dump, and the checkpoint that it names is good."""
+    run = run_folder(folder, "ubn", 0)
+    assert re.match(r"loss is \S+, the norm of its gradient nan, at update 12 \(norm ubn", message)
+    assert (
+        "training stopped. Its batch, as the network saw it, could not be written to "
+        f"{run / 'nonfinite-12.npz'}: {problem}. The last good checkpoint, of update 11, is in "
+        f"{run / 'checkpoints'}. Try a smaller --optim.learning-rate."
+    ) in message
+    assert not list(run.glob("nonfinite*"))
+    assert checkpoint.restore(run / "checkpoints", template()).step == 11
+
+
+def test_a_dump_that_cannot_be_written(tmp_path):
+    """Wherever the tests run: no file may be as long as the dump."""
+    with storage.longest_file(25_000):
+        message = train_badly(tmp_path)
+    check(message, tmp_path, "File too large")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk(tmp_path, monkeypatch):
+    """Not even the rows can be written: the error is still the one about the loss."""
+    write = Recorder.write
+
+    def fill_and_write(self, kind, rows):
+        if kind == "train" and rows[-1]["step"] > 12:
+            storage.fill(disk)
+        write(self, kind, rows)
+
+    with storage.small_disk(tmp_path / "disk", "2m") as disk:
+        monkeypatch.setattr(Recorder, "write", fill_and_write)
+        message = train_badly(disk / "run")
+        check(message, disk / "run", "No space left on device")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_neither_dump_nor_checkpoint_can_be_written(tmp_path):
+    """The save that was under way fails, too: the error is still the one about the loss."""
+    with ExitStack() as stack:
+        run = start(CONFIG, program(), DATASET, 0, tmp_path, stack)
+        loop._train_stretch(run, 0, 6, Preemption())
+        with storage.longest_file(5000):
+            run.save()
+            with pytest.raises(NonFiniteLossError) as caught:
+                run.fail("x", 6)
+    folder = run.folder / "checkpoints"
+    assert (
+        f"could not be written to {run.folder / 'nonfinite-6.npz'}: File too large. The last good "
+        f"checkpoint, of update 0, is in {folder}. (The checkpoint of update 6 could not be "
+        f"written in {folder}: File too large"
+    ) in str(caught.value)
+    assert checkpoint.restore(folder, template()).step == 0

@@ -4,9 +4,10 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import jax
 import pytest
 
 
@@ -14,11 +15,15 @@ import pytest
 def longest_file(size: int) -> Iterator[None]:
     """Lets no file of this process become longer: a write error, wherever the tests run."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    option = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, option)
+    jax.config.update(option, 1e9)  # Or half a program is left in the cache, for the next test.
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        jax.config.update(option, before)
 
 
 @contextmanager
@@ -37,3 +42,12 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 def make_read_only(folder: Path) -> None:
     """Makes a disk of ``small_disk`` one that cannot be written."""
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leaves no room on a disk of ``small_disk``; returns the file that takes it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return filler

@@ -3,7 +3,6 @@
 import re
 import shutil
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,20 +51,12 @@ def test_full_before_training(tmp_path, capsys):
         assert re.match(
             r"error: the run needs about \d.\d MB in .*/run, but only 0.\d MB are", error
         )
-        fill(disk)
+        storage.fill(disk)
         assert run_cli(disk / "other") == 1
         error = capsys.readouterr().err
         assert "error: run folder" in error
         assert "cannot be written: No space left on device" in error
         assert error.count("\n") == 1
-
-
-def fill(disk: Path) -> Path:
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return filler
 
 
 def test_read_only_before_training(tmp_path, capsys):
@@ -91,7 +82,7 @@ def train_full(folder: Path, disk: Path, monkeypatch, kind: str, step: int) -> P
         if name == kind and rows[-1]["step"] == step:
             while list(disk.glob("**/checkpoints/*-tmp*")):
                 time.sleep(0.01)  # The save before still needs its room.
-            filler.append(fill(disk))
+            filler.append(storage.fill(disk))
 
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "write", write_and_fill)
