@@ -106,7 +106,7 @@ def difference(processes: list[dict[str, Any]]) -> str:
         >>> print(difference([{"host": "a", "values": {"optim.epochs": 3}},
         ...                   {"host": "b", "values": {"optim.epochs": 4}}]))
         processes were not given the same configuration: process 1 (b) has `optim.epochs` = 4, \
-process 0 (a) 3. Start all of them with the same command and the same code.
+process 0 (a) 3. Start all of them with the same command, code and data.
     """
     first = processes[0]
     parts = []
@@ -121,7 +121,7 @@ process 0 (a) 3. Start all of them with the same command and the same code.
                 )
     return (
         f"processes were not given the same configuration: {'; '.join(parts)}. Start all of them "
-        "with the same command and the same code."
+        "with the same command, code and data."
     )
 
 

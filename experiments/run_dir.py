@@ -15,6 +15,7 @@ from experiments.storage import storage_errors
 
 CONFIG = "config.json"
 LOCK = ".lock"
+CHECKSUM = "_sha256"  # Behind the names of checksums in ``Dataset.record``.
 
 
 def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
@@ -49,15 +50,19 @@ def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
 def check_data(folder: Path, data: dict[str, Any]) -> None:
     """Raises ``ValueError`` unless the data are those that the run was started with.
 
+    What the record of an earlier version does not have is not compared.
+
     Args:
         folder: The run folder.
-        data: ``Dataset.record()``; which images are bad may have been found out since.
+        data: ``Dataset.record()``.
     """
     before = record.read_json(folder / "data.json")
+    # With checksums, the name (of an image folder, say) does not matter.
+    free = ("name",) if any(name.endswith(CHECKSUM) for name in before) else ()
     different = [
-        f"{name}: {before.get(name)} before, {value} now"
-        for name, value in data.items()
-        if not name.startswith("bad_images") and before.get(name) != value
+        f"{name}: {_short(name, before[name])} before, {_short(name, value)} now"
+        for name, value in identity(data).items()
+        if name in before and name not in free and before[name] != value
     ]
     if different:
         raise ValueError(
@@ -65,6 +70,15 @@ def check_data(folder: Path, data: dict[str, Any]) -> None:
             + "\n  ".join(different)
             + "\nGive the same data to resume it, or another --run-dir for a run of its own."
         )
+
+
+def identity(data: dict[str, Any]) -> dict[str, Any]:
+    """Returns ``Dataset.record()`` without the images that were found to be bad in training."""
+    return {name: value for name, value in data.items() if not name.startswith("bad_images")}
+
+
+def _short(name: str, value: Any) -> Any:
+    return value[:16] if name.endswith(CHECKSUM) else value
 
 
 def _make(config: TrainConfig) -> Path:

@@ -29,7 +29,7 @@ from experiments.preemption import Preempted, Preemption
 from experiments.probing import compile_probe, with_probe
 from experiments.results import read_results
 from experiments.run import Run
-from experiments.run_dir import check_data, locked, open_run_dir
+from experiments.run_dir import check_data, identity, locked, open_run_dir
 from experiments.storage import check_room, folder_bytes, needed_bytes, storage_errors
 
 
@@ -61,7 +61,8 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
         for norm in config.norms
     ]
     versions = _versions(programs)
-    distributed.check_same({**configs.to_dict(config), "versions": _shared(versions)})
+    shared = {"versions": _shared(versions), "dataset": identity(dataset.record())}
+    distributed.check_same({**configs.to_dict(config), **shared})
     run_dir, resumed = _open_run_dir(config)
     advice = "What was saved in it is complete: make room, then continue with --resume auto."
     with ExitStack() as stack:

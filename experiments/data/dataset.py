@@ -1,6 +1,8 @@
 """What training reads: images in memory or as records, and how they become a network's input."""
 
 import dataclasses
+import functools
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -92,7 +94,10 @@ class Dataset(ABC):
         return random_shift(key, x, self.max_shift, self.background, part)
 
     def record(self) -> dict[str, Any]:
-        """Returns what a run's record says about its data, ready for JSON."""
+        """Returns what a run's record says about its data, ready for JSON.
+
+        Names that end in ``_sha256`` tell the content: a run is resumed with the same only.
+        """
         return {
             "name": self.name,
             "num_classes": self.num_classes,
@@ -159,3 +164,19 @@ class ArrayDataset(Dataset):
     def test_batches(self, batch_size: int, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
         """See ``Dataset``."""
         return eval_batches(self.test_images, self.test_labels, batch_size, host, hosts)
+
+    def record(self) -> dict[str, Any]:
+        """See ``Dataset``; with checksums of all images and labels."""
+        return super().record() | self._checksums
+
+    @functools.cached_property
+    def _checksums(self) -> dict[str, str]:
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        return {f"{name}_sha256": _sha256(getattr(self, name)) for name in names}
+
+
+def _sha256(array: np.ndarray) -> str:
+    """Returns the SHA-256 of dtype, shape and content, hexadecimal; reads without a copy."""
+    digest = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

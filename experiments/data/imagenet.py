@@ -137,8 +137,13 @@ class RecordDataset(Dataset):
             batches.close()
 
     def record(self) -> dict[str, Any]:
-        """See ``Dataset``."""
-        return super().record() | {"flip": self.mirror, "crop": "random part, resized"}
+        """See ``Dataset``; with checksums of what tells the files apart, see ``Split.sha256``."""
+        return super().record() | {
+            "flip": self.mirror,
+            "crop": "random part, resized",
+            "train_files_sha256": self.train.sha256(),
+            "test_files_sha256": self.test.sha256(),
+        }
 
     def in_background(self, rows: np.ndarray, make: Callable[[np.ndarray], Batch]) -> Any:
         """Returns an iterator over ``make(row)`` for each row, in order, made ahead by threads."""

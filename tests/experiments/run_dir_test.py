@@ -1,11 +1,18 @@
 """The run folder: new, continued, or refused with a reason."""
 
+import hashlib
+import shutil
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from experiments import train
 from experiments.config import TrainConfig, to_dict
-from experiments.record import write_json
+from experiments.preemption import Preempted
+from experiments.record import read_json, write_json
 from experiments.run_dir import locked, new_run_dir, open_run_dir
 
 
@@ -62,3 +69,93 @@ def test_one_process_at_a_time(tmp_path):
         pass
     with locked(tmp_path):
         pass
+
+
+def write_image(path: Path, number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, compress_level=0)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run of 12 training and 4 test images that was stopped when it had begun."""
+    pytest.importorskip("cv2")
+    for i in range(16):
+        write_image(
+            tmp_path / "pictures" / ("test" if i < 4 else "train") / "ab"[i % 2] / f"{i}.png", i
+        )
+    assert start(tmp_path) == 0
+    return tmp_path
+
+
+def start(folder: Path, name: str = "pictures") -> int:
+    options = "--data.dataset imagefolder --optim.batch-size 8 --evals-per-epoch 1 --probe.every 0"
+    folders = {"--data.data-dir": name, "--data.cache-dir": "cache", "--run-dir": "run"}
+    arguments = [x for option, path in folders.items() for x in (option, str(folder / path))]
+    with mock.patch.object(train, "_compile", side_effect=Preempted):
+        return train.main([*options.split(), *arguments, "--resume", "auto"])
+
+
+CHANGES = {
+    "pixels": (lambda root: write_image(root / "train/a/8.png", 100), {"train_images"}),
+    "labels": (
+        lambda root: (root / "train/a/8.png").rename(root / "train/b/08.png"),
+        {"train_labels"},  # In the order of the files it is where it was.
+    ),
+    "test": (lambda root: write_image(root / "test/b/1.png", 100), {"test_images"}),
+    "fewer": (
+        lambda root: (root / "train/a/8.png").unlink(),
+        {"train_images", "train_labels"},
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_data(begun, capsys, change):
+    """Sizes and times of files do not matter: one pixel does."""
+    before = read_json(begun / "run" / "data.json")
+    make, names = CHANGES[change]
+    make(begun / "pictures")
+    capsys.readouterr()
+    assert start(begun) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: the run in {begun / 'run'} was started with other data:\n")
+    assert error.endswith(
+        "Give the same data to resume it, or another --run-dir for a run of its own.\n"
+    )
+    differences = dict(line.strip().split(": ") for line in error.splitlines()[1:-1])
+    sizes = {"train_size": "12 before, 11 now"} if change == "fewer" else {}
+    assert {name: differences.pop(name) for name in sizes} == sizes
+    assert differences.keys() == {f"{name}_sha256" for name in names}
+    for name, text in differences.items():
+        assert text.startswith(f"{before[name][:16]} before, ")
+    assert read_json(begun / "run" / "data.json") == before
+
+
+def test_the_same_data_elsewhere(begun):
+    shutil.move(begun / "pictures", begun / "moved")
+    shutil.rmtree(begun / "cache")
+    assert start(begun, "moved") == 0
+
+
+def test_a_record_without_checksums(begun, capsys):
+    """Of a run that an earlier version began: what it has is compared."""
+    path = begun / "run" / "data.json"
+    before = {n: value for n, value in read_json(path).items() if not n.endswith("_sha256")}
+    write_json(path, before)
+    assert start(begun) == 0
+    write_json(path, before | {"train_size": 13})
+    assert start(begun) == 1
+    assert "\n  train_size: 13 before, 12 now\nGive" in capsys.readouterr().err
+
+
+def test_checksums_are_of_what_is_trained_on(begun):
+    images = [
+        np.asarray(Image.open(begun / f"pictures/train/{c}/{i}.png"))
+        for c in "ab"
+        for i in sorted(range(4, 16), key=str)
+        if "ab"[i % 2] == c
+    ]
+    expected = hashlib.sha256(b"uint8 (12, 8, 8, 3)\n" + np.stack(images).tobytes()).hexdigest()
+    assert read_json(begun / "run" / "data.json")["train_images_sha256"] == expected

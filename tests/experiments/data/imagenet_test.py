@@ -87,6 +87,31 @@ def test_goes_on_after_a_restart_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(rest, seen[done:])
 
 
+def test_other_files_are_told_apart(tmp_path):
+    """Without reading all of them: a resumed run is refused others."""
+    names = ("train_files_sha256", "test_files_sha256")
+    rng = np.random.default_rng(0)
+    many = [(rng.bytes(1000 + i), 0) for i in range(200)]
+    # One byte more, in a record far from the end of the file.
+    longer = [*many[:3], (many[3][0] + b"x", 0), *many[4:]]
+    few = [(f"val_{i}.JPEG", bytes(10), 0) for i in range(2)]
+
+    def sums(number, train):
+        named = [(f"{i}.JPEG", *record) for i, record in enumerate(train)]
+        folder = tmp_path / str(number)
+        write_records(folder, "imagenet2012", {"train": named, "validation": few}, CLASSES)
+        record = load(folder).record()
+        return [record[name] for name in names]
+
+    before, again, other, fewer = map(sums, range(4), (many, many, longer, many[1:]))
+    (path,) = (tmp_path / "0").rglob("*train.array_record*")
+    assert path.stat().st_size > 1 << 17
+    assert before == again
+    for changed in (other, fewer):
+        assert changed[0] != before[0]
+        assert changed[1] == before[1]
+
+
 def test_mirroring_can_be_switched_off(tmp_path):
     dataset, without = textured(tmp_path), load(tmp_path, flip=False)
     assert [d.record()["flip"] for d in (dataset, without)] == [True, False]

@@ -102,7 +102,7 @@ def test_same_configuration(finished):
         assert messages["other"] == (
             "processes were not given the same configuration: process 1 "
             f"({host}) has `optim.weight_penalty` = 0.1, process 0 ({host}) 0.0. Start all of them "
-            "with the same command and the same code."
+            "with the same command, code and data."
         )
 
 
