@@ -17,7 +17,7 @@ def versions() -> dict[str, Any]:
     devices = jax.devices()
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in [*names, "unitnorm-jax"]},
+        **{name: version(name) for name in [*names, "unitnorm-jax"]},
         "git_commit": _git("rev-parse", "HEAD"),
         # An empty string says that the code is the commit's; None that there is no repository.
         "git_changed_files": _git("status", "--porcelain", "--untracked-files=no"),
@@ -46,7 +46,8 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """Returns the version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

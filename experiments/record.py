@@ -25,6 +25,23 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(text)
 
 
+def check_new(path: Path | None) -> None:
+    """Raises ``ValueError`` if the file for ``--json`` is there already."""
+    if path is not None and path.exists():
+        raise ValueError(f"--json (={str(path)!r}) exists, and results are never overwritten.")
+
+
+def write_new_json(path: Path, content: Any) -> None:
+    """Writes the file for ``--json``, and its folder where there is none.
+
+    Raises:
+        ValueError: If it has come to be there since ``check_new``.
+    """
+    check_new(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, content)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a path to write to, which becomes ``path`` once that has worked.

@@ -18,6 +18,7 @@ from experiments.compare.record import to_json
 from experiments.compare.table import to_rich
 from experiments.page import write_text
 from experiments.provenance import versions
+from experiments.record import check_new
 
 
 def run_layer(options: Layer, console: Console) -> dict[str, Any]:
@@ -96,8 +97,7 @@ def run_seeds(options: Seeds, console: Console) -> list[Any]:
 
 def _run(options: Layer | Tpu | Probe | Data | Seeds, command: str) -> None:
     """Measures, prints the tables and stores the numbers."""
-    if options.json is not None and options.json.exists():
-        raise ValueError(f"--json (={str(options.json)!r}) exists, and results are kept.")
+    check_new(options.json)
     console = Console(width=None if sys.stdout.isatty() else 200)  # Breaks no line of a table.
     benchmarks: dict[type, tuple[str, Any]] = {
         Layer: ("layer", run_layer),

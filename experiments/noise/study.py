@@ -1,5 +1,6 @@
 """The measurements: plain functions from networks and noise to rows."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -141,17 +142,13 @@ def measure(
     yield row("tracked", logits)
 
 
-_COMPILED: dict[str, Callable[..., Variables]] = {}
-
-
+@functools.cache
 def _jitted(kind: str) -> Callable[..., Variables]:
     """``noise(key, params, strength)``, one program for all strengths."""
     make = KINDS[kind].make
     if make is None:
         return lambda key, params, strength: params
-    if kind not in _COMPILED:
-        _COMPILED[kind] = jax.jit(lambda key, params, strength: make(strength)(key, params))
-    return _COMPILED[kind]
+    return jax.jit(lambda key, params, strength: make(strength)(key, params))
 
 
 def select(rows: Sequence[Row], **fields: object) -> np.ndarray:

@@ -65,6 +65,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, in the place of the one before."""
+    """Writes a file whole or not at all, in the place of the one before; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with record.replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

@@ -1,7 +1,6 @@
 """Command line: ``python -m experiments.pod_check --help``."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from experiments.parallel.batch_size import check_batch_size
 from experiments.parallel.config import DevicesConfig, Precision, Statistics
 from experiments.pod_check import tables
 from experiments.pod_check.compile import Compiled, compile_step
-from experiments.pod_check.topology import libtpu_version, slice_of, tpu_devices
-from experiments.provenance import versions
+from experiments.pod_check.topology import slice_of, tpu_devices
+from experiments.provenance import version, versions
 from experiments.recipes import Recipe, make_recipe, with_changes
+from experiments.record import check_new, write_new_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +69,7 @@ class Options:
         DevicesConfig(statistics=self.statistics, statistics_group=self.statistics_group)
         for chips in self.scaling:
             slice_of(self.generation, chips)
-        if self.json is not None and self.json.exists():
-            raise ValueError(
-                f"--json (={str(self.json)!r}) exists, and results are never overwritten."
-            )
+        check_new(self.json)
 
     @property
     def generation(self) -> str:
@@ -109,8 +106,7 @@ def run(options: Options, console: Console) -> bool:
     if pairs:
         console.print(tables.scaling_table(pairs))
     if options.json is not None:
-        with options.json.open("x") as file:
-            json.dump(_record(options, found, (base, norm), pairs), file, indent=2)
+        write_new_json(options.json, _record(options, found, (base, norm), pairs))
     return all(target.met for target in found)
 
 
@@ -153,7 +149,7 @@ def _record(
 
     return {
         "options": {**dataclasses.asdict(options), "json": str(options.json)},
-        "versions": {**versions(), "libtpu": libtpu_version()},
+        "versions": {**versions(), "libtpu": version("libtpu")},
         "steps": [numbers(step) for step in main],
         "targets": [target._asdict() for target in found],
         "scaling": [

@@ -1,6 +1,5 @@
 """TPU slices to compile for."""
 
-import importlib.metadata
 import os
 from typing import Any
 
@@ -72,11 +71,3 @@ def slice_of(generation: str, chips: int) -> tuple[str, int]:
         )
     shape, slices = sizes[chips]
     return f"{generation}:{shape}", slices
-
-
-def libtpu_version() -> str | None:
-    """Returns the version of the TPU compiler, None if there is none."""
-    try:
-        return importlib.metadata.version("libtpu")
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -30,7 +30,7 @@ def test_a_fast_step_waits_for_decoding(tmp_path, monkeypatch):
 def test_command_line(tmp_path, capsys, monkeypatch):
     small = ModelConfig(blocks=(1,), widths=(4,))  # Compiles fast.
     monkeypatch.setattr(data, "ModelConfig", lambda **options: small)
-    path = tmp_path / "rows.json"
+    path = tmp_path / "new" / "rows.json"
     arguments = ["data", "--cases", "digits", "--seconds", "0.05", "--json", str(path)]
     assert bench.main(arguments) == 0
     assert "digits, in memory 8x8, 64" in " ".join(capsys.readouterr().out.split())
@@ -40,7 +40,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     (row,) = stored["rows"]
     assert 0 < row["waiting"] < 1
     assert bench.main(arguments) == 1
-    assert "exists, and results are kept" in capsys.readouterr().err
+    assert "exists, and results are never overwritten" in capsys.readouterr().err
     assert bench.main(["data", "--cases", "mnist"]) == 1
     error = capsys.readouterr().err
     assert "case (='mnist') is unknown; choose from digits, cifar, imagenet." in error

@@ -135,14 +135,14 @@ def test_csv_has_all_digits(record):
 
 def test_files_and_terminal(folders, tmp_path, capsys):
     out = tmp_path / "out"
-    words = [*map(str, folders), "--out", str(out), "--record", str(tmp_path / "r.json")]
+    words = [*map(str, folders), "--out", str(out), "--record", str(tmp_path / "new" / "r.json")]
     assert main([*words, "--every-table"]) == 0
     printed = capsys.readouterr().out
     for expected in ("ubn unit=rms", "Alpha by depth", "Bounds over distance", "3 of 3"):
         assert expected in printed
     assert {path.suffix for path in out.iterdir()} == {".html", ".json", ".md", ".csv"}
     record = json.loads((out / "record.json").read_text())
-    assert (tmp_path / "r.json").read_text() == (out / "record.json").read_text()
+    assert (tmp_path / "new" / "r.json").read_text() == (out / "record.json").read_text()
     assert record["command"] == f"python -m experiments.compare {folders[0]} {folders[1]}"
     made = tables(record)
     assert all(to_markdown(table) in (out / "tables.md").read_text() for table in made.values())

@@ -13,11 +13,12 @@ from experiments.pod_check import __main__ as cli
 from experiments.pod_check import tables
 from experiments.pod_check.collectives import Collective, count, total_bytes
 from experiments.pod_check.compile import Compiled, compile_step
-from experiments.pod_check.topology import SLICES, libtpu_version, slice_of, tpu_devices
+from experiments.pod_check.topology import SLICES, slice_of, tpu_devices
+from experiments.provenance import version
 from tests.experiments.parallel import job
 
 needs_tpu_compiler = pytest.mark.skipif(
-    libtpu_version() is None, reason="libtpu is not installed: pip install 'jax[tpu]'"
+    version("libtpu") is None, reason="libtpu is not installed: pip install 'jax[tpu]'"
 )
 
 
