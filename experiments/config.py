@@ -242,10 +242,20 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
         >>> from_dict({"seeds": [7], "optim": {"epochs": 3}}).optim.epochs
         3
     """
-    return _from_dict(TrainConfig, values, where="")
+    return construct(TrainConfig, values)
 
 
-def _from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
+def construct(cls: type, values: dict[str, Any], where: str = "") -> Any:
+    """Returns a dataclass of options from its values, those of groups of options by name.
+
+    Args:
+        cls: The class; every group has a default.
+        values: Lists for tuples, as they come from JSON; what is missing is as by default.
+        where: What names begin with in an error.
+
+    Raises:
+        ValueError: If a field is unknown or a value is not valid.
+    """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = [name for name in values if name not in fields]
     if unknown:
@@ -257,6 +267,6 @@ def _from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
     for name, value in values.items():
         default = fields[name].default
         if dataclasses.is_dataclass(default):
-            value = _from_dict(type(default), value, where=f"{where}{name}.")
+            value = construct(type(default), value, where=f"{where}{name}.")
         arguments[name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)

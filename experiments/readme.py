@@ -7,8 +7,9 @@ In the text, a table stands between two comments, and is written again from the 
 
 The word behind the file is the key of the table, what follows the columns (all, if none is named).
 
-A figure that the text shows as ``experiments/results/NAME_differences.png`` or ``NAME_shift.png``
-is drawn again from ``NAME.json`` beside it, unless it says that it is of that record already.
+A figure that the text shows as ``experiments/results/NAME_FIGURE.png``, FIGURE being differences,
+shift or methods (of the zoo), is drawn again from ``NAME.json`` beside it, unless it says that it
+is of that record already.
 """
 
 import dataclasses
@@ -16,24 +17,31 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.bench.tables import bench_tables
 from experiments.cli import run_cli
-from experiments.compare.figures import FIGURES
+from experiments.compare.figures import differences_figure, shift_figure
 from experiments.compare.table import Table, choose, to_markdown
 from experiments.compare.tables import tables
 from experiments.page import write_text
 from experiments.record import replacing
 from experiments.sweep.table import sweep_table
+from experiments.zoo.record import record_figure, record_table
 
 ROOT = Path(__file__).parents[1]
 BEGIN = r"<!-- table: (?P<file>\S+) (?P<key>\w+)(?P<columns>( \| [^|\n]+?)*) -->\n"
 END = "<!-- end of table -->"
+FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
+    "differences": differences_figure,
+    "shift": shift_figure,
+    "methods": record_figure,
+}
 SHOWN = re.compile(rf"experiments/results/\w+_({'|'.join(FIGURES)})\.png")
 SOURCE = "Source"  # A keyword of PNG: what the image was made of.
 MARKED = re.compile(f"(?P<begin>{BEGIN})(?P<table>.*?)(?P<end>{END})", re.DOTALL)
@@ -103,9 +111,11 @@ def _table(found: re.Match[str], root: Path) -> str:
 
 
 def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
-    """Returns the tables of a comparison, a sweep or a benchmark, by their keys."""
+    """Returns the tables of a comparison, a sweep, the zoo or a benchmark, by their keys."""
     if "sweep" in record:
         return {"sweep": sweep_table(record)}
+    if "zoo" in record:
+        return {"zoo": record_table(record)}
     return bench_tables(record) if "benchmark" in record else tables(record)
 
 

@@ -1,7 +1,7 @@
 """The figures of a comparison, from its record alone: what the README shows, too."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -115,9 +115,3 @@ def _draw_bounds(
     for ends in (lower, upper):
         axis.plot(x, ends, "_", ms=8, color=style["color"])
     axis.set(title="closest bounds in closed form", xlabel=plots.DEPTH)
-
-
-FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
-    "differences": differences_figure,
-    "shift": shift_figure,
-}

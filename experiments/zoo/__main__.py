@@ -12,12 +12,14 @@ from rich.progress import track
 
 from experiments import provenance, record
 from experiments.cli import run_cli
+from experiments.compare.record import to_json
 from experiments.compare.table import to_rich
 from experiments.data import load_dataset
 from experiments.page import write_text
 from experiments.study_folder import open_study
 from experiments.zoo import figure, measure, summary
 from experiments.zoo.config import ZooConfig
+from experiments.zoo.record import zoo_record
 
 
 def run(config: ZooConfig, console: Console) -> Path:
@@ -56,7 +58,9 @@ def report(config: ZooConfig, console: Console) -> Path:
     entries = summary.read_entries(config)
     record.write_json(config.out / "zoo.json", {"options": config.options(), "methods": entries})
     write_text(config.out / "zoo.md", summary.markdown(entries, config))
-    figure.draw(entries, config, config.out / "zoo.png")
+    figure.methods_figure(entries, config).savefig(config.out / "zoo.png", dpi=140)
+    if config.record is not None and entries:
+        write_text(config.record / "zoo.json", to_json(zoo_record(entries, config)))
     for table in summary.tables(entries, config):
         console.print(to_rich(table))
     console.print(summary.caption(entries, config), highlight=False)

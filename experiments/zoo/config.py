@@ -58,6 +58,9 @@ class ZooConfig:
 
     out: Path = Path("runs/zoo")
     """Folder to create, or one of a study with the same options, to go on with."""
+    record: Path | None = None
+    """Folder for another, smaller zoo.json: experiments/results, which the README's table and
+    figure are made of."""
     methods: tuple[str, ...] = METHODS
     """Methods to measure, see experiments.train --norms."""
     base: str = "bn"
@@ -111,7 +114,7 @@ class ZooConfig:
 
     def options(self) -> dict[str, Any]:
         """Returns what results depend on, for JSON: neither folder nor what is measured."""
-        return options_of(self, "out", "methods", "parts")
+        return options_of(self, "out", "record", "methods", "parts")
 
 
 def train_config(config: ZooConfig, norms: tuple[str, ...], run_dir: str | None = None) -> Any:

@@ -1,11 +1,11 @@
 """One row for every method, one panel for every measurement."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from experiments.plots import COLOURS, MUTED, new_figure, styled
@@ -13,13 +13,12 @@ from experiments.zoo.config import ZooConfig
 from experiments.zoo.summary import Entry
 
 
-def draw(entries: list[Entry], config: ZooConfig, path: Path) -> None:
-    """Draws what has been measured and writes a PNG.
+def methods_figure(entries: list[Entry], config: ZooConfig) -> Figure:
+    """Draws what has been measured.
 
     Args:
         entries: Of ``summary.read_entries``.
         config: The options.
-        path: The PNG to write.
     """
     base = config.base
     panels: list[tuple[str, Callable[[Entry], Any], bool]] = [
@@ -55,7 +54,7 @@ def draw(entries: list[Entry], config: ZooConfig, path: Path) -> None:
             f"seeds, n = {seeds} (in the shifts, layers); bars their median",
             fontsize=10,
         )
-        figure.savefig(path, dpi=140)
+    return figure
 
 
 def _points(axis: Axes, y: int, values: list[float]) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from experiments import readme
 from experiments.build import build_program
+from experiments.compare.table import to_markdown
 from experiments.config import ModelConfig, NormConfig
 from experiments.data import load_dataset
 from experiments.nonfinite import NonFiniteLossError
@@ -77,6 +79,20 @@ def test_numbers_are_those_of_the_runs(done):
     assert (config.out / "zoo.png").read_bytes().startswith(b"\x89PNG")
     rows = (config.out / "zoo.md").read_text().splitlines()[2:4]
     assert [row.split(" | ")[0] for row in rows] == ["| bn", "| none+enorm"]
+
+
+def test_record_has_the_table_and_the_figure(done, tmp_path):
+    config, _ = done
+    zoo.run(dataclasses.replace(config, record=tmp_path), Console(quiet=True))
+    stored = read_json(tmp_path / "zoo.json")
+    (table,) = readme.tables_of(stored).values()
+    assert f"{to_markdown(table)}\n{table.caption}\n" == (config.out / "zoo.md").read_text()
+    assert stored["versions"].keys() >= {"git_commit", "jax", "cpu_model"}
+    for entry in stored["zoo"]:
+        assert entry["train"]["other_versions"] == {}
+        assert entry["train"]["command"]
+    readme.draw(tmp_path / "zoo_methods.png")
+    assert (tmp_path / "zoo_methods.png").stat().st_size > 10_000
 
 
 def test_all_updates_of_an_epoch_at_once_are_the_updates_of_a_run(done):
