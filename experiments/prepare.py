@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from experiments.cli import run_cli
 from experiments.data.download import download, file_sha256
 from experiments.data.images import BadImageError, check_label, decode_rgb, need
 from experiments.data.records import Example, Split, data_root, prepared_folder
+from experiments.storage import folder_bytes
 
 # Splits, in the order of their use: training, then testing.
 SPLITS = {
@@ -37,7 +39,8 @@ class PrepareConfig:
     """Downloads a data set, prepares it for training, and checks every image.
 
     What is complete is not done again: an interrupted download goes on where it was, and a second
-    call finds the prepared data. Needs the tf extra.
+    call finds the prepared data. Between the two, writing the prepared data from the archives
+    (hours for imagenet2012) starts again from their beginning. Needs the tf extra.
     """
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
@@ -70,21 +73,21 @@ def prepare(config: PrepareConfig, console: Console) -> Path:
         The folder of the prepared data set.
 
     Raises:
-        ValueError: If tensorflow, the network, an archive or room on the disk is missing, or an
-            image is damaged; with what to do.
+        ValueError: If tensorflow, the network, an archive or room on the disk is missing, an image
+            is damaged, or it is interrupted; with what to do.
     """
     root = data_root(config.data_dir)
+    for path in sorted((root / config.dataset).glob("incomplete.*")):
+        console.print(
+            f"note: {path} ({folder_bytes(path) / 1e9:.1f} GB) is of an interrupted preparation, "
+            "and cannot be continued; delete it unless one is running.",
+            soft_wrap=True,
+        )
     folder = prepared_folder(config.dataset, root)
     if folder is None:
         folder = _prepare(config, root, console)
     else:
         console.print(f"{config.dataset} is already prepared in {folder}", soft_wrap=True)
-    leftovers = sorted((root / config.dataset).glob("incomplete.*"))
-    for path in leftovers:
-        console.print(
-            f"note: {path} is of an interrupted preparation; delete it unless one is running.",
-            soft_wrap=True,
-        )
     splits = {name: Split(config.dataset, str(root), name) for name in SPLITS[config.dataset]}
     for name, split in splits.items():
         console.print(f"{name}: {len(split):,} images of {split.num_classes:,} classes")
@@ -122,6 +125,14 @@ def _prepare(config: PrepareConfig, root: Path, console: Console) -> Path:
         builder.download_and_prepare(download_config=options)
     except tfds.download.DownloadError as error:
         raise ValueError(f"{config.dataset} cannot be prepared: {error}") from error
+    except KeyboardInterrupt:
+        # It has removed what it had written: it cannot go on within a data set.
+        archives = manual if config.dataset == "imagenet2012" else root / "downloads"
+        raise ValueError(
+            f"interrupted while {config.dataset} was being prepared. Kept: the archives in "
+            f"{archives}, which are read where they are, and neither downloaded nor copied again. "
+            "Not kept: what was written from them; run this again to write it from their beginning."
+        ) from None
     except OSError as error:
         raise ValueError(
             f"{config.dataset} cannot be prepared in {root}: {error}. Give a folder with room for "
@@ -203,12 +214,17 @@ def _check(config: PrepareConfig, splits: dict[str, Split], console: Console) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    return run_cli(
-        "python -m experiments.prepare",
-        PrepareConfig,
-        arguments,
-        lambda config: prepare(config, Console()),
-    )
+    # Asked to end, it clears up and tells what is kept, as when it is interrupted at a keyboard.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return run_cli(
+            "python -m experiments.prepare",
+            PrepareConfig,
+            arguments,
+            lambda config: prepare(config, Console()),
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,20 @@ needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="tensorflow (the tf extra) is missing"
 )
 PREPARE = """
-import sys
+import signal, sys, threading, time
+from pathlib import Path
 from experiments import prepare
+
+def interrupt(folder):
+    while not list(folder.glob("incomplete.*")):
+        time.sleep(0.001)
+    signal.raise_signal(signal.SIGTERM)
+
+sys.stderr = sys.stdout
+folder = Path(sys.argv[1], sys.argv[2])
+threading.Thread(target=interrupt, args=[folder], daemon=True).start()
+status = prepare.main([sys.argv[2], "--data_dir", sys.argv[1]])
+print("interrupted", status, list(folder.iterdir()), flush=True)
 for name in sys.argv[2:]:
     status = prepare.main([name, "--data_dir", sys.argv[1]])
     print("status", status, flush=True)
@@ -59,7 +71,7 @@ def prepared(tmp_path_factory):
     )
     # As a process that was killed leaves it.
     (root / "cifar10" / "incomplete.ABCDEF_3.0.2").mkdir(parents=True)
-    output = run(PREPARE, root, *splits, "imagenet2012")
+    output = run(PREPARE, root, "imagenet2012", *splits)
     return root, splits, output
 
 
@@ -70,8 +82,23 @@ def test_prepares_and_checks(prepared):
     assert "train: 150 images of 10 classes" in output
     assert "All 180 images can be used." in output
     assert "train: 9 images of 1,000 classes" in output
-    assert f"note: {root}/cifar10/incomplete.ABCDEF_3.0.2 is of an interrupted" in output
+    note = f"note: {root}/cifar10/incomplete.ABCDEF_3.0.2 (0.0 GB) is of an interrupted preparation"
+    assert output.index(note) < output.index("Preparing cifar10 in")
     assert f"--data.dataset cifar100 --data.data-dir {root}" in output
+
+
+@needs_tensorflow
+def test_interrupted_while_it_writes(prepared):
+    """tensorflow-datasets begins again; the archives stay, and the next call completes it."""
+    root, _, output = prepared
+    assert "interrupted 1 []" in output
+    assert (
+        "error: interrupted while imagenet2012 was being prepared. Kept: the archives in "
+        f"{root}/downloads/manual, which are read where they are, and neither downloaded nor "
+        "copied again. Not kept: what was written from them; run this again to write it"
+    ) in output
+    assert output.count(f"Preparing imagenet2012 in {root}/imagenet2012/5.1.0") == 2
+    assert "train: 9 images of 1,000 classes" in output
 
 
 @needs_tensorflow
