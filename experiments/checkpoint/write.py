@@ -22,6 +22,20 @@ from experiments.checkpoint.content import (
 from experiments.checkpoint.reasons import drop_logs, reason
 
 
+class _Manager(ocp.CheckpointManager):
+    """Does not ask whether to stop, as orbax does at every save: that is up to ``Preemption``.
+
+    JAX takes the number that comes with the question for how far a process is. Orbax gives the
+    update, ``Preemption`` the number of its questions, which is larger: of a notice that came in
+    between, the point to stop at would be one that is over, and training would not stop.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        """Returns False."""
+        del step
+        return False
+
+
 class Checkpoints:
     """The checkpoints of one run, saved in the background: each is complete, or not there.
 
@@ -55,7 +69,7 @@ class Checkpoints:
         )
         drop_logs()
         try:
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+            self._manager = _Manager(self._folder, options=options)
         except OSError as error:
             raise CheckpointError(
                 f"the checkpoints in {folder} cannot be opened: {reason(error)}",
