@@ -30,7 +30,8 @@ def run_cli(
 
     Returns:
         Exit status: 0, also when asked to stop; 1 after an error, with its message on standard
-        error. (An option that cannot be parsed ends the process with status 2, as is customary.)
+        error; 130 after an interruption at the keyboard. (An option that cannot be parsed ends the
+        process with status 2, as is customary.)
     """
     try:
         run(tyro.cli(config_type, prog=prog, args=arguments, **options))
@@ -39,4 +40,7 @@ def run_cli(
         return 1
     except Preempted:
         return 0
+    except KeyboardInterrupt:
+        print("interrupted; what had been saved is complete", file=sys.stderr)
+        return 130
     return 0
