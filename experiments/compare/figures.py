@@ -84,7 +84,8 @@ def shift_figure(record: Mapping[str, Any]) -> Figure | None:
         for axis in (absolute, relative, by_layer, by_epoch):
             axis.set_yscale("log")
             plots.plain_log(axis)
-        absolute.legend()
+        handles, names = absolute.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(arms)))
     return figure
 
 
