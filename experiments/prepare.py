@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +21,13 @@ from rich.progress import Progress
 
 from experiments.cli import run_cli
 from experiments.data.download import download, file_sha256
-from experiments.data.images import BadImageError, check_label, decode_rgb, need
+from experiments.data.images import BadImageError, check_label, decode_gray, decode_rgb, need
 from experiments.data.records import Example, Split, data_root, prepared_folder
 from experiments.storage import folder_bytes
 
 # Splits, in the order of their use: training, then testing.
 SPLITS = {
+    "mnist": ("train", "test"),
     "cifar10": ("train", "test"),
     "cifar100": ("train", "test"),
     "imagenet2012": ("train", "validation"),
@@ -44,8 +46,9 @@ class PrepareConfig:
     """
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
-    """cifar10 (170 MB to download), cifar100 (169 MB), or imagenet2012 (146 GB; only from the two
-    archives ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, which you must have)."""
+    """mnist (12 MB to download), cifar10 (170 MB), cifar100 (169 MB), or imagenet2012 (146 GB; only
+    from the two archives ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, which you must
+    have)."""
     data_dir: str | None = None
     """Folder of the prepared data sets. Default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
     manual_dir: str | None = None
@@ -116,7 +119,7 @@ def _prepare(config: PrepareConfig, root: Path, console: Console) -> Path:
     if config.dataset == "imagenet2012":
         _find_imagenet(manual)
     else:
-        _find_archive(builder, root, manual, config, console)
+        _find_archives(builder, root, manual, config, console)
     console.print(f"Preparing {config.dataset} in {builder.data_dir}", soft_wrap=True)
     if not console.is_terminal:
         tfds.disable_progress_bar()  # In a file it would be one line for each step.
@@ -152,25 +155,23 @@ def _find_imagenet(manual: Path) -> None:
         )
 
 
-def _find_archive(
+def _find_archives(
     builder: Any, root: Path, manual: Path, config: PrepareConfig, console: Console
 ) -> None:
-    """Downloads the archive, unless it is in the manual folder or tensorflow-datasets has it."""
-    ((url, info),) = builder.url_infos.items()
-    path = manual / info.filename
-    if path.is_file():
-        if (found := file_sha256(path)) != info.checksum:
-            raise ValueError(
-                f"{path} is not the archive of {config.dataset}: its SHA-256 is {found}, not "
-                f"{info.checksum}. Remove or replace it."
-            )
-        return
-    if _has_download(root, url):
-        return
-    if config.manual_dir is not None:
-        raise ValueError(f"{path} is missing; put it there, or leave out --manual-dir.")
-    console.print(f"Downloading {url} to {path}", soft_wrap=True)
-    download(url, path, int(info.size), info.checksum, console)
+    """Downloads the archives that are neither in the manual folder nor in tensorflow-datasets'."""
+    for url, info in builder.url_infos.items():
+        path = manual / info.filename
+        if path.is_file():
+            if (found := file_sha256(path)) != info.checksum:
+                raise ValueError(
+                    f"{path} is not the archive of {config.dataset}: its SHA-256 is {found}, not "
+                    f"{info.checksum}. Remove or replace it."
+                )
+        elif not _has_download(root, url):
+            if config.manual_dir is not None:
+                raise ValueError(f"{path} is missing; put it there, or leave out --manual-dir.")
+            console.print(f"Downloading {url} to {path}", soft_wrap=True)
+            download(url, path, int(info.size), info.checksum, console)
 
 
 def _has_download(root: Path, url: str) -> bool:
@@ -184,10 +185,11 @@ def _has_download(root: Path, url: str) -> bool:
 def _check(config: PrepareConfig, splits: dict[str, Split], console: Console) -> None:
     """Decodes every image; raises if one is damaged."""
     convert = config.dataset == "imagenet2012"
+    decode = decode_gray if config.dataset == "mnist" else partial(decode_rgb, convert=convert)
 
     def check(example: Example, num_classes: int) -> str | None:
         try:
-            decode_rgb(example.content, example.where, convert)
+            decode(example.content, example.where)
             check_label(example.label, num_classes, example.where)
         except BadImageError as error:
             return str(error)

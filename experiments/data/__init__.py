@@ -12,12 +12,14 @@ from experiments.data.digits import load_digits
 from experiments.data.image_folder import load_image_folder
 from experiments.data.imagenet import load_imagenet
 from experiments.data.label_noise import with_label_noise
+from experiments.data.mnist import load_mnist
 from experiments.data.pipeline import Batch as Batch
 from experiments.data.pipeline import Pipeline as Pipeline
 from experiments.data.subset import with_train_images
 
 _LOADERS: dict[str, Callable[[DataConfig], Dataset]] = {
     "digits": load_digits,
+    "mnist": load_mnist,
     "cifar10": load_cifar,
     "cifar100": load_cifar,
     "imagenet2012": load_imagenet,
@@ -35,7 +37,7 @@ def load_arrays(config: DataConfig | str) -> ArrayDataset:
     if not isinstance(dataset, ArrayDataset):
         raise ValueError(
             f"{dataset.name} is read from files, batch by batch, and this needs a data set in "
-            "memory; choose digits, cifar10, cifar100 or imagefolder."
+            "memory; choose digits, mnist, cifar10, cifar100 or imagefolder."
         )
     return dataset
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.checks import not_negative
 
-DATASETS = ("digits", "cifar10", "cifar100", "imagenet2012", "imagefolder")
+DATASETS = ("digits", "mnist", "cifar10", "cifar100", "imagenet2012", "imagefolder")
 SCALINGS = ("channel-std", "pixel-variance")
 
 
@@ -19,18 +19,20 @@ class DataConfig:
     """Images, their scaling and augmentation."""
 
     dataset: str = "digits"
-    """Data set: digits (scikit-learn's 1,797 8x8 images; no download), cifar10, cifar100,
-    imagenet2012 (all three: first python -m experiments.prepare DATASET), or imagefolder (your own
+    """Data set: digits (scikit-learn's 1,797 8x8 images; no download), mnist, cifar10, cifar100,
+    imagenet2012 (these four: first python -m experiments.prepare DATASET), or imagefolder (your own
     images, in DATA_DIR/train/CLASS/ and DATA_DIR/test/CLASS/, jpg or png)."""
     data_dir: str | None = None
     """Folder of the prepared data sets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets);
     of imagefolder, that of the images."""
     flip: bool | None = None
-    """Mirror half of the training images, left to right. Default: yes, but not for digits."""
+    """Mirror half of the training images, left to right. Default: yes, but not for digits and
+    mnist."""
     max_shift: int | None = None
     """Largest random shift in each direction, pixels; 0 for none. What comes in from outside is
-    filled with 0 (the mean) after scaling, in digits with black. Default: digits 1, CIFAR 4,
-    imagefolder an eighth of the image's side, imagenet2012 none (random crops instead)."""
+    filled with 0 (the mean) after scaling, in digits and mnist with black. Default: digits 1,
+    mnist 2, CIFAR 4, imagefolder an eighth of the image's side, imagenet2012 none (random crops
+    instead)."""
     scaling: str = "channel-std"
     """How pixels (0-255) are scaled: channel-std is (x - mean) / standard deviation of each channel
     over the training images, as is customary; pixel-variance is (x - mean) / VARIANCE of each pixel

@@ -106,6 +106,21 @@ def decode_rgb(content: bytes, name: str, convert: bool) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def decode_gray(content: bytes, name: str) -> np.ndarray:
+    """Returns the pixels of a grayscale JPEG or PNG file, ``(h, w, 1)`` uint8.
+
+    Raises:
+        BadImageError: If the file is damaged or truncated, or not 8-bit grayscale.
+    """
+    cv2 = need("cv2")
+    image = _decode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise BadImageError(f"{name} is damaged or truncated ({len(content):,} bytes).")
+    if image.ndim != 2 or image.dtype != np.uint8:
+        raise BadImageError(f"{name} is not 8-bit grayscale, as it must be.")
+    return image[:, :, None]
+
+
 def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
     """Returns None for anything that cannot be decoded to the end."""
     cv2 = need("cv2")

@@ -56,6 +56,10 @@ class Split:
         data_dir: Folder of the prepared data sets; None for the default.
         split: Name of the split.
 
+    Attributes:
+        num_classes: Number of classes.
+        named: Whether images have names of their own.
+
     Raises:
         ValueError: If it is not prepared, not as ArrayRecord, damaged, or empty.
     """
@@ -88,6 +92,8 @@ class Split:
         if info is None or not info.num_examples:
             raise ValueError(f"{self._where} has no images. {self._again}")
         self.num_classes: int = builder.info.features["label"].num_classes
+        features = builder.info.features
+        self.named = "file_name" in features or "id" in features
         self._files, self._lengths = info.filepaths, info.shard_lengths
         skip = {"image": tfds.decode.SkipDecoding()}
         self._source = builder.as_data_source(split=split, decoders=skip)

@@ -31,8 +31,8 @@ def test_round_through_json():
     [
         ({"norms": ["bn", "foo"]}, r"norm \(='foo'\) is unknown; choose from bn, ubn, gn, none, "),
         (
-            {"data": {"dataset": "mnist"}},
-            r"dataset \(='mnist'\) is unknown; choose from digits, cifar10",
+            {"data": {"dataset": "svhn"}},
+            r"dataset \(='svhn'\) is unknown; choose from digits, mnist, cifar10",
         ),
         (
             {"norm": {"unit": "metre"}},

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import prepare
-from experiments.data import DataConfig, load_dataset
+from experiments.data import DataConfig, load_arrays, load_dataset
 from tests.experiments.data import archives
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +24,9 @@ PREPARE = """
 import signal, sys, threading, time
 from pathlib import Path
 from experiments import prepare
+from tensorflow_datasets.image_classification import mnist
+
+mnist._TRAIN_EXAMPLES, mnist._TEST_EXAMPLES = 60, 20  # As many as the test's files have.
 
 def interrupt(folder):
     while not list(folder.glob("incomplete.*")):
@@ -43,7 +46,7 @@ for name in sys.argv[2:]:
 READ = """
 import sys
 from experiments.data import DataConfig, load_dataset
-for name in ("cifar10", "cifar100", "imagenet2012"):
+for name in ("mnist", "cifar10", "cifar100", "imagenet2012"):
     dataset = load_dataset(DataConfig(dataset=name, data_dir=sys.argv[1]))
     pipeline = dataset.pipeline(seed=0, batch_size=4)
     batch = next(pipeline.batches(0))
@@ -63,9 +66,10 @@ def run(code, *arguments, **environment):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """All three, prepared by one process: it takes long to import tensorflow."""
+    """All four, prepared by one process: it takes long to import tensorflow."""
     root = tmp_path_factory.mktemp("prepared")
     splits = {name: archives.place_cifar(root, name) for name in ("cifar10", "cifar100")}
+    splits["mnist"] = archives.place_mnist(root)
     archives.place_imagenet(
         root / "downloads" / "manual", train={"n01440764": 5, "n01443537": 4}, validation=3
     )
@@ -78,7 +82,7 @@ def prepared(tmp_path_factory):
 @needs_tensorflow
 def test_prepares_and_checks(prepared):
     root, _, output = prepared
-    assert output.count("status 0") == 3
+    assert output.count("status 0") == 4
     assert "train: 150 images of 10 classes" in output
     assert "All 180 images can be used." in output
     assert "train: 9 images of 1,000 classes" in output
@@ -106,6 +110,7 @@ def test_reads_without_tensorflow(prepared):
     root, _, _ = prepared
     lines = run(READ, root).splitlines()
     assert lines == [
+        "mnist (4, 28, 28, 1) (4, 28, 28, 1)",
         "cifar10 (4, 32, 32, 3) (4, 32, 32, 3)",
         "cifar100 (4, 32, 32, 3) (4, 32, 32, 3)",
         "imagenet2012 (4, 224, 224, 3) (4, 224, 224, 3)",
@@ -129,6 +134,28 @@ def test_images_are_those_of_the_archive_in_its_order(prepared, name):
     x = splits[name]["train"][0].astype(float)
     expected = (x - x.mean(axis=(0, 1, 2))) / x.std(axis=(0, 1, 2))
     np.testing.assert_allclose(dataset.standardize(dataset.train_images), expected, atol=1e-5)
+
+
+@needs_tensorflow
+def test_mnist(prepared):
+    """Its images have no names, so they are in another order than in its files."""
+    root, splits, _ = prepared
+    dataset = load_arrays(DataConfig(dataset="mnist", data_dir=str(root)))
+    for part, images, labels in (
+        ("train", dataset.train_images, dataset.train_labels),
+        ("test", dataset.test_images, dataset.test_labels),
+    ):
+        found = sorted(
+            (image.tobytes(), label) for image, label in zip(images, labels, strict=True)
+        )
+        expected = zip(*splits["mnist"][part], strict=True)
+        assert found == sorted((image.tobytes(), label) for image, label in expected)
+    black = dataset.standardize(np.zeros((1, 28, 28, 1), np.uint8))
+    np.testing.assert_allclose(black, dataset.background, rtol=1e-6)
+    assert (dataset.flip, dataset.max_shift, dataset.num_classes) == (False, 2, 10)
+    config = DataConfig(dataset="mnist", data_dir=str(root), scaling="pixel-variance")
+    with pytest.raises(ValueError, match="is not possible for mnist: some pixels are black"):
+        load_dataset(config)
 
 
 @needs_tensorflow
@@ -303,7 +330,7 @@ def test_unknown_data_set(capsys):
     with pytest.raises(SystemExit):
         prepare.main(["digits"])
     error = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert "dataset (='digits') cannot be prepared; choose from cifar10, cifar100, imagen" in error
+    assert "dataset (='digits') cannot be prepared; choose from mnist, cifar10, cifar100" in error
 
 
 def test_help(capsys):

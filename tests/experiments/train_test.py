@@ -212,7 +212,7 @@ def test_values_that_do_not_fit_the_data(tmp_path, change, message):
     ("arguments", "message"),
     [
         (["--norms", "foo"], f"norm (='foo') is unknown; choose from {', '.join(NORMS)}."),
-        (["--data.dataset", "mnist"], "dataset (='mnist') is unknown; choose from digits, cifar10"),
+        (["--data.dataset", "svhn"], "dataset (='svhn') is unknown; choose from digits, mnist"),
         (["--norm.unit", "metre"], "`unit` (='metre') must be one of 'reference', 'sample'"),
         (["--optim.learningrate", "1"], "Unrecognized options"),
         (["--optim.epochs", "many"], "many"),

@@ -1,8 +1,9 @@
-"""Small archives in the true formats of CIFAR and ImageNet, as tensorflow-datasets wants them.
+"""Small archives in the true formats of MNIST, CIFAR and ImageNet, for tensorflow-datasets.
 
 They hold random pixels; everything else is as in the real ones, down to the order of the bytes.
 """
 
+import gzip
 import io
 import json
 import tarfile
@@ -60,16 +61,37 @@ def place_cifar(root, name):
 
     It does not check a finished download again, so the archive need not be the real one.
     """
+    content, splits = cifar(name)
+    _place_download(root, name, CIFAR100 if name == "cifar100" else CIFAR10, content)
+    return splits
+
+
+def _place_download(root, name, url, content):
     from tensorflow_datasets.core.download import checksums, resource
 
-    url = CIFAR100 if name == "cifar100" else CIFAR10
-    content, splits = cifar(name)
     known = checksums.get_all_url_infos()[url]
     path = root / "downloads" / name / resource.get_dl_fname(url, known.checksum)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     info = {"urls": [url], "original_fname": Path(url).name}
     Path(f"{path}.INFO").write_text(json.dumps(info))
+
+
+def place_mnist(root):
+    """Puts the four files of MNIST, of 60 and 20 images, where finished downloads are."""
+    import tensorflow_datasets as tfds
+
+    rng = np.random.default_rng(0)
+    builder = tfds.builder("mnist", data_dir=root)
+    splits, contents = {}, {}
+    for split, prefix, n in (("train", "train", 60), ("test", "t10k", 20)):
+        images = rng.integers(0, 256, (n, 28, 28, 1), dtype=np.uint8)
+        labels = rng.integers(0, 10, n, dtype=np.uint8)
+        contents[f"{prefix}-images-idx3-ubyte.gz"] = bytes(16) + images.tobytes()
+        contents[f"{prefix}-labels-idx1-ubyte.gz"] = bytes(8) + labels.tobytes()
+        splits[split] = (images, labels)
+    for url in builder.url_infos:
+        _place_download(root, "mnist", url, gzip.compress(contents[url.rpartition("/")[2]]))
     return splits
 
 

@@ -10,7 +10,7 @@ from experiments.data import DataConfig
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "mnist"}, "dataset (='mnist') is unknown; choose from digits, cifar10, cifar"),
+        ({"dataset": "svhn"}, "dataset (='svhn') is unknown; choose from digits, mnist, cifar10"),
         ({"max_shift": -1}, "`max_shift` (=-1) must be zero or a positive number."),
         ({"scaling": "std"}, "`scaling` (='std') must be one of channel-std, pixel-variance."),
         ({"on_bad_image": "ignore"}, "`on_bad_image` (='ignore') must be one of error, skip."),

@@ -32,9 +32,9 @@ def test_split_is_fixed():
 
 def test_unknown_dataset():
     with pytest.raises(
-        ValueError, match=r"dataset \(='mnist'\) is unknown; choose from digits, cifar10"
+        ValueError, match=r"dataset \(='svhn'\) is unknown; choose from digits, mnist, cifar10"
     ):
-        load_dataset("mnist")
+        load_dataset("svhn")
 
 
 def test_augmentation_is_as_configured():

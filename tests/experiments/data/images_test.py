@@ -13,6 +13,7 @@ from experiments.data.images import (
     BadImages,
     center_crop,
     check_label,
+    decode_gray,
     decode_rgb,
     need,
     random_resized_crop,
@@ -43,6 +44,18 @@ def test_pixels_are_those_of_pil():
     expected = np.asarray(Image.open(io.BytesIO(JPEG))).astype(int)
     for convert in (False, True):
         assert np.abs(decode_rgb(JPEG, "a", convert) - expected).max() <= 1
+
+
+def test_grayscale():
+    gray = encode(Image.fromarray(PIXELS[..., 0]))
+    np.testing.assert_array_equal(decode_gray(gray, "a"), PIXELS[..., :1])
+    for content, message in {
+        gray[:-40]: r"a is damaged or truncated \([\d,]+ bytes\)\.",
+        PNG: "a is not 8-bit grayscale, as it must be.",
+        encode(DEEP): "a is not 8-bit grayscale, as it must be.",
+    }.items():
+        with pytest.raises(BadImageError, match=message):
+            decode_gray(content, "a")
 
 
 def test_palettes_are_looked_up():
