@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unitnorm_jax import ics
+from unitnorm_jax.ics import rounding
 
 SHAPES = st.sampled_from([(1, 3), (7, 1), (16, 2), (24, 40)])
 KINDS = st.sampled_from(["gaussian", "heavy", "discrete", "degenerate"])
@@ -25,6 +26,7 @@ def assert_certified(distance, truth):
 
 
 @settings(max_examples=150, deadline=None)
+@example("degenerate", "tiny", (16, 2), 1, 1e-30, 0.0)  # a subnormal coordinate
 @given(
     KINDS,
     RELATIONS,
@@ -52,6 +54,19 @@ def test_sizes(exact, pair, n, d, relation):
     distance = ics.em_distance(x, y)
     assert_certified(distance, exact(x, y))
     assert bool(distance.exact)
+
+
+def test_subnormal_coordinates_count(exact):
+    """Arithmetic on a processor takes them for 0: a bound that did would not hold."""
+    x, y = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    y[0] = [1e-36, 8e-39, -8e-39]
+    y[1] = [2e-37, 1e-45, 1e-38]
+    truth = exact(x, y)
+    distance = ics.em_distance(x, y)
+    assert_certified(distance, truth)
+    assert float(distance.upper - distance.lower) <= 1.1e-5 * truth
+    scaled = rounding.times_power_of_two(jnp.asarray(y), jnp.asarray(120))
+    np.testing.assert_array_equal(np.asarray(scaled, np.float64), y.astype(np.float64) * 2.0**120)
 
 
 def test_four_thousand_samples():

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+_BITS = {4: jnp.uint32, 8: jnp.uint64}  # by bytes
+
 
 def unit_roundoff(dtype: DTypeLike) -> float:
     """Largest relative error of one rounding to nearest: 2^-24 in float32."""
@@ -100,14 +102,25 @@ def scale_exponent(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
 
 
 def times_power_of_two(x: jax.Array, k: jax.Array) -> jax.Array:
-    """``x 2^k`` without rounding (but for underflow), in two steps so that 2^k stays finite."""
-    one = jnp.ones((), x.dtype)
-    return x * jnp.ldexp(one, k // 2) * jnp.ldexp(one, k - k // 2)
+    """``x 2^k`` without rounding (but for underflow), in two steps so that 2^k stays finite.
+
+    Subnormal x, which arithmetic takes for 0 on most devices, are read as the integers they are.
+    """
+    info = jnp.finfo(x.dtype)
+    bits = lax.bitcast_convert_type(x, _BITS[x.dtype.itemsize])
+    digits = bits & (2**info.nmant - 1)
+    subnormal = (bits << 1) >> (info.nmant + 1) == 0  # or 0
+    whole = jnp.where(bits >> (info.bits - 1) == 1, -1, 1) * digits.astype(x.dtype)
+
+    def scaled(x, k):
+        one = jnp.ones((), x.dtype)
+        return x * jnp.ldexp(one, k // 2) * jnp.ldexp(one, k - k // 2)
+
+    return jnp.where(subnormal, scaled(whole, k + info.minexp - info.nmant), scaled(x, k))
 
 
 def same_rows(x: jax.Array, y: jax.Array) -> jax.Array:
     """Whether rows agree bit for bit, (n, d), (n, d) -> (n,): flushed subnormals cannot lie."""
-    bits = {4: jnp.uint32, 8: jnp.uint64}[x.dtype.itemsize]
-    x, y = (lax.bitcast_convert_type(z, bits) for z in (x, y))
+    x, y = (lax.bitcast_convert_type(z, _BITS[z.dtype.itemsize]) for z in (x, y))
     zeros = (x | y) << 1 == 0  # of either sign
     return jnp.all((x == y) | zeros, axis=1)
