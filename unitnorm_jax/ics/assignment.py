@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
+from unitnorm_jax.ics.host import call_on_host
+
 Solver = Callable[[jax.Array], Any]
 
 
@@ -29,7 +31,7 @@ def scipy_assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     """
     n = cost.shape[0]
     result = jax.ShapeDtypeStruct((n,), jnp.int32)
-    return jax.pure_callback(_solve, result, cost, vmap_method="sequential")
+    return call_on_host(_solve, result, cost)
 
 
 def _solve(cost: Any) -> np.ndarray:

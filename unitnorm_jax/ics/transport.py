@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 from scipy import sparse
 from scipy.optimize import linprog
 
+from unitnorm_jax.ics.host import call_on_host
+
 _ROUNDS = 60  # of column generation
 _NEIGHBOURS = 8  # columns entered per row and per column and round
 
@@ -45,11 +47,7 @@ def scipy_transport(
       Q. Huangfu, J. Hall, Parallelizing the dual revised simplex method, 2018 (HiGHS).
     """
     shape = jax.ShapeDtypeStruct((), cost.dtype)
-    return TransportBounds(
-        *jax.pure_callback(
-            _bounds, (shape, shape), cost, x_weights, y_weights, vmap_method="sequential"
-        )
-    )
+    return TransportBounds(*call_on_host(_bounds, (shape, shape), cost, x_weights, y_weights))
 
 
 def _bounds(cost: Any, x_weights: Any, y_weights: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,49 @@
+"""Calls of numpy and scipy from compiled functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def call_on_host(function: Callable[..., Any], result: Any, *arrays: jax.Array) -> Any:
+    """`jax.pure_callback`, one call per element under `jax.vmap`, with float64 handed over whole.
+
+    JAX converts arguments and results on a thread of its own, which does not know of
+    ``jax.enable_x64(True)`` around the call and would make float32 of float64. So they go as pairs
+    of integers.
+
+    Args:
+      function: Takes numpy arrays, returns numpy arrays of the shapes and dtypes of `result`.
+      result: `jax.ShapeDtypeStruct`, or a pytree of them.
+      *arrays: The arguments.
+    """
+
+    def whole(*given: Any) -> Any:
+        back = function(*(_joined(np.asarray(x), a) for x, a in zip(given, arrays, strict=True)))
+        return jax.tree.map(_split, back)
+
+    handed = [lax.bitcast_convert_type(a, jnp.uint32) if _wide(a) else a for a in arrays]
+    like = jax.tree.map(
+        lambda r: jax.ShapeDtypeStruct((*r.shape, 2), jnp.uint32) if _wide(r) else r, result
+    )
+    back = jax.pure_callback(whole, like, *handed, vmap_method="sequential")
+    return jax.tree.map(
+        lambda x, r: lax.bitcast_convert_type(x, r.dtype) if _wide(r) else x, back, result
+    )
+
+
+def _wide(array: Any) -> bool:
+    return array.dtype == np.float64
+
+
+def _joined(x: np.ndarray, like: Any) -> np.ndarray:
+    return np.ascontiguousarray(x).view(np.float64)[..., 0] if _wide(like) else x
+
+
+def _split(x: Any) -> np.ndarray:
+    x = np.asarray(x, order="C")
+    return x[..., None].view(np.uint32) if _wide(x) else x
