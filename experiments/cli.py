@@ -1,5 +1,6 @@
 """What the command lines share: parsing, and errors of one line instead of a traceback."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,6 +11,27 @@ from experiments.nonfinite import NonFiniteLossError
 from experiments.preemption import Preempted
 
 Config = TypeVar("Config")
+
+
+def command_line(prog: str, arguments: Sequence[str] | None, *without: str) -> str:
+    """Returns the command as it is to be repeated, on any machine.
+
+    Args:
+        prog: How the program is called.
+        arguments: As for ``run_cli``.
+        *without: Options to leave out with their value: where results are to be written.
+
+    Example:
+        >>> command_line("python -m x", ["a b", "--json", "f", "--n", "2"], "--json")
+        "python -m x 'a b' --n 2"
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    kept = [
+        word
+        for word, before in zip(words, ["", *words], strict=False)
+        if not {word.partition("=")[0], before} & set(without)
+    ]
+    return " ".join([prog, *map(shlex.quote, kept)])
 
 
 def run_cli(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shlex
 import sys
 from typing import Annotated, Any
 
@@ -13,12 +12,14 @@ from rich.progress import track
 from experiments.bench import data, layer, probe, seeds, timing, tpu
 from experiments.bench.options import Data, Layer, Probe, Seeds, Tpu
 from experiments.bench.tables import bench_tables
-from experiments.cli import run_cli
+from experiments.cli import command_line, run_cli
 from experiments.compare.record import to_json
 from experiments.compare.table import to_rich
 from experiments.page import write_text
 from experiments.provenance import versions
 from experiments.record import check_new
+
+PROG = "python -m experiments.bench"
 
 
 def run_layer(options: Layer, console: Console) -> dict[str, Any]:
@@ -124,17 +125,11 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Seeds, tyro.conf.subcommand("seeds")]
     )
-    words = sys.argv[1:] if arguments is None else arguments
-    # As it is to be repeated: without the file.
-    kept = [
-        w for w, before in zip(words, ["", *words], strict=False) if "--json" not in (w, before)
-    ]
-    command = shlex.join(["python", "-m", "experiments.bench", *kept])
     return run_cli(
-        "python -m experiments.bench",
+        PROG,
         subcommands,  # type: ignore[arg-type]
         arguments,
-        lambda options: _run(options, command),
+        lambda options: _run(options, command_line(PROG, arguments, "--json")),
     )
 
 

@@ -1,6 +1,5 @@
 """The zoo from end to end: folder, measurements, table and figure."""
 
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments import provenance, record
-from experiments.cli import run_cli
+from experiments.cli import command_line, run_cli
 from experiments.compare.record import to_json
 from experiments.compare.table import to_rich
 from experiments.data import load_dataset
@@ -21,13 +20,16 @@ from experiments.zoo import figure, measure, summary
 from experiments.zoo.config import ZooConfig
 from experiments.zoo.record import zoo_record
 
+PROG = "python -m experiments.zoo"
 
-def run(config: ZooConfig, console: Console) -> Path:
+
+def run(config: ZooConfig, console: Console, command: str = "") -> Path:
     """Measures what is missing, and writes and prints all that is there.
 
     Args:
         config: The options.
         console: Where progress and table go.
+        command: The command that measures, for the record.
 
     Returns:
         The folder.
@@ -48,7 +50,8 @@ def run(config: ZooConfig, console: Console) -> Path:
         start = time.perf_counter()
         found = _measure(config, part, method)
         seconds = time.perf_counter() - start
-        record.write_json(_path(config, part, method), found | _provenance(seconds))
+        ran = {"seconds": seconds, "command": command, "versions": provenance.versions()}
+        record.write_json(_path(config, part, method), found | ran)
         console.print(f"{part} {method}: {seconds:.0f} s", highlight=False)
     return report(config, console)
 
@@ -84,20 +87,11 @@ def _measure(config: ZooConfig, part: str, method: str) -> dict[str, Any]:
     return measure.smallest_batch(config, method, dataset)
 
 
-def _provenance(seconds: float) -> dict[str, Any]:
-    """What ran: commit, hardware and command."""
-    return {
-        "seconds": seconds,
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "versions": provenance.versions(),
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    return run_cli(
-        "python -m experiments.zoo", ZooConfig, arguments, lambda config: run(config, Console())
-    )
+    # What was measured does not depend on where it was written.
+    command = command_line(PROG, arguments, "--out", "--record")
+    return run_cli(PROG, ZooConfig, arguments, lambda config: run(config, Console(), command))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo") / "out"
     config = dataclasses.replace(TINY, out=folder)
     with (folder.parent / "output").open("w") as file:
-        zoo.run(config, Console(file=file, width=200))
+        zoo.run(config, Console(file=file, width=200), "the command")
         rest = dataclasses.replace(config, parts=("time", "batch"), methods=("bn",))
         zoo.run(rest, Console(file=file, width=200))
     return config, (folder.parent / "output").read_text()
@@ -90,7 +90,7 @@ def test_record_has_the_table_and_the_figure(done, tmp_path):
     assert stored["versions"].keys() >= {"git_commit", "jax", "cpu_model"}
     for entry in stored["zoo"]:
         assert entry["train"]["other_versions"] == {}
-        assert entry["train"]["command"]
+        assert entry["train"]["command"] == "the command"
     readme.draw(tmp_path / "zoo_methods.png")
     assert (tmp_path / "zoo_methods.png").stat().st_size > 10_000
 
