@@ -4,13 +4,10 @@ from functools import partial
 
 from experiments.data.config import DataConfig
 from experiments.data.dataset import ArrayDataset
-from experiments.data.images import BadImages, decode_rgb
-from experiments.data.in_memory import read_all
-from experiments.data.records import Split
-from experiments.data.scaling import make_scaling, pixel_moments
+from experiments.data.images import decode_rgb
+from experiments.data.in_memory import load_all
 
 _TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-_SHAPE = (32, 32, 3)
 
 
 def load_cifar(config: DataConfig) -> ArrayDataset:
@@ -25,21 +22,11 @@ def load_cifar(config: DataConfig) -> ArrayDataset:
     References:
         A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
     """
-    bad = BadImages(config.on_bad_image)
-    train, test = (Split(config.dataset, config.data_dir, name) for name in ("train", "test"))
-    decode = partial(decode_rgb, convert=bool(config.convert_images))
-    train_images, train_labels = read_all(train, _SHAPE, decode, bad)
-    test_images, test_labels = read_all(test, _SHAPE, decode, bad)
-    title = _TITLES[config.dataset]
-    return ArrayDataset(
-        name=f"{title} ({len(train_images):,} training and {len(test_images):,} test images)",
-        num_classes=train.num_classes,
-        scaling=make_scaling(config.scaling, *pixel_moments(train_images), title),
+    return load_all(
+        config,
+        _TITLES[config.dataset],
+        (32, 32, 3),
+        partial(decode_rgb, convert=bool(config.convert_images)),
         flip=config.flip is not False,
         max_shift=4 if config.max_shift is None else config.max_shift,
-        bad=bad,
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
     )

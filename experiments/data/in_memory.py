@@ -1,16 +1,57 @@
 """Reads prepared data sets whose images all fit in memory."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from experiments.data.config import DataConfig
+from experiments.data.dataset import ArrayDataset
 from experiments.data.images import BadImageError, BadImages, check_label
 from experiments.data.records import Split
+from experiments.data.scaling import make_scaling, pixel_moments
 
 _CHUNK = 1000  # Records read at once.
 
 
-def read_all(
+def load_all(
+    config: DataConfig,
+    title: str,
+    shape: tuple[int, int, int],
+    decode: Callable[[bytes, str], np.ndarray],
+    **fields: Any,
+) -> ArrayDataset:
+    """Returns a data set with the splits train and test.
+
+    Args:
+        config: Which one, where, and how pixels are scaled.
+        title: Its name, for people.
+        shape: Of every image: height, width, channels.
+        decode: Makes pixels of the bytes of a file and its name, for errors.
+        **fields: Further fields of ``ArrayDataset``.
+
+    Raises:
+        ValueError: If it is not prepared, or damaged; or an image is and ``config.on_bad_image`` is
+            ``"error"``.
+    """
+    bad = BadImages(config.on_bad_image)
+    train, test = (Split(config.dataset, config.data_dir, name) for name in ("train", "test"))
+    train_images, train_labels = _read(train, shape, decode, bad)
+    test_images, test_labels = _read(test, shape, decode, bad)
+    return ArrayDataset(
+        name=f"{title} ({len(train_images):,} training and {len(test_images):,} test images)",
+        num_classes=train.num_classes,
+        scaling=make_scaling(config.scaling, *pixel_moments(train_images), title),
+        bad=bad,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        **fields,
+    )
+
+
+def _read(
     split: Split,
     shape: tuple[int, int, int],
     decode: Callable[[bytes, str], np.ndarray],
@@ -19,15 +60,6 @@ def read_all(
     """Returns the images and labels of a split that can be used.
 
     They are in the order of their names where they have some, else as they were prepared.
-
-    Args:
-        split: What to read.
-        shape: Of every image: height, width, channels.
-        decode: Makes pixels of the bytes of a file and its name, for errors.
-        bad: Takes the images that cannot be used.
-
-    Raises:
-        ValueError: If no image is left; or as ``bad`` does.
     """
     images = np.empty((len(split), *shape), np.uint8)
     labels = np.empty(len(split), np.int32)

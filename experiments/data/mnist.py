@@ -1,13 +1,13 @@
 """MNIST, in memory."""
 
+import dataclasses
+
+import numpy as np
+
 from experiments.data.config import DataConfig
 from experiments.data.dataset import ArrayDataset
-from experiments.data.images import BadImages, decode_gray
-from experiments.data.in_memory import read_all
-from experiments.data.records import Split
-from experiments.data.scaling import make_scaling, pixel_moments
-
-_SHAPE = (28, 28, 1)
+from experiments.data.images import decode_gray
+from experiments.data.in_memory import load_all
 
 
 def load_mnist(config: DataConfig) -> ArrayDataset:
@@ -28,21 +28,13 @@ def load_mnist(config: DataConfig) -> ArrayDataset:
             f"`scaling` (={config.scaling!r}) is not possible for mnist: some pixels are black in "
             "all images, so their variance is 0. Use --data.scaling channel-std."
         )
-    bad = BadImages(config.on_bad_image)
-    train, test = (Split("mnist", config.data_dir, name) for name in ("train", "test"))
-    train_images, train_labels = read_all(train, _SHAPE, decode_gray, bad)
-    test_images, test_labels = read_all(test, _SHAPE, decode_gray, bad)
-    scaling = make_scaling(config.scaling, *pixel_moments(train_images), "MNIST")
-    return ArrayDataset(
-        name=f"MNIST ({len(train_images):,} training and {len(test_images):,} test images)",
-        num_classes=train.num_classes,
-        scaling=scaling,
-        background=-(scaling.mean / scaling.divisor).item(),
+    dataset = load_all(
+        config,
+        "MNIST",
+        (28, 28, 1),
+        decode_gray,
         flip=bool(config.flip),
         max_shift=2 if config.max_shift is None else config.max_shift,
-        bad=bad,
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
     )
+    black = dataset.standardize(np.zeros((1, 1, 1, 1), np.uint8))
+    return dataclasses.replace(dataset, background=float(black.item()))
