@@ -170,6 +170,9 @@ class TrainConfig:
     (what a scheduler should repeat); must: continue it, or fail."""
     grace_seconds: float = 30.0
     """Time to save after SIGTERM; give less than the scheduler gives before it kills."""
+    max_seconds: float | None = None
+    """Save and stop after so many seconds, with status 0, as at SIGTERM: for machines lent by the
+    minute. The same command with --resume auto goes on."""
     seeds_together: bool = False
     """Train all seeds of a norm in one program (vmap), spread over the devices: for accelerators,
     which one small network does not fill. A run's time per step is then its share."""
@@ -202,6 +205,8 @@ class TrainConfig:
             raise ValueError(f"`target_accuracy` (={self.target_accuracy}) must be in (0, 1].")
         positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)
         positive(grace_seconds=self.grace_seconds, keep_checkpoints=self.keep_checkpoints)
+        if self.max_seconds is not None:
+            positive(max_seconds=self.max_seconds)
         alone = self.devices.parallel in ("auto", "jit") and self.devices.num_devices is None
         if self.seeds_together and not (alone and self.devices.statistics == "synchronised"):
             raise ValueError(

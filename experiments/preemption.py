@@ -1,10 +1,11 @@
-"""Stopping in good order when the machine is taken away: SIGTERM, or a preemption notice."""
+"""Stopping in good order when the machine is taken away: SIGTERM, a notice, or the time is up."""
 
 import os
 import signal
 import socket
 import sys
 import threading
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -29,14 +30,17 @@ class Preemption:
 
     Args:
         grace_seconds: Time to save; make it shorter than that of the scheduler, which then kills.
+        max_seconds: After so many seconds it asks by itself; None for never.
 
     Attributes:
         busy: Whether there is something to save.
     """
 
-    def __init__(self, grace_seconds: float = 30.0) -> None:
+    def __init__(self, grace_seconds: float = 30.0, max_seconds: float | None = None) -> None:
         """Does nothing yet."""
         self.busy = False
+        self._max_seconds = max_seconds
+        self._timer: threading.Timer | None = None
         self._grace_seconds = grace_seconds
         self._requested = threading.Event()
         self._finished = threading.Event()
@@ -75,6 +79,12 @@ class Preemption:
     def __enter__(self) -> "Preemption":
         """Starts to notice SIGTERM; outside the main thread, where Python cannot, it does not."""
         self._several = jax.process_count() > 1
+        if self._max_seconds is not None:
+            # Several processes have to agree on the update, so there it is as if SIGTERM came.
+            ask = partial(os.kill, os.getpid(), signal.SIGTERM) if self._several else self._request
+            self._timer = threading.Timer(max(0.0, self._max_seconds), ask)
+            self._timer.daemon = True
+            self._timer.start()
         if self._several or threading.current_thread() is not threading.main_thread():
             return self
         # Python runs a signal handler between two of its own steps, so not while a network is
@@ -101,6 +111,8 @@ class Preemption:
     ) -> None:
         """Goes back to what SIGTERM did before."""
         self._finished.set()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._before is not None:
             signal.set_wakeup_fd(self._wakeup_before)
             signal.signal(signal.SIGTERM, self._before)

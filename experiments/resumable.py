@@ -10,7 +10,8 @@ from experiments.config import TrainConfig, from_dict, to_dict
 # (That the data in another folder are the same is checked by the record of the data.)
 FREE_FIELDS = frozenset(
     {
-        *("run_dir", "resume", "grace_seconds", "checkpoint_every", "keep_checkpoints"),
+        *("run_dir", "resume", "grace_seconds", "max_seconds"),
+        *("checkpoint_every", "keep_checkpoints"),
         *("data.data_dir", "data.cache_dir", "data.threads"),
         *("devices.parallel", "devices.num_devices", "devices.distributed"),
         *("devices.coordinator_address", "devices.num_processes", "devices.process_id"),

@@ -68,7 +68,10 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
     with ExitStack() as stack:
         distributed.on_writer(lambda: stack.enter_context(locked(run_dir)))
         stack.enter_context(storage_errors(f"run folder {run_dir} cannot be written", advice))
-        preemption = stack.enter_context(Preemption(config.grace_seconds))
+        left = None
+        if config.max_seconds is not None:
+            left = config.max_seconds - (time.perf_counter() - start)
+        preemption = stack.enter_context(Preemption(config.grace_seconds, left))
         if distributed.on_writer(lambda: resumed and (run_dir / "summary.json").exists()):
             console.print(f"The run in {run_dir} is finished.", soft_wrap=True)
         else:

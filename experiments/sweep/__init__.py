@@ -1,4 +1,4 @@
-"""Sweeps: questions about the method, each answered by runs on the digits."""
+"""Sweeps: questions about the method, each answered by runs."""
 
 from experiments.sweep.run import run_sweep as run_sweep
 from experiments.sweep.sweeps import SWEEPS as SWEEPS

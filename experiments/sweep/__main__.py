@@ -1,4 +1,4 @@
-"""Answers a question by runs on the digits: ``python -m experiments.sweep --help``."""
+"""Answers a question by runs: ``python -m experiments.sweep --help``."""
 
 import dataclasses
 import math
@@ -17,21 +17,27 @@ from experiments.compare.record import to_json
 from experiments.compare.table import to_csv, to_markdown, to_rich
 from experiments.page import write_text
 from experiments.sweep.run import run_sweep
-from experiments.sweep.sweeps import SWEEPS
+from experiments.sweep.sweeps import ON_DIGITS, SWEEPS
 from experiments.sweep.table import sweep_table
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """Trains many small networks on the digits and compares methods, paired by seed.
+    """Trains many networks and compares methods, paired by seed.
 
-    Interrupted, the same command goes on where it was. One run of five seeds takes about a minute
-    on two CPU cores; a sweep has 8 to 20.
+    Interrupted, the same command goes on where it was, in the middle of a run. On the digits one
+    run of five seeds takes about a minute on two CPU cores; a sweep has 8 to 20. Those on CIFAR-10
+    are for an accelerator, which trains all seeds of a method at once.
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP ...")] = ()
     """Questions: units, alpha (what tightens the bound), learning-rate, batch-size, depth,
-    label-noise, methods. Default: all of them."""
+    label-noise, methods; default: all of these. On CIFAR-10 (JPEG): cifar10-resnet18 and
+    cifar10-resnet110, as the authors train them, and in 15 epochs cifar10-resnet18-short and
+    cifar10-resnet110-short."""
+    data_dir: str | None = None
+    """For CIFAR-10: folder of the images, DATA_DIR/train/CLASS/ and DATA_DIR/test/CLASS/. Default:
+    cifar10-jpeg."""
     out: str = "runs/sweeps"
     """Folder of the runs, of NAME.json and of the tables NAME.csv and NAME.md; runs that are there
     are not repeated."""
@@ -39,7 +45,7 @@ class SweepConfig:
     """Folder for another copy of NAME.json: experiments/results, whose tables are in the README."""
 
     seconds: float = math.inf
-    """Start no run after so many seconds; the same command goes on another time."""
+    """Save and stop after so many seconds; the same command goes on another time."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -53,8 +59,8 @@ def sweep(config: SweepConfig, console: Console) -> None:
     out, until = Path(config.out), time.monotonic() + config.seconds
     # Methods that differ in numbers alone have programs in common.
     jax.config.update("jax_compilation_cache_dir", str(out.resolve() / "compiled"))
-    for name in config.names or SWEEPS:
-        record = run_sweep(name, SWEEPS[name], out, console, until)
+    for name in config.names or ON_DIGITS:
+        record = run_sweep(name, SWEEPS[name], out, console, until, config.data_dir)
         if record is None:
             return
         table = sweep_table(record)

@@ -16,9 +16,10 @@ from experiments.compare.command import train_command
 from experiments.compare.record import FORMAT
 from experiments.config import TrainConfig
 from experiments.nonfinite import NonFiniteLossError
+from experiments.preemption import Preempted
 from experiments.provenance import versions
 from experiments.record import write_json
-from experiments.sweep.sweeps import Setting, Sweep
+from experiments.sweep.sweeps import Setting, Sweep, change
 from experiments.train import train
 
 # What a sweep's record leaves out of that of a comparison, to stay small.
@@ -26,7 +27,12 @@ LEFT_OUT = ("distances", "tightness", "looseness")
 
 
 def run_sweep(
-    name: str, sweep: Sweep, out: Path, console: Console, until: float = math.inf
+    name: str,
+    sweep: Sweep,
+    out: Path,
+    console: Console,
+    until: float = math.inf,
+    data_dir: str | None = None,
 ) -> dict[str, Any] | None:
     """Trains what is not trained yet, and compares.
 
@@ -38,7 +44,8 @@ def run_sweep(
         sweep: The runs.
         out: Folder of all sweeps.
         console: Where progress and tables go.
-        until: Time, in seconds as ``time.monotonic`` counts them, after which no run is started.
+        until: Time, in seconds as ``time.monotonic`` counts them, at which a run is stopped.
+        data_dir: Where the data are, if they do not come with a library.
 
     Returns:
         None if it was stopped by the time. Else the record: ``sweep``, ``command``, ``question``,
@@ -52,7 +59,15 @@ def run_sweep(
             console.print(f"Out of time before run {i + 1} of {len(todo)}; repeat to go on.")
             return None
         console.print(f"{i + 1} of {len(todo)}: {train_command(config)}", soft_wrap=True)
-        train_once(config, folder, console)
+        if data_dir is not None and config.data.data_dir is not None:
+            config = change(config, data={"data_dir": data_dir})
+        try:
+            train_once(config, folder, console, until)
+        except Preempted:
+            if time.monotonic() < until:
+                raise
+            console.print(f"Out of time in run {i + 1} of {len(todo)}; repeat to go on.")
+            return None
     return {
         "format": FORMAT,
         "sweep": name,
@@ -73,14 +88,21 @@ def is_done(folder: Path) -> bool:
     return (folder / "summary.json").exists() or (folder / "failed.json").exists()
 
 
-def train_once(config: TrainConfig, folder: Path, console: Console) -> None:
-    """Trains ``config`` unless it is done; goes on where it was interrupted."""
+def train_once(
+    config: TrainConfig, folder: Path, console: Console, until: float = math.inf
+) -> None:
+    """Trains ``config`` unless it is done; goes on where it was interrupted.
+
+    Raises:
+        Preempted: If it was asked to stop, or it is ``until``; what was trained is saved.
+    """
     if is_done(folder):
         console.print(f"Done before, in {folder}", soft_wrap=True)
         return
-    quiet = Console(quiet=True)
+    left = None if math.isinf(until) else until - time.monotonic()
+    config = dataclasses.replace(config, run_dir=str(folder), resume="auto", max_seconds=left)
     try:
-        train(dataclasses.replace(config, run_dir=str(folder), resume="auto"), quiet)
+        train(config, Console(quiet=True))
     except NonFiniteLossError as error:
         # That a method diverges is an answer, too.
         write_json(folder / "failed.json", {"reason": str(error), "versions": versions()})

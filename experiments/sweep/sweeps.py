@@ -1,8 +1,8 @@
 """The questions, and the runs that answer them.
 
 A sweep has settings (a batch size, a learning rate); in each of them methods are compared, paired
-by seed. All is on the digits with the network and recipe of ``experiments.train`` as it is, but
-for what the setting or method says.
+by seed. On the digits, network and recipe are those of ``experiments.train``, but for what the
+setting or method says; on CIFAR-10, those of ``experiments.configs``, for an accelerator.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from experiments.config import ProbeConfig, TrainConfig
+from experiments.configs import load
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -76,6 +77,19 @@ METHODS: tuple[Callable[[TrainConfig], TrainConfig], ...] = (
 def _setting(name: str, **fields: Any) -> Setting:
     config = change(BASE, **fields)
     return Setting(name, tuple(method(config) for method in METHODS))
+
+
+def _cifar(name: str, title: str) -> Sweep:
+    """An experiment of ``experiments.configs`` on CIFAR-10 as JPEG files, all seeds at once."""
+    config = change(
+        load(name)[0],
+        norms=("bn",),
+        seeds=SEEDS,
+        seeds_together=True,
+        data={"dataset": "imagefolder", "data_dir": "cifar10-jpeg"},
+    )
+    question = "Does unitized batch normalization beat batch normalization on CIFAR-10 (JPEG)?"
+    return Sweep(question, (Setting(title, tuple(method(config) for method in METHODS)),))
 
 
 def _rate(batch_size: int) -> float:
@@ -181,4 +195,10 @@ SWEEPS = {
             ),
         ),
     ),
+    "cifar10-resnet18": _cifar("cifar10_resnet18", "ResNet-18, 200 epochs"),
+    "cifar10-resnet18-short": _cifar("cifar10_resnet18_short", "ResNet-18, 15 epochs"),
+    "cifar10-resnet110": _cifar("cifar10_resnet110", "ResNet-110, 200 epochs"),
+    "cifar10-resnet110-short": _cifar("cifar10_resnet110_short", "ResNet-110, 15 epochs"),
 }
+# What small machines can do, and needs no file.
+ON_DIGITS = tuple(name for name in SWEEPS if not name.startswith("cifar10"))

@@ -96,6 +96,18 @@ def test_nothing_to_save(exits):
     assert found[0] == (0, "stopped; no update was lost. Continue with --resume auto.")
 
 
+def test_the_time_is_up(exits):
+    """It is as if SIGTERM came."""
+    with Preemption(grace_seconds=10, max_seconds=0.05) as stop:
+        stop.busy = True
+        assert not stop.requested()
+        time.sleep(0.5)
+        assert stop.requested()
+    with Preemption(max_seconds=0.5):  # It was not needed, and is not remembered.
+        pass
+    assert not exits[1].wait(1)
+
+
 def test_done_in_time(exits):
     with Preemption(grace_seconds=0.2) as stop:
         stop.busy = True

@@ -4,17 +4,22 @@ import dataclasses
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
+import PIL.Image
 import pytest
 from rich.console import Console
 
-from experiments import readme, sweep
+from experiments import readme, sweep, train
 from experiments.compare import combine, make_record
 from experiments.compare.record import to_json
+from experiments.record import read_rows
 from experiments.sweep import Setting, Sweep, run, sweeps
 from experiments.sweep.__main__ import SweepConfig
 from experiments.sweep.table import sweep_table
 from tests.experiments.handmade import make_run
+from tests.experiments.jobs import StopAfter
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +88,50 @@ def test_out_of_time(tmp_path):
     assert run.run_sweep("a", question, tmp_path, Console(file=output), until=0.0) is None
     assert "Out of time before run 1 of 2; repeat to go on." in output.getvalue()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """A folder of JPEG files; what is decoded of them is not kept among the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for split, count in {"train": 12, "test": 4}.items():
+        for label in ("cat", "dog"):
+            folder = tmp_path / "images" / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+                PIL.Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    return tmp_path / "images"
+
+
+def test_cifar_stopped_in_the_middle_of_a_run(images, tmp_path, monkeypatch):
+    """The sweep for accelerators, with a smaller network: all seeds at once, in two slices."""
+    real = sweeps.SWEEPS["cifar10-resnet18-short"]
+    assert [c.norms for c in real.settings[0].configs] == [("bn",), ("ubn",), ("ubn",), ("ubn",)]
+    small = {
+        "seeds": (0, 1),
+        "model": {"blocks": (1,), "widths": (4,)},
+        "optim": {"epochs": 2, "batch_size": 8},
+        "probe": {"every": 3, "images": 4},
+    }
+    configs = [sweeps.change(config, **small) for config in real.settings[0].configs[:2]]
+    assert all(config.seeds_together for config in configs)
+    question = real._replace(settings=(Setting("small", tuple(configs)),))
+    output = io.StringIO()
+    console, folder = Console(file=output, width=200), run.folder_of(configs[0], tmp_path / "out")
+    stop = StopAfter(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "Preemption", lambda grace, left: stop)
+        patch.setattr(run, "time", SimpleNamespace(monotonic=lambda: float(stop.left <= 0)))
+        assert run.run_sweep("c", question, tmp_path / "out", console, 1.0, str(images)) is None
+    assert "Out of time in run 1 of 2; repeat to go on." in output.getvalue()
+    assert 0 < len(read_rows(folder / "bn-seed1" / "train.jsonl")) < 6
+    record = run.run_sweep("c", question, tmp_path / "out", console, data_dir=str(images))
+    assert len(read_rows(folder / "bn-seed1" / "train.jsonl")) == 6
+    (setting,) = json.loads(to_json(record))["settings"]
+    assert [arm["name"] for arm in setting["arms"]] == ["bn", "ubn bessel_correction=True"]
+    assert [len(arm["runs"]) for arm in setting["arms"]] == [2, 2]
 
 
 def test_table_of_runs_made_by_hand(tmp_path):
