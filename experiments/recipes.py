@@ -136,6 +136,7 @@ def cifar(blocks: tuple[int, ...], batch_size: int) -> Recipe:
 RECIPES: dict[str, Callable[[int], Recipe]] = {
     "resnet50": lambda batch_size: imagenet("resnet50", batch_size),
     "resnet101": lambda batch_size: imagenet("resnet101", batch_size),
+    "resnet18": lambda batch_size: cifar((3, 3, 3), batch_size),
     "resnet110": lambda batch_size: cifar((18, 18, 18), batch_size),
 }
 

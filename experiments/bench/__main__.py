@@ -9,8 +9,8 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments.bench import data, layer, probe, seeds, timing, tpu
-from experiments.bench.options import Data, Layer, Probe, Seeds, Tpu
+from experiments.bench import data, layer, probe, seeds, step, timing, tpu
+from experiments.bench.options import Data, Layer, Probe, Seeds, Step, Tpu
 from experiments.bench.tables import bench_tables
 from experiments.cli import command_line, run_cli
 from experiments.compare.record import to_json
@@ -34,7 +34,11 @@ def run_layer(options: Layer, console: Console) -> dict[str, Any]:
     ]
     work = track(cases, "measuring", console=console, transient=True)
     rows = [layer.measure(*case, options.seconds) for case in work]
-    return {"time": rows, "kept": {dtype: layer.kept_memory(dtype) for dtype in options.dtypes}}
+    return {
+        "time": rows,
+        "kept": {dtype: layer.kept_memory(dtype) for dtype in options.dtypes},
+        "copy_rate": layer.copy_rate(options.seconds),
+    }
 
 
 def run_tpu(options: Tpu, console: Console) -> list[Any]:
@@ -96,7 +100,17 @@ def run_seeds(options: Seeds, console: Console) -> list[Any]:
     return [seeds.measure(*case, options.seconds) for case in work]
 
 
-def _run(options: Layer | Tpu | Probe | Data | Seeds, command: str) -> None:
+def run_step(options: Step, console: Console) -> list[Any]:
+    """Returns the rows of ``bench step``."""
+    cases = [(name, dtype) for dtype in options.precisions for name in options.networks]
+    work = track(cases, "measuring", console=console, transient=True)
+    return [
+        step.measure(name, options.norms, dtype, options.batch_size, options.seconds)
+        for name, dtype in work
+    ]
+
+
+def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> None:
     """Measures, prints the tables and stores the numbers."""
     check_new(options.json)
     console = Console(width=None if sys.stdout.isatty() else 200)  # Breaks no line of a table.
@@ -106,6 +120,7 @@ def _run(options: Layer | Tpu | Probe | Data | Seeds, command: str) -> None:
         Probe: ("probe", run_probe),
         Data: ("data", run_data),
         Seeds: ("seeds", run_seeds),
+        Step: ("step", run_step),
     }
     name, run = benchmarks[type(options)]
     found = {"command": command, "versions": versions(), "rows": run(options, console)}
@@ -124,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Probe, tyro.conf.subcommand("probe")]
         | Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Seeds, tyro.conf.subcommand("seeds")]
+        | Annotated[Step, tyro.conf.subcommand("step")]
     )
     return run_cli(
         PROG,

@@ -82,6 +82,14 @@ def measure(shape: tuple[int, ...], dtype: str, passes: str, seconds: float) -> 
     )
 
 
+def copy_rate(seconds: float, nbytes: int = 1 << 28) -> float:
+    """Bytes read and written per second by a copy of a large array on this device."""
+    x = jnp.ones(nbytes // 4, jnp.float32)
+    copy = jax.jit(jnp.copy)
+    times = timing.interleaved({"copy": lambda: copy(x)}, seconds)["copy"]
+    return 2 * x.nbytes / float(np.median(times))
+
+
 def kept_memory(dtype: str, layers: int = 4) -> dict[str, float]:
     """What reverse mode keeps for each convolution-normalization-ReLU, in units of its input."""
 

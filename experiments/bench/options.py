@@ -109,3 +109,26 @@ class Seeds:
     """How long to measure each line, in seconds."""
     json: Path | None = None
     """File to write the numbers to, with versions and hardware; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Time a whole update, augmentation and optimizer included, of networks that differ in their
+    normalization against the one with `bn`, in turns.
+
+    The images are noise, but for the digits: an update takes as long whatever they show.
+    """
+
+    networks: tuple[str, ...] = ("digits", "resnet18")
+    """Networks: digits (that of experiments.train), resnet18 and resnet110 (the paper's, on images
+    of 32x32 pixels), resnet50 and resnet101 (224x224 pixels)."""
+    norms: tuple[str, ...] = ("ubn", "none")
+    """Methods besides bn."""
+    precisions: tuple[str, ...] = ("float32",)
+    """Dtypes of the activations: float32, bfloat16."""
+    batch_size: int = 128
+    """Images per update."""
+    seconds: float = 10.0
+    """How long to measure each line, in seconds."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""

@@ -1,5 +1,6 @@
 """The tables of a benchmark, from what ``--json`` stores: the terminal's and the README's."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import geometric_mean
 from typing import Any
@@ -23,6 +24,7 @@ def bench_tables(stored: Mapping[str, Any]) -> dict[str, Table]:
         "probe": _probe,
         "data": _data,
         "seeds": _seeds,
+        "step": _step,
     }
     return {table.key: table for table in makers[stored["benchmark"]](stored["rows"])}
 
@@ -54,7 +56,8 @@ def _layer(rows: Mapping[str, Any]) -> list[Table]:
         title = f"{passes}: time against flax.linen.BatchNorm"
         caption = "median and quartiles of the ratios of neighbouring calls"
         made.append(Table(key, title, caption, columns, lines))
-    return [*made, _traffic(rows["time"]), _kept(rows["kept"])]
+    made += [_traffic(rows["time"]), _kept(rows["kept"])]
+    return [*made, _bandwidth(rows["time"], rows["copy_rate"])] if "copy_rate" in rows else made
 
 
 def _traffic(timed: Rows) -> Table:
@@ -72,6 +75,25 @@ def _traffic(timed: Rows) -> Table:
     )
     title = "Reads (R) and writes (W) of full arrays in the compiled program"
     return Table("traffic", title, "", columns, lines)
+
+
+def _bandwidth(timed: Rows, copy_rate: float) -> Table:
+    """How near the full arrays that are read and written come to what a copy moves in the time."""
+    names = list(timed[0]["traffic"])
+    lines: list[tuple[Any, ...]] = []
+    for row in timed:
+        size = math.prod(row["shape"]) * {"float32": 4, "bfloat16": 2}[row["dtype"]]
+        seconds = {name: 1e-3 * row["base_ms"] * row["ratios"][name][0] for name in names}
+        rates = {name: sum(row["traffic"][name]) * size / seconds[name] for name in names}
+        start = ("x".join(map(str, row["shape"])), row["dtype"], row["passes"])
+        lines.append((*start, *((rate / 1e9, 100 * rate / copy_rate) for rate in rates.values())))
+    columns = (
+        *(Column("shape"), Column("dtype"), Column("pass")),
+        *(Column(name, "{:,.0f} ({:.0f} %)", ("GB/s", "share of a copy's")) for name in names),
+    )
+    title = "Full arrays read and written, GB/s, and of what a copy of 268 MB moves"
+    caption = f"the copy: {copy_rate / 1e9:,.0f} GB/s; above 100 %: what stays in the caches"
+    return Table("bandwidth", title, caption, columns, lines)
 
 
 def _kept(kept: Mapping[str, Mapping[str, float]]) -> Table:
@@ -165,3 +187,20 @@ def _seeds(rows: Rows) -> list[Table]:
     )
     caption = "time of an update of all seeds; median and quartiles of neighbouring rounds"
     return [Table("seeds", "Several seeds in one program", caption, columns, lines)]
+
+
+def _step(rows: Rows) -> list[Table]:
+    norms = list(dict.fromkeys(norm for row in rows for norm in row["ratios"]))
+    lines = [
+        (
+            *(row["network"], row["precision"], row["batch_size"], row["base_ms"]),
+            *(tuple(row["ratios"][norm]) for norm in norms),
+        )
+        for row in rows
+    ]
+    columns = (
+        *(Column("network"), Column("activations"), Column("batch", "{:.0f}")),
+        *(Column("bn, ms", "{:.1f}"), *(Column(norm, _RATIO, _QUARTILES) for norm in norms)),
+    )
+    caption = "time against bn's; median and quartiles of neighbouring updates"
+    return [Table("step", "A training step", caption, columns, lines)]

@@ -3,10 +3,14 @@
 import dataclasses
 import json
 
+import pytest
+
+from experiments.bench import step
 from experiments.bench.data import Row
 from experiments.bench.layer import LayerRow
 from experiments.bench.probe import DistanceRow, ShareRow
 from experiments.bench.seeds import SeedsRow
+from experiments.bench.step import StepRow
 from experiments.bench.tables import bench_tables
 from experiments.bench.tpu import TpuRow
 from experiments.readme import tables_of
@@ -44,6 +48,16 @@ def test_layer():
     assert cells(table)[-1] == ["geometric mean, rank 4", "float32", "-", "0.71", "0.18"]
     assert cells(made["traffic"])[1] == ["16x5", "float32", "forward", "11R 4W", "23R 9W"]
     assert cells(made["kept"]) == [["float32", "3.00", "2.00"]]
+    # 15 arrays of 8 * 4 * 4 * 2 numbers of 4 bytes in 4.5 ms; 32 in twice the time.
+    copied = stored("layer", {"time": rows[:1], "kept": kept, "copy_rate": 1e7})
+    assert cells(bench_tables(copied)["bandwidth"]) == [
+        ["8x4x4x2", "float32", "forward", "0 (34 %)", "0 (36 %)"]
+    ]
+    fast = LayerRow((1024, 1024, 256), "bfloat16", "forward", 4.5, 20, ratios, traffic)
+    copied = stored("layer", {"time": [fast], "kept": kept, "copy_rate": 2e12})
+    table = bench_tables(copied)["bandwidth"]
+    assert cells(table)[0][3:] == ["1,790 (89 %)", "1,909 (95 %)"]
+    assert "the copy: 2,000 GB/s" in table.caption
 
 
 def test_tpu():
@@ -79,3 +93,25 @@ def test_seeds():
     row = SeedsRow("bn", 5, 64, 50.0, 25.0, (0.5, 0.45, 0.55))
     (table,) = bench_tables(stored("seeds", [row])).values()
     assert cells(table) == [["bn", "64", "5", "50.00", "25.00", "0.50 (0.45-0.55)"]]
+
+
+def test_step():
+    ratios = {"ubn": (0.9, 0.85, 0.95), "none": (0.8, 0.75, 0.85)}
+    row = StepRow("resnet18", "float32", 128, 526.4, 20, ratios)
+    (table,) = bench_tables(stored("step", [row])).values()
+    assert cells(table) == [
+        ["resnet18", "float32", "128", "526.4", "0.90 (0.85-0.95)", "0.80 (0.75-0.85)"]
+    ]
+
+
+@pytest.mark.slow
+def test_step_is_measured():
+    row = step.measure("digits", ("ubn",), "bfloat16", 8, 0.0)
+    assert (row.network, row.precision, row.batch_size) == ("digits", "bfloat16", 8)
+    assert row.rounds >= 15
+    assert row.base_ms > 0
+    assert list(row.ratios) == ["ubn"]
+    with pytest.raises(
+        ValueError, match=r"network \(='resnet9'\) is unknown; choose from digits, re"
+    ):
+        step.measure("resnet9", (), "float32", 8, 0.0)
