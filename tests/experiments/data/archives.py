@@ -4,18 +4,23 @@ They hold random pixels; everything else is as in the real ones, down to the ord
 """
 
 import gzip
+import importlib.util
 import io
 import json
 import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR100 = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 NAMES10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 PER_FILE = 30
+needs_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="tensorflow (the tf extra) is missing"
+)
 
 
 def _add(archive, name, content):

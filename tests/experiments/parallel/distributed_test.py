@@ -1,7 +1,6 @@
 """Two processes with four devices each are one device."""
 
 import functools
-import io
 import json
 import re
 import shutil
@@ -16,14 +15,12 @@ import jax
 import numpy as np
 import pytest
 import tyro
-from rich.console import Console
 
 from experiments import checkpoint, distributed, record, train
 from experiments.build import build_program, evaluate_test
 from experiments.config import TrainConfig
 from experiments.data import load_dataset
 from experiments.faults.compare import compare_runs
-from experiments.parallel import DevicesConfig
 from tests.experiments.jobs import StopAfter
 from tests.experiments.parallel import groups, job, masks, pairs, stopped, two_processes
 
@@ -260,43 +257,3 @@ def test_nobody_else_asks_whether_to_stop(finished):
 @pytest.mark.slow
 def test_both_processes_are_stopped(tmp_path):
     check_stopped(tmp_path / "run", stop(tmp_path / "run", 0, 1))
-
-
-def test_a_process_alone_needs_no_cluster(monkeypatch):
-    calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
-    assert not distributed.initialize(DevicesConfig(distributed="none"))
-    assert calls == []
-    assert distributed.initialize(DevicesConfig())
-    assert calls == [{"coordinator_address": None, "num_processes": None, "process_id": None}]
-
-
-@pytest.mark.parametrize(
-    ("error", "alone"),
-    [
-        (ValueError("coordinator_address should be defined."), True),
-        (RuntimeError("... must be called before any JAX calls ..."), True),
-        (RuntimeError("DEADLINE_EXCEEDED: barrier timed out\nmore"), False),
-        (ValueError("Number of processes must be defined."), False),
-    ],
-)
-def test_processes_that_cannot_be_joined(monkeypatch, error, alone):
-    def fail(**options):
-        raise error
-
-    monkeypatch.setattr(jax.distributed, "initialize", fail)
-    if alone:
-        assert not distributed.initialize(DevicesConfig())
-        return
-    first = str(error).splitlines()[0]
-    with pytest.raises(ValueError, match=rf"could not be joined \({first}\). Start all processes"):
-        distributed.initialize(DevicesConfig())
-
-
-def test_another_process_writes_nothing(tmp_path):
-    with record.NullRecorder() as recorder:
-        recorder.write("train", [{"step": 1}])
-    assert not list(tmp_path.iterdir())
-    output = io.StringIO()
-    Console(file=output, quiet=True).print("table")
-    assert output.getvalue() == ""
