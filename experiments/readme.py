@@ -1,4 +1,4 @@
-"""Tables and figures of a text that come from records: ``python -m experiments.readme``.
+"""Tables and figures of texts that come from records: ``python -m experiments.readme``.
 
 In the text, a table stands between two comments, and is written again from the file it names::
 
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -35,6 +36,7 @@ from experiments.sweep.table import sweep_table
 from experiments.zoo.record import record_figure, record_table
 
 ROOT = Path(__file__).parents[1]
+TEXTS = ("README.md", "experiments/results/README.md")
 BEGIN = r"<!-- table: (?P<file>\S+) (?P<key>\w+)(?P<columns>( \| [^|\n]+?)*) -->\n"
 END = "<!-- end of table -->"
 FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
@@ -121,21 +123,21 @@ def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
 
 @dataclasses.dataclass(frozen=True)
 class ReadmeConfig:
-    """Writes tables and figures of README.md again, from the records in experiments/results/."""
+    """Writes tables and figures again, from the records in experiments/results/."""
 
-    file: str = str(ROOT / "README.md")
-    """The Markdown file."""
+    files: tyro.conf.Positional[tuple[str, ...]] = tuple(str(ROOT / text) for text in TEXTS)
+    """Markdown files; default: README.md here and in experiments/results/."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
 
     def write(config: ReadmeConfig) -> None:
-        path = Path(config.file)
-        text = update(path.read_text(encoding="utf-8"))
-        write_text(path, text)
-        for figure in figures(text, path.parent):
-            draw(figure)
+        for path in map(Path, config.files):
+            text = update(path.read_text(encoding="utf-8"))
+            write_text(path, text)
+            for figure in figures(text, path.parent):
+                draw(figure)
 
     return run_cli("python -m experiments.readme", ReadmeConfig, arguments, write)
 

@@ -18,8 +18,9 @@ def record(tmp_path):
     return make_record(combine([run.folder]), "")
 
 
-def test_readme_is_what_the_records_say():
-    text = (readme.ROOT / "README.md").read_text()
+@pytest.mark.parametrize("name", readme.TEXTS)
+def test_readme_is_what_the_records_say(name):
+    text = (readme.ROOT / name).read_text()
     assert readme.update(text) == text, "run python -m experiments.readme"
     assert readme.figures(text) == [], "run python -m experiments.readme"
 
@@ -45,7 +46,7 @@ def test_readme_tables(record, tmp_path, capsys):
             readme.update(bad, tmp_path)
     path = tmp_path / "README.md"
     path.write_text(re.sub(r"r\.json", str(tmp_path / "r.json"), text))
-    assert readme.main(["--file", str(path)]) == 0
+    assert readme.main([str(path)]) == 0
     assert "| bn | 98.06 ± 1.00 |" in path.read_text()
 
 
@@ -58,7 +59,7 @@ def test_readme_figures(record, tmp_path):
     assert readme.figures(text, tmp_path) == shown
     path = tmp_path / "README.md"
     path.write_text(text)
-    assert readme.main(["--file", str(path)]) == 0
+    assert readme.main([str(path)]) == 0
     assert readme.figures(text, tmp_path) == []
     for figure in shown:
         with Image.open(figure) as image:
