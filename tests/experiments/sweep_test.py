@@ -16,7 +16,7 @@ from experiments.compare import combine, make_record
 from experiments.compare.record import to_json
 from experiments.record import read_rows
 from experiments.sweep import Setting, Sweep, run, sweeps
-from experiments.sweep.__main__ import SweepConfig
+from experiments.sweep.__main__ import SweepConfig, main
 from experiments.sweep.table import sweep_table
 from tests.experiments.handmade import make_run
 from tests.experiments.jobs import StopAfter
@@ -127,9 +127,14 @@ def test_cifar_stopped_in_the_middle_of_a_run(images, tmp_path, monkeypatch):
         assert run.run_sweep("c", question, tmp_path / "out", console, 1.0, str(images)) is None
     assert "Out of time in run 1 of 2; repeat to go on." in output.getvalue()
     assert 0 < len(read_rows(folder / "bn-seed1" / "train.jsonl")) < 6
-    record = run.run_sweep("c", question, tmp_path / "out", console, data_dir=str(images))
+    monkeypatch.setitem(sweeps.SWEEPS, "cifar10-resnet18-short", question)
+    folders = {"--data-dir": images, "--out": tmp_path / "out", "--record": tmp_path}
+    options = [str(word) for option in folders.items() for word in option]
+    assert main(["cifar10-resnet18-short", *options]) == 0
     assert len(read_rows(folder / "bn-seed1" / "train.jsonl")) == 6
-    (setting,) = json.loads(to_json(record))["settings"]
+    stored = (tmp_path / "cifar10-resnet18-short.json").read_text()
+    assert str(tmp_path) not in stored
+    (setting,) = json.loads(stored)["settings"]
     assert [arm["name"] for arm in setting["arms"]] == ["bn", "ubn bessel_correction=True"]
     assert [len(arm["runs"]) for arm in setting["arms"]] == [2, 2]
 
