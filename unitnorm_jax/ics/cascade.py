@@ -116,11 +116,15 @@ def _paired(problem: Problem, options: Options) -> EMDistance:
     n, d = problem.x.shape
     relative, absolute = cost_error(n, n, d, problem.cost.dtype)
     distances = jnp.diagonal(problem.cost)
-    differs = ~rounding.same_rows(problem.x, problem.y)
     units = 2 * rounding.tree_depth(n) + 12
     value = rounding.tree_sum(problem.a * distances)
     upper = rounding.nudge(value * (1 + relative), value, units)
-    upper += jnp.where(jnp.any(differs & (problem.a > 0)), absolute, 0)
+    differs = lax.cond(  # Samples at a distance that is not 0 do.
+        value > 0,
+        lambda: jnp.ones((), bool),
+        lambda: jnp.any(~rounding.same_rows(problem.x, problem.y) & (problem.a > 0)),
+    )
+    upper += jnp.where(differs, absolute, 0)
     if options.weighted:
         independent, cost = _independent(problem, relative, absolute)
         upper = jnp.where(problem.same, jnp.minimum(upper, independent), independent)
@@ -139,8 +143,9 @@ def _paired(problem: Problem, options: Options) -> EMDistance:
 
     if n < _LARGE:
         return _result(value, shortest_paths(), upper, options, absolute)
-    # After a small update each point is the nearest of its own partner, which proves the pairing.
-    lower = _lower(problem, _nearest(problem), raise_columns=False)
+    # After a small update each point is the nearest of its own partner, which proves the pairing:
+    # with potentials of 0 on one side, one pass over the costs finds those of the other.
+    lower = _lower(_transposed(problem), jnp.zeros_like(problem.a), raise_columns=False)
     quick = _result(value, lower, upper, options, absolute)
     return lax.cond(
         quick.exact,
@@ -160,6 +165,11 @@ def _unpaired(problem: Problem, options: Options) -> EMDistance:
 def _nearest(problem: Problem) -> jax.Array:
     """The distance from each y_j to the nearest x_i."""
     return jnp.min(jnp.where((problem.a > 0)[:, None], problem.cost, jnp.inf), axis=0)
+
+
+def _transposed(problem: Problem) -> Problem:
+    cost, a, b = problem.cost.T, problem.b, problem.a
+    return Problem(cost, a, b, problem.raw[::-1], problem.same, problem.y, problem.x)
 
 
 def _masked(problem: Problem) -> jax.Array:
