@@ -50,6 +50,10 @@ def automatic(tree: Any) -> Any:
     Models are not written for explicit axes, and a gather is no operation on them.
     """
 
+    shardings = [getattr(x, "sharding", None) for x in jax.tree.leaves(tree)]
+    if not any(isinstance(sharding, NamedSharding) for sharding in shardings):
+        return tree
+
     def convert(x: Any) -> Any:
         sharding = getattr(x, "sharding", None)
         if not isinstance(sharding, NamedSharding) or isinstance(x, jax.core.Tracer):
