@@ -102,23 +102,28 @@ def _certify(cost: jax.Array, x: jax.Array, y: jax.Array) -> ics.EMDistance:
 
 def _sinkhorn(cost: jax.Array, exact: float) -> tuple[Callable[[jax.Array], Any] | None, float]:
     """OTT-JAX's Sinkhorn with the largest epsilon that is accurate enough; None if none was."""
+    start, epsilon, error = time.perf_counter(), 0.05, np.inf
+    solve = _solve_regularized()
+    while time.perf_counter() - start < _SINKHORN_SECONDS and epsilon > 1e-6:
+        scale = jnp.asarray(epsilon * float(jnp.mean(cost)))
+        error = abs(float(solve(cost, scale)) / exact - 1)
+        if error <= _ACCURACY:
+            return lambda cost, scale=scale: solve(cost, scale), error
+        epsilon /= 2
+    return None, error
+
+
+@functools.cache  # One program for each n, whatever the epsilon.
+def _solve_regularized() -> Callable[[jax.Array, jax.Array], jax.Array]:
     from ott.geometry import geometry
     from ott.solvers import linear
 
-    start, epsilon, error = time.perf_counter(), 0.05, np.inf
-    while time.perf_counter() - start < _SINKHORN_SECONDS and epsilon > 1e-6:
-        scale = epsilon * float(jnp.mean(cost))
+    @jax.jit
+    def solve(cost: jax.Array, epsilon: Any) -> jax.Array:
+        output = linear.solve(geometry.Geometry(cost, epsilon=epsilon), max_iterations=5000)
+        return jnp.sum(output.matrix * cost)
 
-        @jax.jit
-        def solve(cost: jax.Array, scale: float = scale) -> jax.Array:
-            output = linear.solve(geometry.Geometry(cost, epsilon=scale), max_iterations=5000)
-            return jnp.sum(output.matrix * cost)
-
-        error = abs(float(solve(cost)) / exact - 1)
-        if error <= _ACCURACY:
-            return solve, error
-        epsilon /= 2
-    return None, error
+    return solve
 
 
 @dataclasses.dataclass(frozen=True)
