@@ -15,6 +15,7 @@ from unitnorm_jax.functional._batch_statistics import (
     mean_and_variance,
     total_count,
 )
+from unitnorm_jax.functional._folded_sums import Fold, choose_fold
 
 
 class Layout(NamedTuple):
@@ -138,16 +139,38 @@ def _moments(
     A custom derivative because no gradient flows through the shift, the branch that may choose
     it must not store a copy of x, and x is all that is kept for the backward pass.
     """
-    del x
     dtype = converted.dtype
     number: Any = float(layout.counts[1])
     if mask is not None:
         number = layout.over_positions(mask, dtype=dtype)
 
-    def sums(shift: jax.Array | None) -> Any:
+    def plain(converted: jax.Array, shift: jax.Array | None) -> Any:
         z = converted if shift is None else converted - layout.spread(shift)
         z = z if mask is None else jnp.where(mask, z, 0)
-        sum1, sum2 = layout.over_positions(z), layout.over_positions(jnp.square(z))
+        return layout.over_positions(z), layout.over_positions(jnp.square(z))
+
+    def folded(x: jax.Array, shift: jax.Array | None, fold: Fold) -> Any:
+        parts = [part.astype(dtype) for part in fold.cut(x)]
+        if shift is not None:
+            parts = [part - layout.spread(shift) for part in parts]
+        sums = [
+            fold.sum(slabs, layout.positions) for slabs in (parts, [part * part for part in parts])
+        ]
+        return tuple(one.reshape(samples, channels) for one in sums)
+
+    samples, _, channels = layout.counts
+    fold = choose_fold(x.shape, layout.positions, dtype)
+
+    def sums(shift: jax.Array | None) -> Any:
+        if fold is None or mask is not None or x.dtype == dtype:
+            sum1, sum2 = plain(converted, shift)
+        else:  # plain sums would have the converted input stored first
+            sum1, sum2 = lax.platform_dependent(
+                converted,
+                x,
+                cpu=lambda _, x: folded(x, shift, fold),
+                default=lambda converted, _: plain(converted, shift),
+            )
         # The barrier keeps XLA from making the totals second reductions over all of x.
         sum1, sum2 = lax.optimization_barrier((sum1, sum2))
         parts = (sum1, sum2) if mask is None else (sum1, sum2, number)
@@ -199,8 +222,39 @@ def _affine_jvp(layout: Layout, primals: Any, tangents: Any) -> Any:
     dx, _, _, _, da, db = tangents
 
     def linear(dx: Any, da: Any, db: Any, x: Any, minus_shift: Any, a: Any) -> jax.Array:
-        z = x.astype(a.dtype) + layout.spread(minus_shift)
-        return layout.spread(a) * dx + layout.spread(da) * z + layout.spread(db)
+        rest = lax.platform_dependent(
+            da,
+            db,
+            x,
+            minus_shift,
+            cpu=functools.partial(_map_folded, layout),
+            default=functools.partial(_map, layout),
+        )
+        return layout.spread(a) * dx + rest
 
     tangent = jax.checkpoint(linear, prevent_cse=False)(dx, da, db, x, minus_shift, a)
     return _affine(layout, *primals), tangent
+
+
+def _map(
+    layout: Layout, da: jax.Array, db: jax.Array, x: jax.Array, minus_shift: jax.Array
+) -> jax.Array:
+    """``da (x + minus_shift) + db``, whose transpose is the sums behind the gradients."""
+    z = x.astype(da.dtype) + layout.spread(minus_shift)
+    return layout.spread(da) * z + layout.spread(db)
+
+
+def _map_folded(
+    layout: Layout, da: jax.Array, db: jax.Array, x: jax.Array, minus_shift: jax.Array
+) -> jax.Array:
+    """``_map`` written such that its transpose adds slabs."""
+    fold = choose_fold(x.shape, layout.positions, da.dtype)
+    if fold is None:
+        return _map(layout, da, db, x, minus_shift)
+    less = layout.spread(minus_shift)
+    slope = fold.slab_of(layout.spread(da), x.shape)
+    parts = [slope * (part.astype(da.dtype) + less) for part in fold.cut(x)]
+    if x.dtype == da.dtype:
+        return lax.concatenate(parts, fold.axis) + layout.spread(db)
+    offset = fold.slab_of(layout.spread(db), x.shape)
+    return lax.concatenate([part + offset for part in parts], fold.axis)

@@ -15,6 +15,9 @@ reduction (a third slower on a CPU) and is no help on the first batches, when th
 still 0; a shift taken from the batch costs another pass and a collective. bfloat16 inputs are not
 checked: their own rounding moves the variance by more than one pass loses.
 
+On a CPU the sums that involve a product or a conversion are taken by slabs (``_folded_sums``):
+XLA hands sums to a library that is slow at both.
+
 Derivatives are custom only to say what autodiff cannot know: no gradient flows through the shift,
 what is cheap is not kept but computed again, and sums are written such that XLA stores small
 results rather than evaluating them for every element. Everything is built from custom JVPs, so
