@@ -32,6 +32,7 @@ from experiments.compare.table import Table, choose, to_markdown
 from experiments.compare.tables import tables
 from experiments.faults.record import faults_tables
 from experiments.page import write_text
+from experiments.pod_check.record import pod_tables
 from experiments.record import replacing
 from experiments.sweep.table import sweep_table
 from experiments.zoo.record import record_figure, record_table
@@ -119,8 +120,9 @@ def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
         return {"sweep": sweep_table(record)}
     if "zoo" in record:
         return {"zoo": record_table(record)}
-    if "faults" in record:
-        return faults_tables(record)
+    for key, make in {"faults": faults_tables, "pod_check": pod_tables}.items():
+        if key in record:
+            return make(record)
     return bench_tables(record) if "benchmark" in record else tables(record)
 
 

@@ -11,16 +11,21 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from experiments.checks import positive
-from experiments.cli import run_cli
+from experiments.cli import command_line, run_cli
+from experiments.compare.record import to_json
+from experiments.compare.table import to_rich
 from experiments.norms import check_norm
+from experiments.page import write_text
 from experiments.parallel.batch_size import check_batch_size
 from experiments.parallel.config import DevicesConfig, Precision, Statistics
-from experiments.pod_check import tables
 from experiments.pod_check.compile import Compiled, compile_step
+from experiments.pod_check.record import Pair, pod_record, pod_tables
 from experiments.pod_check.topology import slice_of, tpu_devices
-from experiments.provenance import version, versions
 from experiments.recipes import Recipe, make_recipe, with_changes
-from experiments.record import check_new, write_new_json
+from experiments.record import check_new
+from experiments.study_folder import options_of
+
+PROG = "python -m experiments.pod_check"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +82,17 @@ class Options:
         return self.topology.partition(":")[0]
 
 
-def run(options: Options, console: Console) -> bool:
-    """Compiles, prints the tables, stores the numbers; returns whether all targets are met."""
+def run(options: Options, console: Console, command: str = PROG) -> bool:
+    """Compiles, prints the tables, stores the numbers.
+
+    Args:
+        options: The options.
+        console: Takes what is printed.
+        command: For the record: the command that repeats it.
+
+    Returns:
+        Whether all targets are met.
+    """
     devices = tpu_devices(options.topology, options.slices)
     check_batch_size(options.batch_size, len(devices), options.accumulate)
     per_device = options.batch_size // len(devices)
@@ -89,11 +103,19 @@ def run(options: Options, console: Console) -> bool:
         f"{options.batch_size} images, {per_device} per device, {options.parallel}, "
         f"{_recipe(options, options.batch_size).config.devices.precision}"
     )
-    console.print(tables.main_table(title, base, norm))
-    console.print(tables.collective_table(base, norm))
-    found = tables.targets(base, norm)
-    console.print(tables.target_table(found))
-    pairs = []
+    shown = options_of(options, "json")
+    pairs: list[Pair] = []
+
+    def store() -> dict[str, Any]:
+        """What is compiled so far is kept, whatever comes after."""
+        record = pod_record(shown, command, title, (base, norm), pairs)
+        if options.json is not None:
+            write_text(options.json, to_json(record))
+        return record
+
+    record = store()
+    for table in pod_tables(record).values():
+        console.print(to_rich(table))
     for chips in options.scaling:
         topology, slices = slice_of(options.generation, chips)
         name = _name(topology, slices)
@@ -103,11 +125,10 @@ def run(options: Options, console: Console) -> bool:
             devices = tpu_devices(topology, slices)
             size = per_device * len(devices)
             pairs.append((name, *_compare(options, name, devices, size, console)))
+        record = store()
     if pairs:
-        console.print(tables.scaling_table(pairs))
-    if options.json is not None:
-        write_new_json(options.json, _record(options, found, (base, norm), pairs))
-    return all(target.met for target in found)
+        console.print(to_rich(pod_tables(record)["scaling"]))
+    return all(target["met"] for target in record["pod_check"]["targets"])
 
 
 def _compare(
@@ -137,27 +158,6 @@ def _name(topology: str, slices: int) -> str:
     return topology if slices == 1 else f"{slices} x {topology}"
 
 
-def _record(
-    options: Options,
-    found: list[tables.Target],
-    main: Sequence[Compiled],
-    pairs: Sequence[tuple[str, Compiled, Compiled]],
-) -> dict[str, Any]:
-    def numbers(step: Compiled) -> dict[str, Any]:
-        collectives = [collective._asdict() for collective in step.collectives]
-        return {**dataclasses.asdict(step), "collectives": collectives}
-
-    return {
-        "options": {**dataclasses.asdict(options), "json": str(options.json)},
-        "versions": {**versions(), "libtpu": version("libtpu")},
-        "steps": [numbers(step) for step in main],
-        "targets": [target._asdict() for target in found],
-        "scaling": [
-            {"slice": name, "steps": [numbers(step) for step in steps]} for name, *steps in pairs
-        ],
-    }
-
-
 @contextmanager
 def _progress(console: Console, label: str) -> Iterator[None]:
     """Shows how long it has taken so far, where there is a terminal; elsewhere what is done."""
@@ -175,11 +175,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     missed = []
     console = Console(width=None if sys.stdout.isatty() else 200)
+    command = command_line(PROG, arguments, "--json")
     status = run_cli(
-        "python -m experiments.pod_check",
+        PROG,
         Options,
         arguments,
-        lambda options: missed.append(not run(options, console)),
+        lambda options: missed.append(not run(options, console, command)),
     )
     return 3 if any(missed) else status
 
