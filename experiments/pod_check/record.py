@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from experiments.compare.table import Table
@@ -24,7 +24,7 @@ def pod_record(
     options: Mapping[str, Any],
     command: str,
     title: str,
-    steps: Sequence[Compiled],
+    main: Pair,
     pairs: Iterable[Pair],
 ) -> dict[str, Any]:
     """Returns the record of a pod check, ready for JSON.
@@ -33,23 +33,24 @@ def pod_record(
         options: Of the check.
         command: The command that repeats it.
         title: What was compiled for what.
-        steps: The compiled steps, that of the baseline first.
-        pairs: By number of chips: name of the slice, and the two compiled steps.
+        main: Name of the slice, and the two compiled steps, that of the baseline first.
+        pairs: The same for other numbers of chips.
 
     Returns:
         ``command``, ``options``, ``versions`` (code, libraries, hardware; no TPU is part of it) and
         ``pod_check`` with the arguments above and the ``targets``. Collectives of one kind and size
         are one entry.
     """
-    base, norm = steps
+    name, *steps = main
     return {
         "command": command,
         "options": dict(options),
         "versions": {**versions(), "libtpu": version("libtpu")},
         "pod_check": {
             "title": title,
+            "slice": name,
             "steps": [_numbers(step) for step in steps],
-            "targets": [target._asdict() for target in targets(base, norm)],
+            "targets": [target._asdict() for target in targets(*steps)],
             "scaling": [
                 {"slice": name, "steps": [_numbers(step) for step in pair]} for name, *pair in pairs
             ],
@@ -68,14 +69,32 @@ def pod_tables(record: Mapping[str, Any]) -> dict[str, Table]:
     ]
     pairs = [(row["slice"], *map(_compiled, row["steps"])) for row in found["scaling"]]
     if pairs:
-        made.append(scaling_table(pairs))
+        scaling = scaling_table(pairs)
+        found_there = [pair for name, *pair in pairs if name == found["slice"]]
+        if effort := record["options"]["scaling_effort"]:
+            same = [_alike(pair) == _alike((base, norm)) for pair in found_there]
+            caption = f"compiled with effort {effort:g}"
+            if same:
+                other = "those" if all(same) else "NOT those"
+                caption += f"; on {found['slice']}, collectives are {other} of effort 0"
+            scaling = scaling._replace(caption=caption)
+        made.append(scaling)
     return {table.key: table for table in made}
 
 
+def _alike(steps: Iterable[Compiled]) -> list[dict[Collective, int]]:
+    """How often each step runs which collective."""
+    found = []
+    for step in steps:
+        times: Counter[Collective] = Counter()
+        for collective in step.collectives:
+            times[collective._replace(times=0)] += collective.times
+        found.append(dict(times))
+    return found
+
+
 def _numbers(step: Compiled) -> dict[str, Any]:
-    alike: Counter[Collective] = Counter()
-    for collective in step.collectives:
-        alike[collective._replace(times=0)] += collective.times
+    (alike,) = _alike([step])
     collectives = [kind._replace(times=times)._asdict() for kind, times in alike.items()]
     numbers = dataclasses.asdict(step) | {"compile_s": round(step.compile_s, 1)}
     return numbers | {"collectives": collectives}

@@ -124,6 +124,7 @@ def test_slices_have_as_many_chips_as_they_say():
         (["--model", "vgg"], "resnet50"),
         (["--slices", "0"], "`slices` (=0) must be a positive number"),
         (["--scaling", "9"], "`scaling` (=9) must be a number of chips of v5e: choose from 8, 16"),
+        (["--scaling-effort", "2"], "`scaling_effort` (=2.0) must be from -1 to 1"),
         (["--topology", "x1:2x2"], "generation (='x1') is unknown; choose from v5e, v6e, v5p"),
         (["--statistics", "grouped"], "`statistics_group` (=None) must be given if"),
     ],
@@ -173,7 +174,9 @@ def test_the_whole_command_on_cpu_devices(monkeypatch, recipe, tmp_path, capsys)
     arguments = ["--batch-size", "32", "--scaling", "8", "256", "--json", str(path)]
     status = cli.main([*arguments, "--precision", "float32"])
     output = capsys.readouterr().out
-    assert asked == [("v5e:16x16", 1), ("v5e:2x4", 1)]
+    # The main slice again, with less effort, to see that collectives are the same.
+    assert asked == [("v5e:16x16", 1), ("v5e:2x4", 1), ("v5e:16x16", 1)]
+    assert "on v5e:16x16, collectives are those of effort 0" in output
     for text in ("bytes accessed, MB", "all-reduce", "Targets", "Scaling", "v5e:2x4"):
         assert text in output
     record = json.loads(path.read_text())
@@ -188,6 +191,9 @@ def test_the_whole_command_on_cpu_devices(monkeypatch, recipe, tmp_path, capsys)
     for table in tables_of(record).values():  # as they were printed
         for cells in table.cells():
             assert all(cell in output for cell in cells)
+    found["scaling"][1]["steps"][1]["collectives"][0]["times"] += 1
+    caption = tables_of(record)["scaling"].caption
+    assert caption == "compiled with effort -1; on v5e:16x16, collectives are NOT those of effort 0"
     assert cli.main(["--batch-size", "30"]) == 1
     assert "the nearest are 24 and 32" in capsys.readouterr().err
 
