@@ -2,13 +2,15 @@
 
 import dataclasses
 import io
+import os
+import time
 
 import pytest
 from rich.console import Console
 
 from experiments.faults import __main__ as faults
 from experiments.faults.compare import Check
-from experiments.faults.kill import Kill, Moment, draw_moments
+from experiments.faults.kill import Kill, Moment, Progress, draw_moments
 from experiments.faults.record import faults_record
 from experiments.readme import tables_of
 from experiments.record import read_json
@@ -37,6 +39,18 @@ def test_killed_training_ends_as_if_it_had_not_been(tmp_path):
     sizes = {check["name"]: check["size"] for check in found["checks"]}
     assert sizes["rows of train.jsonl"] == found["updates"]
     assert not any(check["differences"] for check in found["checks"])
+
+
+def test_what_a_killed_process_left_is_no_save(tmp_path):
+    (tmp_path / "ubn-seed0" / "checkpoints" / "44.orbax-checkpoint-tmp").mkdir(parents=True)
+    progress = Progress(tmp_path, 100)
+    assert progress.is_saving()
+    progress.began = time.time() + 1
+    assert not progress.is_saving()
+    folder = tmp_path / "ubn-seed0" / "checkpoints" / "66.orbax-checkpoint-tmp"
+    folder.mkdir()
+    os.utime(folder, (progress.began + 1, progress.began + 1))
+    assert progress.is_saving()
 
 
 def test_tables_of_a_record():
