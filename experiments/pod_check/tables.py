@@ -91,7 +91,7 @@ def collective_table(base: Compiled, norm: Compiled) -> Table:
 
 
 def scaling_table(pairs: Iterable[tuple[str, Compiled, Compiled]]) -> Table:
-    """Returns ``scaling``: collectives and their bytes by number of devices.
+    """Returns ``scaling``: collectives, their bytes, and memory, by number of devices.
 
     Args:
         pairs: Name of the slice, and the two compiled steps.
@@ -106,6 +106,7 @@ def scaling_table(pairs: Iterable[tuple[str, Compiled, Compiled]]) -> Table:
                 *(count(step.collectives) for step in (base, norm)),
                 *(size / 1e6 for size in sizes),
                 sizes[1] / sizes[0] if sizes[0] else None,
+                *(step.peak_bytes / 1e6 for step in (base, norm)),
                 f"{base.compile_s:.0f} + {norm.compile_s:.0f}",
             )
         )
@@ -114,7 +115,9 @@ def scaling_table(pairs: Iterable[tuple[str, Compiled, Compiled]]) -> Table:
         *(Column("slice"), Column("devices", "{:.0f}"), Column("batch", "{:.0f}")),
         *(Column(f"collectives, {step.norm}", "{:.0f}") for step in (base, norm)),
         *(Column(f"MB per device, {step.norm}", "{:.2f}") for step in (base, norm)),
-        *(Column("ratio", "{:.4f}"), Column("compiled in, s")),
+        Column("ratio", "{:.4f}"),
+        *(Column(f"memory, peak in use, MB, {step.norm}", "{:,.1f}") for step in (base, norm)),
+        Column("compiled in, s"),
     )
     title = "Scaling: as many images per device on every slice"
     return Table("scaling", title, "", columns, rows)
