@@ -65,8 +65,8 @@ class Options:
     without a number: none. v5e and v6e beyond 256 chips are several slices of 256."""
     scaling_effort: float = -1.0
     """How hard the compiler works for --scaling, from -1 to 1 (0: as always). Whether collectives
-    are the same is checked at --topology, if --scaling has it. Memory is not: -1 leaves on-chip
-    memory unused, so that all arrays are counted."""
+    are the same is checked at --topology, if --scaling has it; over several slices they are not.
+    Nor is memory: -1 leaves on-chip memory unused, so that all arrays are counted."""
     json: Path | None = None
     """File to write the numbers to, with versions; it must not exist."""
 
