@@ -30,7 +30,9 @@ from experiments.cli import run_cli
 from experiments.compare.figures import differences_figure, shift_figure
 from experiments.compare.table import Table, choose, to_markdown
 from experiments.compare.tables import tables
+from experiments.faults.record import faults_tables
 from experiments.page import write_text
+from experiments.pod_check.record import pod_tables
 from experiments.record import replacing
 from experiments.sweep.table import sweep_table
 from experiments.zoo.record import record_figure, record_table
@@ -113,11 +115,14 @@ def _table(found: re.Match[str], root: Path) -> str:
 
 
 def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
-    """Returns the tables of a comparison, a sweep, the zoo or a benchmark, by their keys."""
+    """Returns the tables of a record, by their keys: of whichever command wrote it."""
     if "sweep" in record:
         return {"sweep": sweep_table(record)}
     if "zoo" in record:
         return {"zoo": record_table(record)}
+    for key, make in {"faults": faults_tables, "pod_check": pod_tables}.items():
+        if key in record:
+            return make(record)
     return bench_tables(record) if "benchmark" in record else tables(record)
 
 

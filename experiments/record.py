@@ -31,17 +31,6 @@ def check_new(path: Path | None) -> None:
         raise ValueError(f"--json (={str(path)!r}) exists, and results are never overwritten.")
 
 
-def write_new_json(path: Path, content: Any) -> None:
-    """Writes the file for ``--json``, and its folder where there is none.
-
-    Raises:
-        ValueError: If it has come to be there since ``check_new``.
-    """
-    check_new(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a path to write to, which becomes ``path`` once that has worked.

@@ -69,7 +69,7 @@ def results_table(record: Mapping[str, Any]) -> Table:
 
 
 def cost_table(record: Mapping[str, Any]) -> Table:
-    """Epochs to the target accuracy, and time per step."""
+    """Epochs to the target accuracy, time per step, and what the probe takes."""
     arms, base = record["arms"], record["arms"][0]
     reached = {arm["name"]: _reached(arm) for arm in arms}
     rows = []
@@ -88,20 +88,25 @@ def cost_table(record: Mapping[str, Any]) -> Table:
                 (difference.low, difference.high) if difference else None,
                 mean_std(_column(arm, "ms_per_step")),
                 mean_std(ratios) if ratios and arm is not base else None,
+                mean_std([run["probe_seconds"] / run["seconds"] for run in arm["runs"]]),
             )
         )
-    columns = (
+    columns: tuple[Column, ...] = (
         *(Column("method"), mean_std_column(f"epochs to {100 * record['target']:g} %", 1)),
         *(Column("reached it"), Column(f"minus {base['name']}", "{:+.1f}")),
         interval("95 % interval", "{:+.1f}"),
         mean_std_column("time per step, ms", 2),
         mean_std_column(f"time / {base['name']}", 3),
+        mean_std_column("probing, % of the updates", 1, 100),
     )
     caption = (
         "epochs to the first evaluation that good, over the seeds that reached it; ratio of times: "
-        "median over neighbouring stretches, for methods trained in turns in one run"
+        "median over neighbouring stretches, for methods trained in turns in one run; time of the "
+        "probe, which the time per step leaves out, as a share of that of the updates"
     )
-    return Table("cost", "Epochs to a target, time per step", caption, columns, rows)
+    if not any(run["probe_seconds"] for arm in arms for run in arm["runs"]):
+        columns, rows = _without(columns, rows, "probing, % of the updates")
+    return Table("cost", "Epochs to a target, time per step, probing", caption, columns, rows)
 
 
 def shift_table(record: Mapping[str, Any]) -> Table:

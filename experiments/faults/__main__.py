@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from experiments.cli import run_cli
+from experiments.cli import command_line, run_cli
+from experiments.compare.record import to_json
+from experiments.compare.table import to_rich
 from experiments.config import TrainConfig
-from experiments.faults.compare import TIMES, Check, compare_jobs
+from experiments.faults.compare import compare_jobs
 from experiments.faults.kill import (
     Kill,
     Progress,
@@ -31,6 +32,12 @@ from experiments.faults.kill import (
     train_command,
     use_compilation_cache,
 )
+from experiments.faults.record import faults_record, faults_tables
+from experiments.page import write_text
+from experiments.record import check_new
+from experiments.study_folder import options_of
+
+PROG = "python -m experiments.faults"
 
 
 class DifferenceError(ValueError):
@@ -62,11 +69,14 @@ class FaultsConfig:
     """Channels of each stage."""
     probe_every: int = 10
     """Updates between two measurements of the shift; 0 for none."""
+    json: Path | None = None
+    """File to write what was found to, with versions and hardware; it must not exist."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
         if self.kills < 1:
             raise ValueError(f"`kills` (={self.kills}) must be a positive number.")
+        check_new(self.json)
 
     @property
     def arguments(self) -> list[str]:
@@ -86,8 +96,13 @@ class FaultsConfig:
         ]
 
 
-def run(config: FaultsConfig, console: Console) -> None:
+def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
     """Runs the fault test.
+
+    Args:
+        config: The options.
+        console: Takes what is printed.
+        command: For the record: the command that repeats it.
 
     Raises:
         DifferenceError: If anything differs.
@@ -98,15 +113,16 @@ def run(config: FaultsConfig, console: Console) -> None:
     console.print(f"Training undisturbed in {reference}", soft_wrap=True)
     undisturbed = Progress(reference, 0)
     start = time.monotonic()
-    command = train_command(reference, config.arguments)
-    run_session(command, folder / "undisturbed.log", undisturbed, None)
-    seconds = time.monotonic() - start
-    text = f"It took {seconds:.0f} s. Now with {config.kills} kills, in {killed}"
+    train = train_command(reference, config.arguments)
+    run_session(train, folder / "undisturbed.log", undisturbed, None)
+    seconds = {"undisturbed": time.monotonic() - start}
+    text = f"It took {seconds['undisturbed']:.0f} s. Now with {config.kills} kills, in {killed}"
     console.print(text, soft_wrap=True)
     use_compilation_cache(folder / "compilation_cache")
     progress = Progress(killed, undisturbed.recorded())
     kills: list[Kill] = []
-    command = train_command(killed, config.arguments)
+    start = time.monotonic()
+    train = train_command(killed, config.arguments)
     stretches = len(config.norms) * len(config.seeds) * config.epochs * TrainConfig.evals_per_epoch
     moments = draw_moments(
         config.kills,
@@ -115,7 +131,7 @@ def run(config: FaultsConfig, console: Console) -> None:
         undisturbed.train_seconds / stretches,
     )
     for i, moment in enumerate(moments, start=1):
-        kill = run_session(command, folder / f"killed-{i}.log", progress, moment)
+        kill = run_session(train, folder / f"killed-{i}.log", progress, moment)
         if kill is None:
             raise ValueError(f"training was done before kill {i}; give more --epochs.")
         kills.append(kill)
@@ -123,10 +139,15 @@ def run(config: FaultsConfig, console: Console) -> None:
             f"Kill {i} of {config.kills}, during {kill.during}: {kill.recorded} of "
             f"{progress.rows} updates recorded, {kill.saved} saved"
         )
-    run_session(command, folder / "killed-last.log", progress, None)
+    run_session(train, folder / "killed-last.log", progress, None)
+    seconds["killed"] = time.monotonic() - start
     checks = compare_jobs(reference, killed)
-    console.print(kill_table(kills))
-    console.print(check_table(checks))
+    options = options_of(config, "folder", "json")
+    record = faults_record(options, command, kills, checks, progress.rows, seconds)
+    for table in faults_tables(record).values():
+        console.print(to_rich(table))
+    if config.json is not None:
+        write_text(config.json, to_json(record))
     differences = [text for check in checks for text in check.differences]
     if differences:
         shown = "\n  ".join(text[:300] for text in differences[:20])
@@ -134,9 +155,7 @@ def run(config: FaultsConfig, console: Console) -> None:
             f"the job that was killed differs in {len(differences)} things:\n  {shown}\nBoth are "
             f"in {folder}."
         )
-    console.print(
-        f"{len(kills)} kills, no difference (times are not compared: {', '.join(sorted(TIMES))})."
-    )
+    console.print(f"{len(kills)} kills, no difference.")
 
 
 def _new_folder(name: str | None) -> Path:
@@ -149,34 +168,10 @@ def _new_folder(name: str | None) -> Path:
     return folder
 
 
-def kill_table(kills: list[Kill]) -> Table:
-    """Returns how many kills met what, and how many updates they made the next process repeat."""
-    table = Table(title="Kills")
-    for name in ("killed during", "kills", "updates repeated: mean", "most"):
-        table.add_column(name, justify="left" if name == "killed during" else "right")
-    for during in ("start", "training", "save"):
-        repeated = [kill.recorded - kill.saved for kill in kills if kill.during == during]
-        if repeated:
-            mean = f"{sum(repeated) / len(repeated):.0f}"
-            table.add_row(during, str(len(repeated)), mean, str(max(repeated)))
-    return table
-
-
-def check_table(checks: list[Check]) -> Table:
-    """Returns what was compared, and what differs."""
-    table = Table(title="Killed against undisturbed, bit by bit")
-    for name in ("", "compared", "differ"):
-        table.add_column(name, justify="right" if name else "left")
-    for check in checks:
-        table.add_row(check.name, f"{check.size:,}", f"{len(check.differences):,}")
-    return table
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    return run_cli(
-        "python -m experiments.faults", FaultsConfig, arguments, lambda c: run(c, Console())
-    )
+    command = command_line(PROG, arguments, "--folder", "--json")
+    return run_cli(PROG, FaultsConfig, arguments, lambda c: run(c, Console(), command))
 
 
 if __name__ == "__main__":

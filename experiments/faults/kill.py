@@ -55,12 +55,13 @@ class Progress:
     Attributes:
         start_seconds: Time until the first row of the last process that was not to be killed.
         train_seconds: Time of that process since then.
+        began: When the process was started, in seconds since the epoch.
     """
 
     def __init__(self, run_dir: Path, rows: int) -> None:
         """Reads nothing yet."""
         self._run_dir, self.rows = run_dir, rows
-        self.start_seconds = self.train_seconds = 0.0
+        self.start_seconds = self.train_seconds = self.began = 0.0
 
     def recorded(self) -> int:
         """Updates that are recorded."""
@@ -72,8 +73,17 @@ class Progress:
         return sum(max(saved_steps(p), default=0) for p in self._run_dir.glob("*/checkpoints"))
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is being written."""
-        return any(self._run_dir.glob("*/checkpoints/*.orbax-checkpoint-tmp"))
+        """Whether a checkpoint is being written; what a killed process left does not count."""
+        folders = self._run_dir.glob("*/checkpoints/*.orbax-checkpoint-tmp")
+        return any(_changed(folder) > self.began for folder in folders)
+
+
+def _changed(folder: Path) -> float:
+    """When a folder was made, or an entry of it; never, if it is gone."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def draw_moments(
@@ -116,6 +126,7 @@ def run_session(
         ValueError: If it fails by itself.
     """
     before = progress.recorded()
+    progress.began = time.time()
     start = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)

@@ -11,16 +11,21 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from experiments.checks import positive
-from experiments.cli import run_cli
+from experiments.cli import command_line, run_cli
+from experiments.compare.record import to_json
+from experiments.compare.table import to_rich
 from experiments.norms import check_norm
+from experiments.page import write_text
 from experiments.parallel.batch_size import check_batch_size
 from experiments.parallel.config import DevicesConfig, Precision, Statistics
-from experiments.pod_check import tables
 from experiments.pod_check.compile import Compiled, compile_step
+from experiments.pod_check.record import Pair, pod_record, pod_tables
 from experiments.pod_check.topology import slice_of, tpu_devices
-from experiments.provenance import version, versions
 from experiments.recipes import Recipe, make_recipe, with_changes
-from experiments.record import check_new, write_new_json
+from experiments.record import check_new
+from experiments.study_folder import options_of
+
+PROG = "python -m experiments.pod_check"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +34,8 @@ class Options:
 
     It is the step of experiments.train, in the recipe of the network (100 epochs of ImageNet for
     resnet50 and resnet101, CIFAR-10 for resnet110), compiled by the TPU compiler: that needs
-    `pip install 'jax[tpu]'` and JAX_PLATFORMS=cpu, but no TPU. A network takes some minutes; with
-    --scaling, once per slice. Exit status 3: a target was missed.
+    `pip install 'jax[tpu]'` and JAX_PLATFORMS=cpu, but no TPU. A network takes some minutes, and
+    each slice of --scaling a third of that. Exit status 3: a target was missed.
     """
 
     topology: str = "v5e:16x16"
@@ -58,6 +63,10 @@ class Options:
     scaling: tuple[int, ...] = (8, 64, 256, 512, 1024)
     """Numbers of chips at which to compare collectives, with as many images per chip; --scaling
     without a number: none. v5e and v6e beyond 256 chips are several slices of 256."""
+    scaling_effort: float = -1.0
+    """How hard the compiler works for --scaling, from -1 to 1 (0: as always). Whether collectives
+    are the same is checked at --topology, if --scaling has it; over several slices they are not.
+    Nor is memory: -1 leaves on-chip memory unused, so that all arrays are counted."""
     json: Path | None = None
     """File to write the numbers to, with versions; it must not exist."""
 
@@ -69,6 +78,8 @@ class Options:
         DevicesConfig(statistics=self.statistics, statistics_group=self.statistics_group)
         for chips in self.scaling:
             slice_of(self.generation, chips)
+        if not -1 <= self.scaling_effort <= 1:
+            raise ValueError(f"`scaling_effort` (={self.scaling_effort}) must be from -1 to 1.")
         check_new(self.json)
 
     @property
@@ -77,8 +88,17 @@ class Options:
         return self.topology.partition(":")[0]
 
 
-def run(options: Options, console: Console) -> bool:
-    """Compiles, prints the tables, stores the numbers; returns whether all targets are met."""
+def run(options: Options, console: Console, command: str = PROG) -> bool:
+    """Compiles, prints the tables, stores the numbers.
+
+    Args:
+        options: The options.
+        console: Takes what is printed.
+        command: For the record: the command that repeats it.
+
+    Returns:
+        Whether all targets are met.
+    """
     devices = tpu_devices(options.topology, options.slices)
     check_batch_size(options.batch_size, len(devices), options.accumulate)
     per_device = options.batch_size // len(devices)
@@ -89,35 +109,48 @@ def run(options: Options, console: Console) -> bool:
         f"{options.batch_size} images, {per_device} per device, {options.parallel}, "
         f"{_recipe(options, options.batch_size).config.devices.precision}"
     )
-    console.print(tables.main_table(title, base, norm))
-    console.print(tables.collective_table(base, norm))
-    found = tables.targets(base, norm)
-    console.print(tables.target_table(found))
-    pairs = []
+    shown = options_of(options, "json")
+    pairs: list[Pair] = []
+
+    def store() -> dict[str, Any]:
+        """What is compiled so far is kept, whatever comes after."""
+        record = pod_record(shown, command, title, (name, base, norm), pairs)
+        if options.json is not None:
+            write_text(options.json, to_json(record))
+        return record
+
+    record = store()
+    for table in pod_tables(record).values():
+        console.print(to_rich(table))
+    effort = options.scaling_effort
     for chips in options.scaling:
         topology, slices = slice_of(options.generation, chips)
-        name = _name(topology, slices)
-        if (topology, slices) == (options.topology, options.slices):
+        other = _name(topology, slices)
+        if other == name and not effort:
             pairs.append((name, base, norm))
         else:
             devices = tpu_devices(topology, slices)
             size = per_device * len(devices)
-            pairs.append((name, *_compare(options, name, devices, size, console)))
+            pairs.append((other, *_compare(options, other, devices, size, console, effort)))
+        record = store()
     if pairs:
-        console.print(tables.scaling_table(pairs))
-    if options.json is not None:
-        write_new_json(options.json, _record(options, found, (base, norm), pairs))
-    return all(target.met for target in found)
+        console.print(to_rich(pod_tables(record)["scaling"]))
+    return all(target["met"] for target in record["pod_check"]["targets"])
 
 
 def _compare(
-    options: Options, name: str, devices: list[Any], batch_size: int, console: Console
+    options: Options,
+    name: str,
+    devices: list[Any],
+    batch_size: int,
+    console: Console,
+    effort: float = 0.0,
 ) -> tuple[Compiled, Compiled]:
     recipe = _recipe(options, batch_size)
     compiled = []
     for norm in (options.baseline, options.norm):
         with _progress(console, f"compiling {options.model} with {norm} for {name}"):
-            compiled.append(compile_step(recipe, norm, devices))
+            compiled.append(compile_step(recipe, norm, devices, effort))
     return compiled[0], compiled[1]
 
 
@@ -137,27 +170,6 @@ def _name(topology: str, slices: int) -> str:
     return topology if slices == 1 else f"{slices} x {topology}"
 
 
-def _record(
-    options: Options,
-    found: list[tables.Target],
-    main: Sequence[Compiled],
-    pairs: Sequence[tuple[str, Compiled, Compiled]],
-) -> dict[str, Any]:
-    def numbers(step: Compiled) -> dict[str, Any]:
-        collectives = [collective._asdict() for collective in step.collectives]
-        return {**dataclasses.asdict(step), "collectives": collectives}
-
-    return {
-        "options": {**dataclasses.asdict(options), "json": str(options.json)},
-        "versions": {**versions(), "libtpu": version("libtpu")},
-        "steps": [numbers(step) for step in main],
-        "targets": [target._asdict() for target in found],
-        "scaling": [
-            {"slice": name, "steps": [numbers(step) for step in steps]} for name, *steps in pairs
-        ],
-    }
-
-
 @contextmanager
 def _progress(console: Console, label: str) -> Iterator[None]:
     """Shows how long it has taken so far, where there is a terminal; elsewhere what is done."""
@@ -175,11 +187,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     missed = []
     console = Console(width=None if sys.stdout.isatty() else 200)
+    command = command_line(PROG, arguments, "--json")
     status = run_cli(
-        "python -m experiments.pod_check",
+        PROG,
         Options,
         arguments,
-        lambda options: missed.append(not run(options, console)),
+        lambda options: missed.append(not run(options, console, command)),
     )
     return 3 if any(missed) else status
 

@@ -43,13 +43,16 @@ class Compiled:
     compile_s: float
 
 
-def compile_step(recipe: Recipe, norm: str, devices: Sequence[Any]) -> Compiled:
+def compile_step(
+    recipe: Recipe, norm: str, devices: Sequence[Any], effort: float = 0.0
+) -> Compiled:
     """Compiles the training step of ``recipe`` with ``norm`` for ``devices``.
 
     Args:
         recipe: The configuration and the shape of the data.
         norm: Name of the norm.
         devices: The devices, for example those of ``topology.tpu_devices``.
+        effort: How hard the compiler is to work on the program's speed, -1 to 1.
 
     Raises:
         ValueError: If the configuration does not fit the devices.
@@ -74,7 +77,7 @@ def compile_step(recipe: Recipe, norm: str, devices: Sequence[Any]) -> Compiled:
     }
     lowered = program.train_step.function.lower(state, batch)
     start = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = lowered.compile({"exec_time_optimization_effort": effort} if effort else None)
     seconds = time.perf_counter() - start
     cost: Any = compiled.cost_analysis()
     memory: Any = compiled.memory_analysis()

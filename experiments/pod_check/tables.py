@@ -2,11 +2,9 @@
 
 import collections
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rich import box
-from rich.table import Table
-
+from experiments.compare.table import Column, Table
 from experiments.pod_check.collectives import Collective, count, total_bytes
 from experiments.pod_check.compile import Compiled
 
@@ -47,12 +45,12 @@ def targets(base: Compiled, norm: Compiled) -> list[Target]:
 
 
 def main_table(title: str, base: Compiled, norm: Compiled) -> Table:
-    """Returns the comparison of two compiled steps, per device."""
-    table = _table(title, "per device", base.norm, norm.norm, f"{norm.norm} / {base.norm}")
+    """Returns ``step``: the comparison of two compiled steps, per device."""
+    rows: list[tuple[Any, ...]] = []
 
     def row(name: str, a: float, b: float, scale: float = 1.0, digits: int = 1) -> None:
-        ratio = f"{b / a:.3f}" if a else "-"
-        table.add_row(name, f"{a / scale:,.{digits}f}", f"{b / scale:,.{digits}f}", ratio)
+        ratio = b / a if a else None
+        rows.append((name, f"{a / scale:,.{digits}f}", f"{b / scale:,.{digits}f}", ratio))
 
     def counts(step: Compiled, guarded: bool) -> int:
         return sum(c.times for c in step.collectives if c.guarded == guarded)
@@ -67,63 +65,69 @@ def main_table(title: str, base: Compiled, norm: Compiled) -> Table:
     row("bytes of collectives, MB", *sizes, 1e6, 2)
     row("collectives in branches not usually taken", counts(base, True), counts(norm, True), 1, 0)
     row("compiled in, s", base.compile_s, norm.compile_s)
-    return table
+    names = Column(base.norm), Column(norm.norm), Column(f"{norm.norm} / {base.norm}", "{:.3f}")
+    return Table("step", title, "", (Column("per device"), *names), rows)
 
 
 def collective_table(base: Compiled, norm: Compiled) -> Table:
-    """Returns the number of collectives, and their bytes, by kind and size."""
-    table = _table(
-        "collectives of a step, by kind and size",
-        *("kind", "size"),
-        *(f"{step.norm}, {what}" for step in (base, norm) for what in ("number", "kB")),
-    )
-    rows = [_by_size(base.collectives), _by_size(norm.collectives)]
-    for key in dict.fromkeys(k for step in rows for k in sorted(step)):
-        cells = [step.get(key, (0, 0)) for step in rows]
+    """Returns ``collectives``: their number, and their bytes, by kind and size."""
+    by_size = [_by_size(base.collectives), _by_size(norm.collectives)]
+    rows = []
+    for key in dict.fromkeys(k for step in by_size for k in sorted(step)):
+        cells = [step.get(key, (0, 0)) for step in by_size]
         kind, size = key
-        table.add_row(
-            kind,
-            SIZES[size][1],
-            *(text for number, moved in cells for text in (str(number), f"{moved / 1e3:,.1f}")),
+        numbers = (value for number, moved in cells for value in (number, moved / 1e3))
+        rows.append((kind, SIZES[size][1], *numbers))
+    columns = (
+        column
+        for step in (base, norm)
+        for column in (
+            Column(f"{step.norm}, number", "{:.0f}"),
+            Column(f"{step.norm}, kB", "{:,.1f}"),
         )
-    return table
+    )
+    title = "Collectives of a step, by kind and size"
+    return Table("collectives", title, "", (Column("kind"), Column("size"), *columns), rows)
 
 
 def scaling_table(pairs: Iterable[tuple[str, Compiled, Compiled]]) -> Table:
-    """Returns collectives and their bytes by number of devices.
+    """Returns ``scaling``: collectives, their bytes, and memory, by number of devices.
 
     Args:
         pairs: Name of the slice, and the two compiled steps.
     """
     pairs = list(pairs)
-    _, base, norm = pairs[0]
-    table = _table(
-        "scaling: as many images per device on every slice",
-        *("slice", "devices", "batch"),
-        *(f"collectives, {step.norm}" for step in (base, norm)),
-        *(f"MB per device, {step.norm}" for step in (base, norm)),
-        *("ratio", "compiled in, s"),
-    )
+    rows = []
     for name, base, norm in pairs:
         sizes = total_bytes(base.collectives), total_bytes(norm.collectives)
-        table.add_row(
-            name,
-            str(base.devices),
-            str(base.batch_size),
-            *(str(count(step.collectives)) for step in (base, norm)),
-            *(f"{size / 1e6:.2f}" for size in sizes),
-            f"{sizes[1] / sizes[0]:.4f}" if sizes[0] else "-",
-            f"{base.compile_s:.0f} + {norm.compile_s:.0f}",
+        rows.append(
+            (
+                *(name, base.devices, base.batch_size),
+                *(count(step.collectives) for step in (base, norm)),
+                *(size / 1e6 for size in sizes),
+                sizes[1] / sizes[0] if sizes[0] else None,
+                *(step.peak_bytes / 1e6 for step in (base, norm)),
+                f"{base.compile_s:.0f} + {norm.compile_s:.0f}",
+            )
         )
-    return table
+    _, base, norm = pairs[0]
+    columns = (
+        *(Column("slice"), Column("devices", "{:.0f}"), Column("batch", "{:.0f}")),
+        *(Column(f"collectives, {step.norm}", "{:.0f}") for step in (base, norm)),
+        *(Column(f"MB per device, {step.norm}", "{:.2f}") for step in (base, norm)),
+        Column("ratio", "{:.4f}"),
+        *(Column(f"memory, peak in use, MB, {step.norm}", "{:,.1f}") for step in (base, norm)),
+        Column("compiled in, s"),
+    )
+    title = "Scaling: as many images per device on every slice"
+    return Table("scaling", title, "", columns, rows)
 
 
 def target_table(found: Iterable[Target]) -> Table:
-    """Returns the targets."""
-    table = _table("targets", "of the step", "found", "target", "")
-    for target in found:
-        table.add_row(target.what, target.found, target.limit, "met" if target.met else "MISSED")
-    return table
+    """Returns ``targets``."""
+    rows = [(t.what, t.found, t.limit, "met" if t.met else "MISSED") for t in found]
+    columns = (Column("of the step"), Column("found"), Column("target"), Column(""))
+    return Table("targets", "Targets", "", columns, rows)
 
 
 def _by_size(found: Iterable[Collective]) -> dict[tuple[str, int], tuple[int, int]]:
@@ -134,10 +138,3 @@ def _by_size(found: Iterable[Collective]) -> dict[tuple[str, int], tuple[int, in
             number, moved = totals[c.kind, size]
             totals[c.kind, size] = number + c.times, moved + c.times * c.bytes
     return dict(totals)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=box.MARKDOWN, title_justify="left")
-    for i, column in enumerate(columns):
-        table.add_column(column, overflow="fold", justify="left" if i == 0 else "right")
-    return table

@@ -35,6 +35,8 @@ def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
         ValueError: If there is no TPU compiler, or it knows no such slice.
     """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to ask for its metadata
+    # Nor one that two processes must not use at once.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options = {"num_slices": slices} if slices > 1 else {}
     try:
         description = topologies.get_topology_desc(

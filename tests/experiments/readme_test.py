@@ -1,5 +1,6 @@
 """The README's numbers are those of the records in experiments/results/."""
 
+import json
 import re
 
 import pytest
@@ -23,6 +24,56 @@ def test_readme_is_what_the_records_say(name):
     text = (readme.ROOT / name).read_text()
     assert readme.update(text) == text, "run python -m experiments.readme"
     assert readme.figures(text) == [], "run python -m experiments.readme"
+
+
+def stored(name):
+    return json.loads((readme.ROOT / "experiments" / "results" / f"{name}.json").read_text())
+
+
+def claimed(pattern):
+    """The numbers of a sentence of README.md."""
+    text = " ".join((readme.ROOT / "README.md").read_text().split())
+    (found,) = re.findall(pattern, text)
+    return [float(number.replace(",", "")) for number in found]
+
+
+def test_claims_on_memory_traffic():
+    rows = stored("bench_layer")["rows"]
+    (traffic,) = [
+        row["traffic"]
+        for row in rows["time"]
+        if row["shape"] == [128, 32, 32, 16]
+        and (row["dtype"], row["passes"]) == ("float32", "forward+backward")
+    ]
+    assert traffic["UnitizedBatchNorm"][1] == 2
+    found = claimed(
+        r"layer reads full arrays (\d+) times and writes them twice where `nn.BatchNorm` takes "
+        r"(\d+) and (\d+) \(naive: (\d+) and (\d+)\)"
+    )
+    reads = traffic["UnitizedBatchNorm"][0]
+    assert found == [reads, *traffic["BatchNorm"], *traffic["naive"]]
+    found = claimed(
+        r"it keeps ([\d.]+) arrays for the backward pass instead of ([\d.]+) \(bfloat16: ([\d.]+) "
+        r"instead of ([\d.]+)\)"
+    )
+    kept = [rows["kept"][dtype] for dtype in ("float32", "bfloat16")]
+    assert found == [of[name] for of in kept for name in ("UnitizedBatchNorm", "BatchNorm")]
+
+
+def test_claims_on_bounds():
+    ends = []
+    for bound in ("upper_moments", "upper_own"):
+        ratios = [
+            ratio
+            for arm in stored("digits")["arms"]
+            for ratio in arm["looseness"]["bounds"].get(bound, {"by_epoch": []})["by_epoch"]
+            if ratio is not None
+        ]
+        ends += [int(min(ratios)), float(f"{max(ratios):.1g}")]
+    assert ends == claimed(
+        r"that by the moments is (\d+) to ([\d,]+) times the distance and the paper's own, in "
+        r"alpha, (\d+) to ([\d,]+) times"
+    )
 
 
 def test_readme_tables(record, tmp_path, capsys):

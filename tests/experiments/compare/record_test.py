@@ -99,6 +99,7 @@ def test_tables(record):
     assert bn["reached it"] == "3 of 3"
     assert (ubn["minus bn"], ubn["95 % interval"]) == ("+0.0", "-")
     assert [row["time / bn"] for row in (bn, ubn, rms)] == ["-", "1.000 ± 0.000", "-"]
+    assert ubn["probing, % of the updates"] == "6.2 ± 0.0"  # 0.25 s of 4 s
     ubn, rms = cells(made["shift"])
     halved = ["3", "0", "0.50 to 0.50"]
     assert list(ubn.values()) == ["ubn unit=reference", *halved, *halved, "36", "0", "0e+00"]
@@ -117,6 +118,10 @@ def test_target_that_not_all_reach(tmp_path):
     run = make_run(tmp_path / "a")
     record = make_record(combine([run.folder], target=1.0), "")
     assert cells(tables(record)["cost"])[0]["reached it"] == "2 of 2"
+    for arm in record["arms"]:
+        for row in arm["runs"]:
+            row["probe_seconds"] = 0.0
+    assert "probing, % of the updates" not in cells(tables(record)["cost"])[0]
     path = run.folder / "ubn-seed1" / "eval.jsonl"
     path.write_text(path.read_text().replace('"accuracy": 1.0', '"accuracy": 0.99'))
     _, ubn = cells(tables(make_record(combine([run.folder], target=1.0), ""))["cost"])

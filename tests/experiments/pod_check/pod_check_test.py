@@ -1,11 +1,9 @@
 """The pod check from its command line to its tables; on the TPU compiler where there is one."""
 
-import io
 import json
 
 import jax
 import pytest
-from rich.console import Console
 
 from experiments import recipes
 from experiments.build import updates_per_epoch
@@ -15,6 +13,7 @@ from experiments.pod_check.collectives import Collective, count, total_bytes
 from experiments.pod_check.compile import Compiled, compile_step
 from experiments.pod_check.topology import SLICES, slice_of, tpu_devices
 from experiments.provenance import version
+from experiments.readme import tables_of
 from tests.experiments.parallel import job
 
 needs_tpu_compiler = pytest.mark.skipif(
@@ -87,25 +86,24 @@ def test_targets(changes, missed):
     assert {target.what for target in found if not target.met} == missed
 
 
-def printed(table):
-    output = io.StringIO()
-    Console(file=output, width=200).print(table)
-    return output.getvalue()
+def rows(table):
+    """Rows of a table by their first cells."""
+    return {cells[0]: cells[1:] for cells in table.cells()}
 
 
 def test_tables():
     base, norm = step(), step(norm="ubn", flops=1.5e9)
-    assert "| flops, 10^9" in (text := printed(tables.main_table("title", base, norm)))
-    assert "1.500" in text
-    assert "| collectives in branches not usually taken |" in text
-    by_kind = printed(tables.collective_table(base, norm))
-    assert "| all-reduce | up to 4 KiB |" in by_kind
-    assert "5.0" not in by_kind  # what is guarded does not count
-    scaling = printed(tables.scaling_table([("v5e:2x4", base, norm)]))
-    assert "| v5e:2x4 |" in scaling
-    assert "1.0000" in scaling
+    found = rows(tables.main_table("title", base, norm))
+    assert found["flops, 10^9"] == ["1.0", "1.5", "1.500"]
+    assert found["collectives"] == ["2", "2", "1.000"]
+    assert found["collectives in branches not usually taken"] == ["1", "1", "1.000"]
+    # What is guarded does not count.
+    by_kind = rows(tables.collective_table(base, norm))
+    assert by_kind == {"all-reduce": ["up to 4 KiB", "2", "0.2", "2", "0.2"]}
+    (scaling,) = rows(tables.scaling_table([("v5e:2x4", base, norm)])).values()
+    assert scaling == ["8", "32", "2", "2", "0.00", "0.00", "1.0000", "1.0", "1.0", "1 + 1"]
     missed = tables.targets(step(), step(peak_bytes=10**9))
-    assert "MISSED" in printed(tables.target_table(missed))
+    assert rows(tables.target_table(missed))["memory, peak in use"][-1] == "MISSED"
 
 
 def test_slices_have_as_many_chips_as_they_say():
@@ -126,6 +124,7 @@ def test_slices_have_as_many_chips_as_they_say():
         (["--model", "vgg"], "resnet50"),
         (["--slices", "0"], "`slices` (=0) must be a positive number"),
         (["--scaling", "9"], "`scaling` (=9) must be a number of chips of v5e: choose from 8, 16"),
+        (["--scaling-effort", "2"], "`scaling_effort` (=2.0) must be from -1 to 1"),
         (["--topology", "x1:2x2"], "generation (='x1') is unknown; choose from v5e, v6e, v5p"),
         (["--statistics", "grouped"], "`statistics_group` (=None) must be given if"),
     ],
@@ -175,13 +174,26 @@ def test_the_whole_command_on_cpu_devices(monkeypatch, recipe, tmp_path, capsys)
     arguments = ["--batch-size", "32", "--scaling", "8", "256", "--json", str(path)]
     status = cli.main([*arguments, "--precision", "float32"])
     output = capsys.readouterr().out
-    assert asked == [("v5e:16x16", 1), ("v5e:2x4", 1)]
-    for text in ("bytes accessed, MB", "all-reduce", "targets", "scaling", "v5e:2x4"):
+    # The main slice again, with less effort, to see that collectives are the same.
+    assert asked == [("v5e:16x16", 1), ("v5e:2x4", 1), ("v5e:16x16", 1)]
+    assert "on v5e:16x16, collectives are those of effort 0" in output
+    for text in ("bytes accessed, MB", "all-reduce", "Targets", "Scaling", "v5e:2x4"):
         assert text in output
     record = json.loads(path.read_text())
-    assert [s["norm"] for s in record["steps"]] == ["bn", "ubn"]
-    assert [row["slice"] for row in record["scaling"]] == ["v5e:2x4", "v5e:16x16"]
-    assert status == (0 if all(target["met"] for target in record["targets"]) else 3)
+    assert str(tmp_path) not in path.read_text()
+    command = "python -m experiments.pod_check --batch-size 32 --scaling 8 256 --precision float32"
+    assert record["command"] == command
+    assert record["options"]["batch_size"] == 32
+    found = record["pod_check"]
+    assert [s["norm"] for s in found["steps"]] == ["bn", "ubn"]
+    assert [row["slice"] for row in found["scaling"]] == ["v5e:2x4", "v5e:16x16"]
+    assert status == (0 if all(target["met"] for target in found["targets"]) else 3)
+    for table in tables_of(record).values():  # as they were printed
+        for cells in table.cells():
+            assert all(cell in output for cell in cells)
+    found["scaling"][1]["steps"][1]["collectives"][0]["times"] += 1
+    caption = tables_of(record)["scaling"].caption
+    assert caption == "compiled with effort -1; on v5e:16x16, collectives are NOT those of effort 0"
     assert cli.main(["--batch-size", "30"]) == 1
     assert "the nearest are 24 and 32" in capsys.readouterr().err
 
