@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from experiments.bench import timing
-from experiments.build import build_program
+from experiments.build import Program, build_program
 from experiments.config import TrainConfig
-from experiments.data import Dataset, load_dataset
+from experiments.data import Batch, Dataset, load_dataset
 from experiments.recipes import RECIPES, Recipe, make_recipe, with_changes
 
 BASE = "bn"
@@ -55,7 +55,10 @@ def measure(
     """
     recipe = _recipe(network, batch_size)
     config = with_changes(recipe, precision=precision).config
-    steppers = {norm: _stepper(config, norm, recipe.dataset) for norm in (BASE, *norms)}
+    batch = _batch(recipe.dataset, batch_size)
+    steppers = {
+        norm: stepper(build_program(config, norm, recipe.dataset), batch) for norm in (BASE, *norms)
+    }
     times = timing.interleaved(steppers, seconds)
     return StepRow(
         network=network,
@@ -79,14 +82,17 @@ def _recipe(network: str, batch_size: int) -> Recipe:
     return Recipe(dataclasses.replace(config, optim=optim), load_dataset(config.data))
 
 
-def _stepper(config: TrainConfig, norm: str, dataset: Dataset) -> Callable[[], Any]:
-    """A function that makes one update, of a state of its own, on one batch."""
-    program = build_program(config, norm, dataset)
-    batch = dataset.example(config.optim.batch_size)
+def _batch(dataset: Dataset, size: int) -> Batch:
+    batch = dataset.example(size)
     if not batch["image"].any():  # Of a data set that is described alone.
         noise = np.random.default_rng(0).integers(0, 256, batch["image"].shape, np.uint8)
         batch = {**batch, "image": noise}
-    batch = jax.device_put(batch)
+    return batch
+
+
+def stepper(program: Program, batch: Batch) -> Callable[[], Any]:
+    """Returns a function that makes one update, of a state of its own, on ``batch``."""
+    batch = jax.device_put({name: batch[name] for name in ("image", "label")})
     state = program.init(jax.random.key(0), batch["image"])
 
     def step() -> Any:

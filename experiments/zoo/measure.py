@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from experiments.bench.step import stepper
 from experiments.bench.timing import interleaved, ratio
 from experiments.build import Program, build_program, compile_program, evaluate_test
 from experiments.config import TrainConfig
@@ -70,16 +70,7 @@ def _stepper(config: ZooConfig, method: str, dataset: Dataset) -> Callable[[], A
     job = train_config(config, (method,))
     size = config.batch_size
     program = compile_program(build_program(job, method, dataset), dataset, size)
-    batch = next(iter(dataset.pipeline(0, size).batches(0)))
-    batch = {name: jnp.asarray(batch[name]) for name in ("image", "label")}
-    state = program.init(jax.random.key(0), batch["image"])
-
-    def step() -> Any:
-        nonlocal state
-        state, metrics = program.train_step(state, batch)
-        return metrics
-
-    return step
+    return stepper(program, next(iter(dataset.pipeline(0, size).batches(0))))
 
 
 def smallest_batch(config: ZooConfig, method: str, dataset: Dataset) -> dict[str, Any]:
