@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -117,9 +119,14 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize("size", [5000, 9000])
 def test_full_while_training_from_the_command_line(tmp_path, capfd, size):
     """Wherever the tests run: no file may be longer. The rows reach it first, or a checkpoint."""
-    folder = tmp_path / "run"
+    folder, before = tmp_path / "run", set(threading.enumerate())
     with storage.longest_file(size):
         assert run_cli(folder) == 1
+    # Threads of the failed save may still write its traceback, for which Python 3.11 parses code;
+    # so does the next command line, and until 3.11.8 not both at once (CPython issue 106905).
+    for thread in set(threading.enumerate()) - before:
+        with suppress(Exception):  # Orbax's threads raise here what they met.
+            thread.join(1)
     error = capfd.readouterr().err
     assert error.startswith("error: ")
     assert "File too large" in error
