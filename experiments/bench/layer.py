@@ -82,9 +82,9 @@ def measure(shape: tuple[int, ...], dtype: str, passes: str, seconds: float) -> 
     )
 
 
-def copy_rate(seconds: float, nbytes: int = 1 << 28) -> float:
-    """Bytes read and written per second by a copy of a large array on this device."""
-    x = jnp.ones(nbytes // 4, jnp.float32)
+def copy_rate(seconds: float) -> float:
+    """Bytes read and written per second by a copy of 268 MB on this device."""
+    x = jnp.ones(1 << 26, jnp.float32)
     copy = jax.jit(jnp.copy)
     times = timing.interleaved({"copy": lambda: copy(x)}, seconds)["copy"]
     return 2 * x.nbytes / float(np.median(times))

@@ -32,8 +32,12 @@ def faults_record(
         arguments above.
     """
     met = [
-        {"planned": kill.moment.kind, "during": kill.during, "updates": kill.recorded}
-        | {"saved": kill.saved}
+        {
+            "planned": kill.moment.kind,
+            "during": kill.during,
+            "updates": kill.recorded,
+            "saved": kill.saved,
+        }
         for kill in kills
     ]
     found = {
