@@ -18,24 +18,30 @@ LARGE = {
     "sequences": ((64, 64, 16), -1, 0, None),
     "mask": ((32, 16, 8, 16), -1, 0, (32, 16, 8, 1)),
     "large mean": ((32, 16, 8, 16), -1, 1e4, None),
+    "dense": ((210, 320), -1, 0, None),
+    "dense, large mean": ((210, 320), -1, 1e4, None),
 }
 
 
 @pytest.mark.parametrize(
-    ("shape", "fold"),
+    ("shape", "axes", "fold"),
     [
-        ((128, 32, 32, 16), Fold(1, 8)),
-        ((32, 56, 56, 64), Fold(1, 8)),
-        ((64, 14, 14, 256), Fold(1, 7)),
-        ((64, 11, 12, 256), Fold(2, 6)),
-        ((64, 11, 11, 256), None),
-        ((2, 4, 4, 8), None),
+        ((128, 32, 32, 16), (1, 2), Fold(1, 8)),
+        ((32, 56, 56, 64), (1, 2), Fold(1, 8)),
+        ((64, 14, 14, 256), (1, 2), Fold(1, 7)),
+        ((64, 11, 12, 256), (1, 2), Fold(2, 6)),
+        ((64, 11, 11, 256), (1, 2), None),
+        ((2, 4, 4, 8), (1, 2), None),
+        ((1024, 512), (0,), Fold(0, 8)),
+        ((1024, 512), (1,), Fold(1, 8)),
+        ((4096, 64), (1,), Fold(1, 4)),
+        ((4096, 32), (1,), None),
     ],
 )
-def test_choice(shape, fold):
-    """The first axis with 3 to 8 slabs, as many as there are; none of a small array."""
-    assert choose_fold(shape, range(1, len(shape) - 1), jnp.float32) == fold
-    assert choose_fold(shape, range(1, len(shape) - 1), jnp.float16) is None
+def test_choice(shape, axes, fold):
+    """The first axis with 3 to 8 slabs, as many as there are; none of a small array or of 15."""
+    assert choose_fold(shape, axes, jnp.float32) == fold
+    assert choose_fold(shape, axes, jnp.float16) is None
 
 
 @pytest.mark.parametrize("case", LARGE.values(), ids=LARGE)
@@ -45,10 +51,13 @@ def test_large_inputs_match_the_float64_reference(case):
     assert_matches_reference(p, 1e-5, 1e-5, axis=axis, use_running_average=False)
 
 
-@pytest.mark.parametrize("use_fast_variance", [True, False])
-def test_large_inputs_in_half_precision(use_fast_variance):
+@pytest.mark.parametrize(
+    ("shape", "use_fast_variance"),
+    [((32, 16, 8, 16), True), ((32, 16, 8, 16), False), ((210, 320), True)],
+)
+def test_large_inputs_in_half_precision(shape, use_fast_variance):
     """The converted slabs are summed in float32: what is lost is what the input had lost."""
-    p = problem((32, 16, 8, 16), offset=0.5)
+    p = problem(shape, offset=0.5)
     p |= {k: np.asarray(jnp.bfloat16(p[k]), np.float32) for k in ("x", "dy")}
     assert_matches_reference(
         p,
@@ -60,10 +69,12 @@ def test_large_inputs_in_half_precision(use_fast_variance):
     )
 
 
-def test_derivatives_transformations_and_program(monkeypatch, x64):
-    """Forward and reverse mode, second order, ``vmap``, ``shard_map``; slabs are in the program."""
+@pytest.mark.parametrize("shape", [(2, 4, 3, 2), (4, 6)])
+def test_derivatives_transformations_and_program(shape, monkeypatch, x64):
+    """Forward and reverse mode, second order, ``vmap``; slabs are in the program."""
     monkeypatch.setattr(_folded_sums, "_LEAST_SIZE", 0)
-    p = problem((2, 4, 3, 2))
+    monkeypatch.setattr(_folded_sums, "_LEAST_WIDTH", 1)
+    p = problem(shape)
     stats = functional.BatchStats(*(jnp.asarray(p[k], float) for k in ("mean", "var")))
     params = {k: jnp.asarray(v, float) for k, v in p["params"].items()}
 

@@ -160,7 +160,7 @@ def _totals(
             parts.append(mask.sum(reduced, dtype=dtype))
         return None, reduction.psum(jnp.stack(parts))
 
-    _, totals, shift, _, _ = exact_sums(sums, count, reduction)
+    _, totals, shift, _ = exact_sums(sums, count, reduction)
     return totals, shift
 
 

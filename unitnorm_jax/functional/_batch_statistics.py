@@ -70,7 +70,7 @@ def exact_sums(
     sums: Callable[[jax.Array | None], tuple[Any, jax.Array]],
     count: float | None,
     reduction: Reduction,
-) -> tuple[Any, jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
     """Sums over a batch about zero or, where that would lose digits, about the batch's mean.
 
     Taken about zero the sums fuse with the operation that produced the input, and no shift has
@@ -85,8 +85,7 @@ def exact_sums(
       reduction: how to reduce.
 
     Returns:
-      The pytree and the totals of the last call, the shift they are about, minus the shift, and
-      whether it is not zero, one scalar.
+      The pytree and the totals of the last call, the shift they are about, and minus the shift.
       (Both shifts are results of a branch. So the compiler stores the shift: computed again by
       each of its users it could differ in the last place, which is all that matters where the
       mean is large. And it cannot express one by the other: each use of ``x - shift`` in a
@@ -95,7 +94,7 @@ def exact_sums(
     result, totals = sums(None)
     zero = jnp.zeros_like(totals[0])
     if not (reduction.guarded or reduction.two_pass):
-        return result, totals, zero, zero, jnp.zeros((), bool)
+        return result, totals, zero, zero
     number = total_count(totals, count)
     mean = totals[0] / number
 
@@ -107,8 +106,7 @@ def exact_sums(
     else:
         limit = _MAX_SQUARED_RATIO * (totals[1] / number - jnp.square(mean) + reduction.epsilon)
     digits_lost = _any(jnp.square(mean) > limit)
-    parts = lax.cond(digits_lost, about_mean, lambda: (result, totals, zero, zero))
-    return *parts, digits_lost
+    return lax.cond(digits_lost, about_mean, lambda: (result, totals, zero, zero))
 
 
 def total_count(totals: jax.Array, count: float | None) -> jax.Array | float:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from unitnorm_jax.functional._batch_statistics import (
@@ -14,6 +13,7 @@ from unitnorm_jax.functional._batch_statistics import (
     exact_sums,
     mean_and_variance,
 )
+from unitnorm_jax.functional._folded_sums import Fold, choose_fold, on_cpu
 
 # Rows are reduced by matrix products; the default precision is bfloat16 on a TPU.
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
@@ -51,14 +51,14 @@ def normalize_by_row(
     """
     epsilon = reduction.epsilon
     count = float(x.shape[0] * reduction.psum(1))
-    both = x.astype(alpha.dtype), lax.stop_gradient(x)
-    totals, shift, minus_shift, is_shifted = _sums(reduction, count, both)
+    both = x.astype(alpha.dtype), x
+    totals, shift = _sums(reduction, count, both)
     mean, var = mean_and_variance(totals, count)
     if bessel_correction:
         var = correct_variance(var, count, epsilon)
     inv_std = lax.rsqrt(var + epsilon)
-    centre = Centre(shift, minus_shift, is_shifted, mean)
-    squared_norm = _squared_norms(reduction, both, centre, kappa * jnp.square(inv_std))
+    centre = Centre(shift, mean)
+    squared_norm = _squared_norms(both, centre, kappa * jnp.square(inv_std))
     t = lax.rsqrt(squared_norm + epsilon)
     slope = scale * inv_std
     u = slope * alpha
@@ -74,8 +74,6 @@ class Centre(NamedTuple):
     """Where rows are centred, ``shift + mean``, as two terms: their sum would lose digits."""
 
     shift: jax.Array
-    minus_shift: jax.Array
-    is_shifted: jax.Array
     mean: jax.Array
 
     def remove(self, x: jax.Array) -> jax.Array:
@@ -85,65 +83,79 @@ class Centre(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _sums(reduction: Reduction, count: float, both: Both) -> Any:
-    """Totals of ``x - shift`` over the batch; and the shift, minus it, and whether it is not zero.
+    """Totals of ``x - shift`` over the batch, and the shift.
 
     A custom derivative because no gradient flows through the shift.
     """
-    x = both[0]
+
+    def plain(both: Both, shift: jax.Array | None) -> jax.Array:
+        z = both[0] if shift is None else both[0] - shift[None]
+        return jnp.stack([z.sum(0), jnp.square(z).sum(0)])
+
+    def folded(fold: Fold, both: Both, shift: jax.Array | None) -> jax.Array:
+        parts = [part.astype(both[0].dtype) for part in fold.cut(both[1])]
+        if shift is not None:
+            parts = [part - shift[None] for part in parts]
+        squares = [part * part for part in parts]
+        return jnp.stack([fold.sum(slabs, (0,)) for slabs in (parts, squares)])
+
+    add = on_cpu(choose_fold(both[0].shape, (0,), both[0].dtype), folded, plain)
 
     def sums(shift: jax.Array | None) -> tuple[None, jax.Array]:
-        z = x if shift is None else x - shift[None]
-        return None, reduction.psum(jnp.stack([z.sum(0), jnp.square(z).sum(0)]))
+        return None, reduction.psum(add(both, shift))
 
-    return exact_sums(sums, count, reduction)[1:]
+    return exact_sums(sums, count, reduction)[1:3]
 
 
 @_sums.defjvp
 def _sums_jvp(reduction: Reduction, count: float, primals: Any, tangents: Any) -> Any:
     ((_, x),), ((dx, _),) = primals, tangents
-    totals, shift, minus_shift, is_shifted = _sums(reduction, count, *primals)
+    totals, shift = _sums(reduction, count, *primals)
 
     def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
         return jnp.stack([dx.sum(0), 2 * ((x.astype(dx.dtype) - shift[None]) * dx).sum(0)])
 
     dtotals = reduction.psum(jax.checkpoint(linear, prevent_cse=False)(dx, x, shift))
-    zero = jnp.zeros_like(shift)
-    none = np.zeros((), jax.dtypes.float0)
-    return (totals, shift, minus_shift, is_shifted), (dtotals, zero, zero, none)
+    return (totals, shift), (dtotals, jnp.zeros_like(shift))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _squared_norms(
-    reduction: Reduction, both: Both, centre: Centre, weight: jax.Array
-) -> jax.Array:
+@jax.custom_jvp
+def _squared_norms(both: Both, centre: Centre, weight: jax.Array) -> jax.Array:
     """``sum_c weight_c (x - centre_c)^2`` of every row, (r, c) -> (r,)."""
-    del reduction
-    return _dot(jnp.square(centre.remove(both[0])), weight)
+
+    def plain(both: Both, centre: Centre, weight: jax.Array) -> jax.Array:
+        return _dot(jnp.square(centre.remove(both[0])), weight)
+
+    def folded(fold: Fold, both: Both, centre: Centre, weight: jax.Array) -> jax.Array:
+        parts = zip(fold.cut(centre.remove(both[1])), fold.cut(weight[None]), strict=True)
+        return fold.sum([z * z * weight for z, weight in parts], (1,))
+
+    fold = choose_fold(both[0].shape, (1,), both[0].dtype)
+    return on_cpu(fold, folded, plain)(both, centre, weight)
 
 
 @_squared_norms.defjvp
-def _squared_norms_jvp(reduction: Reduction, primals: Any, tangents: Any) -> Any:
+def _squared_norms_jvp(primals: Any, tangents: Any) -> Any:
+    (_, x), centre, weight = primals
+
+    def by_column(x: Any, centre: Centre, dslope: jax.Array, dweight: jax.Array) -> jax.Array:
+        z = centre.remove(x)
+        return (z * (dweight[None] * z - dslope[None])).sum(1)
+
+    def by_column_folded(fold: Fold, x: Any, centre: Centre, dslope: Any, dweight: Any) -> Any:
+        # Written such that its transpose, sums over rows, adds slabs.
+        dslope, dweight = (fold.slab_of(v[None], x.shape) for v in (dslope, dweight))
+        parts = [z * (dweight * z - dslope) for z in fold.cut(centre.remove(x))]
+        return lax.concatenate(parts, fold.axis).sum(1)
+
     def linear(tangents: Any, x: Any, centre: Centre, weight: Any) -> jax.Array:
         (dx, _), dcentre, dweight = tangents
-        z, dmean = centre.remove(x), dcentre.mean
-        by_mean = _shifted_dot(reduction, x, centre, weight * dmean)
-        by_mean = by_mean - jnp.sum(centre.mean * weight * dmean)
-        by_x = (weight[None] * z * dx).sum(1)
-        return _dot(jnp.square(z), dweight) + 2 * (by_x - by_mean)
+        add = on_cpu(choose_fold(x.shape, (0,), dx.dtype), by_column_folded, by_column)
+        rest = add(x, centre, 2 * weight * dcentre.mean, dweight)
+        return 2 * (weight[None] * centre.remove(x) * dx).sum(1) + rest
 
-    (_, x), centre, weight = primals
     tangent = jax.checkpoint(linear, prevent_cse=False)(tangents, x, centre, weight)
-    return _squared_norms(reduction, *primals), tangent
-
-
-def _shifted_dot(reduction: Reduction, x: jax.Array, centre: Centre, v: jax.Array) -> jax.Array:
-    """``(x - shift) @ v``; x itself is the operand, not a shifted copy, where the shift is zero."""
-    x = x.astype(v.dtype)
-    if not (reduction.guarded or reduction.two_pass):
-        return _dot(x, v)
-    centred = jax.checkpoint(lambda x, shift, v: _dot(x - shift[None], v), prevent_cse=False)
-    plain = jax.checkpoint(lambda x, _, v: _dot(x, v), prevent_cse=False)
-    return lax.cond(centre.is_shifted, centred, plain, x, centre.shift, v)
+    return _squared_norms(*primals), tangent
 
 
 def _outer(rows: jax.Array, columns: jax.Array) -> jax.Array:

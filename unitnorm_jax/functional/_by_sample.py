@@ -15,7 +15,7 @@ from unitnorm_jax.functional._batch_statistics import (
     mean_and_variance,
     total_count,
 )
-from unitnorm_jax.functional._folded_sums import Fold, choose_fold
+from unitnorm_jax.functional._folded_sums import Fold, choose_fold, on_cpu
 
 
 class Layout(NamedTuple):
@@ -144,12 +144,12 @@ def _moments(
     if mask is not None:
         number = layout.over_positions(mask, dtype=dtype)
 
-    def plain(converted: jax.Array, shift: jax.Array | None) -> Any:
+    def plain(converted: jax.Array, _: jax.Array, shift: jax.Array | None) -> Any:
         z = converted if shift is None else converted - layout.spread(shift)
         z = z if mask is None else jnp.where(mask, z, 0)
         return layout.over_positions(z), layout.over_positions(jnp.square(z))
 
-    def folded(x: jax.Array, shift: jax.Array | None, fold: Fold) -> Any:
+    def folded(fold: Fold, _: jax.Array, x: jax.Array, shift: jax.Array | None) -> Any:
         parts = [part.astype(dtype) for part in fold.cut(x)]
         if shift is not None:
             parts = [part - layout.spread(shift) for part in parts]
@@ -159,25 +159,20 @@ def _moments(
         return tuple(one.reshape(samples, channels) for one in sums)
 
     samples, _, channels = layout.counts
-    fold = choose_fold(x.shape, layout.positions, dtype)
+    fold = None
+    if mask is None and x.dtype != dtype:  # plain sums would have the converted input stored first
+        fold = choose_fold(x.shape, layout.positions, dtype)
+    add = on_cpu(fold, folded, plain)
 
     def sums(shift: jax.Array | None) -> Any:
-        if fold is None or mask is not None or x.dtype == dtype:
-            sum1, sum2 = plain(converted, shift)
-        else:  # plain sums would have the converted input stored first
-            sum1, sum2 = lax.platform_dependent(
-                converted,
-                x,
-                cpu=lambda _, x: folded(x, shift, fold),
-                default=lambda converted, _: plain(converted, shift),
-            )
+        sum1, sum2 = add(converted, x, shift)
         # The barrier keeps XLA from making the totals second reductions over all of x.
         sum1, sum2 = lax.optimization_barrier((sum1, sum2))
         parts = (sum1, sum2) if mask is None else (sum1, sum2, number)
         return (sum1, sum2), reduction.psum(jnp.stack([part.sum(0) for part in parts]))
 
     count = None if mask is not None else _static_count(layout, reduction)
-    (sum1, sum2), totals, shift, minus_shift, _ = exact_sums(sums, count, reduction)
+    (sum1, sum2), totals, shift, minus_shift = exact_sums(sums, count, reduction)
     return (sum1, sum2, number), totals, shift, minus_shift
 
 
@@ -222,14 +217,9 @@ def _affine_jvp(layout: Layout, primals: Any, tangents: Any) -> Any:
     dx, _, _, _, da, db = tangents
 
     def linear(dx: Any, da: Any, db: Any, x: Any, minus_shift: Any, a: Any) -> jax.Array:
-        rest = lax.platform_dependent(
-            da,
-            db,
-            x,
-            minus_shift,
-            cpu=functools.partial(_map_folded, layout),
-            default=functools.partial(_map, layout),
-        )
+        fold = choose_fold(x.shape, layout.positions, da.dtype)
+        add = on_cpu(fold, functools.partial(_map_folded, layout), functools.partial(_map, layout))
+        rest = add(da, db, x, minus_shift)
         return layout.spread(a) * dx + rest
 
     tangent = jax.checkpoint(linear, prevent_cse=False)(dx, da, db, x, minus_shift, a)
@@ -245,12 +235,9 @@ def _map(
 
 
 def _map_folded(
-    layout: Layout, da: jax.Array, db: jax.Array, x: jax.Array, minus_shift: jax.Array
+    layout: Layout, fold: Fold, da: jax.Array, db: jax.Array, x: jax.Array, minus_shift: jax.Array
 ) -> jax.Array:
     """``_map`` written such that its transpose adds slabs."""
-    fold = choose_fold(x.shape, layout.positions, da.dtype)
-    if fold is None:
-        return _map(layout, da, db, x, minus_shift)
     less = layout.spread(minus_shift)
     slope = fold.slab_of(layout.spread(da), x.shape)
     parts = [slope * (part.astype(da.dtype) + less) for part in fold.cut(x)]

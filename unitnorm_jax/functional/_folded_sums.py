@@ -1,16 +1,17 @@
-"""Sums over positions for CPUs: slabs are added elementwise, and only what is left is reduced.
+"""Sums over long axes for CPUs: slabs are added elementwise, and only what is left is reduced.
 
 XLA's CPU compiler hands a sum to a library, with the arithmetic before it. That is fast where a
 stored array is summed, but the library runs products and conversions one operation at a time:
 the sum of a product takes three times a plain one, and an input in half precision is stored in
 float32 first. A loop compiled by XLA does both in one vectorized pass, but it is no reduction.
-So k slabs of an axis of positions are multiplied and added in a loop of this kind, and the
+So k slabs of one of the axes are multiplied and added in a loop of this kind, and the
 library sums the k times smaller array that comes out. Other compilers fuse sums well as they are.
 """
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from jax import lax
 # XLA evaluates an operand for at most 15 slabs in one loop; more streams than 8 are slower.
 _MOST_SLABS = 8
 _LEAST_SIZE = 2**16
+# Contiguous values of a slab that is cut from rows: one vector.
+_LEAST_WIDTH = 16
 
 
 class Fold(NamedTuple):
@@ -49,16 +52,27 @@ class Fold(NamedTuple):
 
 
 def choose_fold(
-    shape: Sequence[int], positions: Sequence[int], dtype: jax.typing.DTypeLike
+    shape: Sequence[int], axes: Sequence[int], dtype: jax.typing.DTypeLike
 ) -> Fold | None:
-    """The fold of the first axis of positions that has one, or None if the array is small."""
+    """The fold of the first of the axes that has one, or None if the array or slabs are small."""
     if math.prod(shape) < _LEAST_SIZE or jnp.dtype(dtype).itemsize < 4:
         return None
-    for axis in positions:
+    for axis in axes:
+        width = _LEAST_WIDTH if axis == len(shape) - 1 else 1
         for slabs in range(_MOST_SLABS, 2, -1):
-            if shape[axis] % slabs == 0:
+            if shape[axis] % slabs == 0 and shape[axis] // slabs >= width:
                 return Fold(axis, slabs)
     return None
+
+
+def on_cpu(
+    fold: Fold | None, folded: Callable[..., Any], plain: Callable[..., Any]
+) -> Callable[..., Any]:
+    """``folded(fold, ...)`` on CPUs, if there is a fold; ``plain(...)`` elsewhere."""
+    if fold is None:
+        return plain
+    cpu = functools.partial(folded, fold)
+    return functools.partial(lax.platform_dependent, cpu=cpu, default=plain)
 
 
 def keep_apart(v: jax.Array) -> jax.Array:
