@@ -31,8 +31,10 @@ def normalize_by_row(
 ) -> tuple[jax.Array, jax.Array, jax.Array, float]:
     """Normalize with batch statistics and unitize, where every row has a norm of its own.
 
-    Per-(row, channel) moments would be as large as x, so the norm is a matrix product instead:
-    ``y = (t u + w) (x - mean) + bias`` with t per row, and u, w per channel.
+    Per-(row, channel) moments would be as large as x, so the norms are a pass of their own, a
+    weighted sum of ``(x - mean)^2`` over channels. With t per row, and u, w per channel::
+
+        y = (t u + w) (x - mean) + bias
 
     Half precision is converted once, so that gradients add in float32, but x is what is kept.
 

@@ -5,7 +5,7 @@ Why it looks as it does. The layer is bound by memory traffic, and written as it
 needs from x are first and second moments per (sample, channel); what follows is arithmetic on
 small arrays and one affine map per (sample, channel): x is read as often as by batch
 normalization, and x is all that the backward pass keeps (``_by_sample``). A dense input has one
-position, so its moments would be as large as itself: there the norm is a matrix product
+position, so its moments would be as large as itself: there the norms are a pass of their own
 (``_by_row``, also for unit="position").
 
 The moments are taken about zero, in one pass, and checked: where the mean is so large that digits
