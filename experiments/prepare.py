@@ -21,6 +21,12 @@ from rich.progress import Progress
 
 from experiments.cli import run_cli
 from experiments.data.download import download, file_sha256
+from experiments.data.imagenet_archives import (
+    ARCHIVES,
+    files_written,
+    partial_folder,
+    write_imagenet,
+)
 from experiments.data.images import BadImageError, check_label, decode_gray, decode_rgb, need
 from experiments.data.records import Example, Split, data_root, prepared_folder
 from experiments.storage import folder_bytes
@@ -32,7 +38,6 @@ SPLITS = {
     "cifar100": ("train", "test"),
     "imagenet2012": ("train", "validation"),
 }
-IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 _CHUNK = 256  # Images that are read before they are checked.
 
 
@@ -40,9 +45,9 @@ _CHUNK = 256  # Images that are read before they are checked.
 class PrepareConfig:
     """Downloads a data set, prepares it for training, and checks every image.
 
-    What is complete is not done again: an interrupted download goes on where it was, and a second
-    call finds the prepared data. Between the two, writing the prepared data from the archives
-    (hours for imagenet2012) starts again from their beginning. Needs the tf extra.
+    What is complete is not done again: an interrupted download goes on where it was, so does the
+    writing of imagenet2012, by files of about a thousand images (the others are written in
+    seconds), and a call after that finds the prepared data. Needs the tf extra.
     """
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
@@ -125,28 +130,33 @@ def _prepare(config: PrepareConfig, root: Path, console: Console) -> Path:
         tfds.disable_progress_bar()  # In a file it would be one line for each step.
     options = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
     try:
+        if config.dataset == "imagenet2012":
+            return write_imagenet(builder, manual, console)
         builder.download_and_prepare(download_config=options)
     except tfds.download.DownloadError as error:
         raise ValueError(f"{config.dataset} cannot be prepared: {error}") from error
     except KeyboardInterrupt:
-        # It has removed what it had written: it cannot go on within a data set.
-        archives = manual if config.dataset == "imagenet2012" else root / "downloads"
         raise ValueError(
-            f"interrupted while {config.dataset} was being prepared. Kept: the archives in "
-            f"{archives}, which are read where they are, and neither downloaded nor copied again. "
-            "Not kept: what was written from them; run this again to write it from their beginning."
+            f"interrupted while {config.dataset} was being prepared. Run this again to go on; "
+            f"{_kept(config.dataset, Path(builder.data_dir))} kept."
         ) from None
     except OSError as error:
         raise ValueError(
             f"{config.dataset} cannot be prepared in {root}: {error}. Give a folder with room for "
             "it (twice the size of the download): --data-dir FOLDER. Nothing else was changed; "
-            "finished downloads are kept."
+            f"{_kept(config.dataset, Path(builder.data_dir))} kept."
         ) from error
     return Path(builder.data_dir)
 
 
+def _kept(dataset: str, folder: Path) -> str:
+    if dataset != "imagenet2012":
+        return "finished downloads are"
+    return f"the {files_written(folder)} files that are complete, in {partial_folder(folder)}, are"
+
+
 def _find_imagenet(manual: Path) -> None:
-    missing = [name for name in IMAGENET_FILES if not (manual / name).is_file()]
+    missing = [name for name in ARCHIVES.values() if not (manual / name).is_file()]
     if missing:
         raise ValueError(
             f"{' and '.join(missing)} must be in {manual}. They cannot be downloaded without an "

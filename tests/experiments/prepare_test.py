@@ -12,30 +12,46 @@ import pytest
 
 from experiments import prepare
 from experiments.data import DataConfig, load_arrays, load_dataset
+from experiments.data.records import Split
 from tests.experiments.data import archives
 from tests.experiments.data.archives import needs_tensorflow
 
 ROOT = Path(__file__).parents[2]
 PREPARE = """
-import signal, sys, threading, time
+import os, signal, sys
 from pathlib import Path
-from experiments import prepare
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import shard_utils
 from tensorflow_datasets.image_classification import mnist
+from experiments import prepare
+from experiments.data import imagenet_archives
 
 mnist._TRAIN_EXAMPLES, mnist._TEST_EXAMPLES = 60, 20  # As many as the test's files have.
+many_files, few_files = 4_000, shard_utils.ShardConfig.min_shard_size
+shard_utils.ShardConfig.min_shard_size = many_files
+calls = []
 
-def interrupt(folder):
-    while not list(folder.glob("incomplete.*")):
-        time.sleep(0.001)
-    signal.raise_signal(signal.SIGTERM)
+def stop(file):
+    # Asks this process to end, in the third of the files: each is followed by a note.
+    calls.append(file)
+    if len(calls) % 5 == 0:
+        signal.raise_signal(signal.SIGTERM)
 
 sys.stderr = sys.stdout
-folder = Path(sys.argv[1], sys.argv[2])
-threading.Thread(target=interrupt, args=[folder], daemon=True).start()
-status = prepare.main([sys.argv[2], "--data_dir", sys.argv[1]])
-print("interrupted", status, list(folder.iterdir()), flush=True)
-for name in sys.argv[2:]:
-    status = prepare.main([name, "--data_dir", sys.argv[1]])
+root, names = Path(sys.argv[1]), sys.argv[2:]
+builder = tfds.builder("imagenet2012", data_dir=root / "tfds", file_format="array_record")
+manual = root / "downloads" / "manual"
+builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
+partial = root / "imagenet2012" / "5.1.0.partial"
+prepare.main(["imagenet2012", "--data_dir", str(root / "whole"), "--manual_dir", str(manual)])
+fsync, os.fsync = os.fsync, stop
+for _ in range(2):
+    status = prepare.main(["imagenet2012", "--data_dir", str(root)])
+    print("interrupted", status, [p.name.split("-")[0] for p in sorted(partial.iterdir())])
+os.fsync = fsync
+for name in names:
+    shard_utils.ShardConfig.min_shard_size = many_files if name == "imagenet2012" else few_files
+    status = prepare.main([name, "--data_dir", str(root)])
     print("status", status, flush=True)
 """
 # What the test counts on: it reads, and tensorflow is nowhere.
@@ -67,7 +83,7 @@ def prepared(tmp_path_factory):
     splits = {name: archives.place_cifar(root, name) for name in ("cifar10", "cifar100")}
     splits["mnist"] = archives.place_mnist(root)
     archives.place_imagenet(
-        root / "downloads" / "manual", train={"n01440764": 5, "n01443537": 4}, validation=3
+        root / "downloads" / "manual", train={"n01440764": 5, "n01443537": 14}, validation=3
     )
     # As a process that was killed leaves it.
     (root / "cifar10" / "incomplete.ABCDEF_3.0.2").mkdir(parents=True)
@@ -81,24 +97,53 @@ def test_prepares_and_checks(prepared):
     assert output.count("status 0") == 4
     assert "train: 150 images of 10 classes" in output
     assert "All 180 images can be used." in output
-    assert "train: 9 images of 1,000 classes" in output
+    assert "train: 19 images of 1,000 classes" in output
     note = f"note: {root}/cifar10/incomplete.ABCDEF_3.0.2 (0.0 GB) is of an interrupted preparation"
     assert output.index(note) < output.index("Preparing cifar10 in")
     assert f"--data.dataset cifar100 --data.data-dir {root}" in output
 
 
 @needs_tensorflow
-def test_interrupted_while_it_writes(prepared):
-    """tensorflow-datasets begins again; the archives stay, and the next call completes it."""
+def test_imagenet_goes_on_where_it_was_stopped(prepared):
+    """Stopped twice; the files are those of a whole run, and tensorflow-datasets' records."""
     root, _, output = prepared
-    assert "interrupted 1 []" in output
+    assert "interrupted 1 ['imagenet2012', 'imagenet2012', 'unfinished." in output
+    assert f"interrupted 1 {['imagenet2012'] * 4}"[:-1] + ", 'unfinished." in output
     assert (
-        "error: interrupted while imagenet2012 was being prepared. Kept: the archives in "
-        f"{root}/downloads/manual, which are read where they are, and neither downloaded nor "
-        "copied again. Not kept: what was written from them; run this again to write it"
+        "error: interrupted while imagenet2012 was being prepared. Run this again to go on; the 4 "
+        f"files that are complete, in {root}/imagenet2012/5.1.0.partial, are kept."
     ) in output
-    assert output.count(f"Preparing imagenet2012 in {root}/imagenet2012/5.1.0") == 2
-    assert "train: 9 images of 1,000 classes" in output
+    folder, whole, expected = (
+        path / "imagenet2012" / "5.1.0" for path in (root, root / "whole", root / "tfds")
+    )
+    names = sorted(path.name for path in expected.iterdir())
+    assert sum("train.array_record" in name for name in names) == 8
+    for path in folder, whole:
+        assert sorted(file.name for file in path.iterdir()) == names
+    for name in names:
+        content = (folder / name).read_bytes()
+        assert content == (whole / name).read_bytes(), name
+        if "array_record" not in name:
+            assert content == (expected / name).read_bytes(), name
+    for split, n in ("train", 19), ("validation", 3):
+        ours, theirs = (
+            Split("imagenet2012", str(path), split).read(range(n)) for path in (root, root / "tfds")
+        )
+        assert [e._replace(where="") for e in ours] == [e._replace(where="") for e in theirs]
+
+
+@needs_tensorflow
+def test_fields_of_records_of_imagenet_are_sorted(prepared):
+    """Else the bytes would be others in every process."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    paths = (prepared[0] / "imagenet2012" / "5.1.0").glob("*array_record*")
+    source = ArrayRecordDataSource(sorted(map(str, paths)))
+    for record in source.__getitems__(list(range(len(source)))):
+        # Of random bytes, an image's cannot have these names by chance.
+        places = [record.find(name) for name in (b"file_name", b"image", b"label")]
+        assert places == sorted(places)
+        assert -1 not in places
 
 
 @needs_tensorflow
@@ -169,11 +214,11 @@ def test_labels_of_imagenet_are_those_of_its_list(prepared):
     """n01440764 and n01443537 are the first two of 1,000 classes."""
     root, _, _ = prepared
     dataset = load_dataset(DataConfig(dataset="imagenet2012", data_dir=str(root)))
-    examples = dataset.train.read(range(9))
-    assert sorted((e.name, e.label) for e in examples) == [
+    examples = dataset.train.read(range(19))
+    assert {(e.name, e.label) for e in examples} == {
         *((f"n01440764_{i}.JPEG", 0) for i in range(5)),
-        *((f"n01443537_{i}.JPEG", 1) for i in range(4)),
-    ]
+        *((f"n01443537_{i}.JPEG", 1) for i in range(14)),
+    }
     assert (dataset.num_classes, dataset.test_size) == (1000, 3)
 
 
