@@ -15,6 +15,12 @@ reduction (a third slower on a CPU) and is no help on the first batches, when th
 still 0; a shift taken from the batch costs another pass and a collective. bfloat16 inputs are not
 checked: their own rounding moves the variance by more than one pass loses.
 
+On a TPU an operand of a branch that is needed again later cannot stay in on-chip memory, so a
+checked input is kept in main memory. Sums about the mean of every (sample, channel) avoid that, and
+the collective within the branch stays the only one more; but they too are a second pass over x,
+which is then always made. A loop in place of the branch has x copied to another layout. And sums
+taken again in the backward pass, from x, spare two small matrices per layer and cost more bytes.
+
 On a CPU the sums that involve a product or a conversion are taken by slabs (``_folded_sums``):
 XLA hands sums to a library that is slow at both.
 
