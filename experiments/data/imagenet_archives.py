@@ -242,4 +242,5 @@ def _write_file(
 
 def _progress(console: Console) -> Progress:
     columns = SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn()
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    hidden = not console.is_terminal
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden)

@@ -85,6 +85,7 @@ def test_no_room(builder, tmp_path, monkeypatch, without_validation):
         write(builder, tmp_path)
 
 
+@archives.needs_tensorflow
 def test_other_archives_are_refused_and_what_is_written_is_kept(
     builder, tmp_path, monkeypatch, without_validation
 ):
