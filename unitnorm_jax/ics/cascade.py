@@ -148,26 +148,24 @@ def _paired(problem: Problem, options: Options, columns: jax.Array | None = None
         )
         return _lower(problem, potential, columns=columns)
 
-    def prove() -> EMDistance:
-        if n < _LARGE or columns is not None:
-            return _result(value, shortest_paths(), upper, options, absolute)
-        # After a small update each point is the nearest of its own partner, which proves the
-        # pairing: with potentials of 0 on one side, one pass over the costs finds the others.
-        lower = _lower(_transposed(problem), jnp.zeros_like(problem.a), raise_columns=False)
-        quick = _result(value, lower, upper, options, absolute)
+    def proven(lower: jax.Array) -> EMDistance:
+        return _result(value, lower, upper, options, absolute)
 
-        def longer() -> EMDistance:
-            return _result(value, jnp.maximum(lower, shortest_paths()), upper, options, absolute)
+    def search(lower: jax.Array) -> EMDistance:
+        if options.method == "pairing" or options.weighted:
+            return proven(jnp.maximum(lower, shortest_paths()))
+        # A solver follows: where two points had better swap partners, there is nothing to prove.
+        provable = proven(value - _swap_gain(problem.cost, distances) / n).exact
+        paths = lax.cond(provable, shortest_paths, lambda: jnp.zeros_like(value))
+        return proven(jnp.maximum(lower, paths))
 
-        return lax.cond(quick.exact, lambda: quick, longer)
-
-    if options.method == "pairing" or options.weighted:
-        return prove()
-    # A solver follows. Where two of the points had better swap partners, there is nothing to prove.
-    unproven = _result(value, jnp.zeros_like(value), upper, options, absolute)
-    least = value - _swap_gain(problem.cost, distances) / n
-    provable = _result(value, least, upper, options, absolute).exact
-    return lax.cond(provable, prove, lambda: unproven)
+    if n < _LARGE or columns is not None:
+        return search(jnp.zeros_like(value))
+    # After a small update each point is the nearest of its own partner, which proves the pairing:
+    # with potentials of 0 on one side, one pass over the costs finds those of the other.
+    lower = _lower(_transposed(problem), None, raise_columns=False)
+    quick = proven(lower)
+    return lax.cond(quick.exact, lambda: quick, lambda: search(lower))
 
 
 def _swap_gain(cost: jax.Array, distances: jax.Array) -> jax.Array:
@@ -207,7 +205,7 @@ def _independent(problem: Problem, relative: float | int, absolute: float | int)
 
 def _lower(
     problem: Problem,
-    potential: jax.Array,
+    potential: jax.Array | None,
     raise_columns: bool = True,
     columns: jax.Array | None = None,
 ) -> jax.Array:

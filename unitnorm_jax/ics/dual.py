@@ -87,7 +87,7 @@ def pair_costs(
 
 def dual_lower_bound(
     cost: Float[Array, "n m"],
-    potential: Float[Array, " m"],
+    potential: Float[Array, " m"] | None,
     x_weights: Float[Array, " n"],
     y_weights: Float[Array, " m"],
     same_weights: Bool[Array, ""],
@@ -109,7 +109,8 @@ def dual_lower_bound(
 
     Args:
       cost: Computed distances; +inf where masked.
-      potential: g, arbitrary finite numbers; quality depends on it, validity does not.
+      potential: g, arbitrary finite numbers; quality depends on it, validity does not. None: 0,
+        in half the time.
       x_weights: a, nonnegative, sum 1 up to rounding.
       y_weights: b, likewise.
       same_weights: Whether a and b are the same numbers before they were normalised.
@@ -126,14 +127,19 @@ def dual_lower_bound(
     """
     n, m = cost.shape
     u = rounding.unit_roundoff(cost.dtype)
-    below = cost * (1 - relative - 4 * u)
+    shrink = 1 - relative - 4 * u
+    below = cost * shrink
     rows_used, columns_used = x_weights > 0, y_weights > 0
 
     def lowered(minimum, active):
         return jnp.where(active, rounding.nudge(minimum, jnp.abs(minimum), -2), 0)
 
-    g = jnp.where(columns_used, potential, 0)
-    f = lowered(jnp.min(below - g[None, :], axis=1), rows_used)
+    if potential is None:  # Rounding is monotonic: the least product is that of the least cost.
+        g = jnp.zeros_like(y_weights)
+        f = lowered(jnp.min(cost, axis=1) * shrink, rows_used)
+    else:
+        g = jnp.where(columns_used, potential, 0)
+        f = lowered(jnp.min(below - g[None, :], axis=1), rows_used)
     if raise_columns:
         g = lowered(jnp.min(below - f[:, None], axis=0), columns_used)
 
