@@ -94,7 +94,8 @@ def compile_probe(program: Program, images: jax.Array | np.ndarray) -> None:
     """
     if program.probe is not None:
         state = program.init(jax.random.key(0), images)
-        program.probe(ics.snapshot(_variables(state)), _variables(state)).rows()
+        kept = program.probe.keep(_variables(state))
+        program.probe(kept, _variables(state)).rows()
 
 
 class RunProbe:
@@ -145,7 +146,7 @@ class RunProbe:
             self._recorder.write_scalars(step, ics.scalars(rows))
         if keep:
             # Waits, so that the copy is made in the probe's time.
-            self._kept = (step, jax.block_until_ready(ics.snapshot(_variables(state))))
+            self._kept = (step, jax.block_until_ready(self._probe.keep(_variables(state))))
         elif measure:
             self._kept = None
         self.seconds += time.perf_counter() - start
@@ -164,7 +165,7 @@ class RunProbe:
 
     def arrays(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of it, besides ``kept_step``: the snapshot."""
-        return {SNAPSHOT: self._kept[1]} if self._kept else {}
+        return {SNAPSHOT: ics.unpacked(self._kept[1])} if self._kept else {}
 
     @staticmethod
     def templates(state: TrainState) -> dict[str, Any]:
@@ -174,7 +175,8 @@ class RunProbe:
     def go_on(self, kept_step: int | None, arrays: dict[str, Any]) -> None:
         """Takes up what a checkpoint had of it."""
         if kept_step is not None:
-            self._kept = (kept_step, arrays[SNAPSHOT])
+            kept = arrays[SNAPSHOT]
+            self._kept = (kept_step, kept if self._probe is None else self._probe.keep(kept))
 
 
 def _variables(state: TrainState) -> dict[str, Any]:

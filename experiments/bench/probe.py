@@ -135,7 +135,7 @@ class ShareRow:
         every: Updates between probes.
         images: Images the probe looks at.
         step_ms: Median time of an update.
-        probe_ms: Median time of a probe, its snapshot of the state included.
+        probe_ms: Median time of a probe, its copy of the state before included.
         share: Time of a probe in units of that of ``every`` updates.
     """
 
@@ -175,7 +175,7 @@ def measure_share(
     times: dict[str, list[float]] = {"step": [], "probe": []}
     for i in range(_SHARE_ROUNDS + 2):
         start = time.perf_counter()
-        before = jax.block_until_ready(ics.snapshot(variables()))
+        before = jax.block_until_ready(probe.keep(variables()))
         copied = time.perf_counter() - start
         spent = []
         for _ in range(4):

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unitnorm_jax.ics import host
 from unitnorm_jax.ics.host import call_on_host
+
+
+@pytest.fixture(params=["in place", "by copy"], autouse=True)
+def _way(request, monkeypatch):
+    """Both ways on the CPU: the second is that of other devices."""
+    if request.param == "by copy":
+        monkeypatch.setattr(host, "buffer_callback", None)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])

@@ -145,12 +145,16 @@ def test_layers_that_reduce_over_a_mapped_axis(probe):
 def test_donation(probe):
     before, after = states()
     expected = numbers(probe(before, after))
-    kept, after = ics.snapshot(before), ics.snapshot(after)  # they share the running statistics
+    # They share the running statistics.
+    kept, packed, after = ics.snapshot(before), probe.keep(before), ics.snapshot(after)
     step = jax.jit(lambda v: jax.tree.map(lambda p: 2 * p, v), donate_argnums=0)
     jax.block_until_ready(step(before))
     with pytest.raises(ValueError, match=r"`variables_before` holds deleted arrays"):
         probe(before, after)
     jax.tree.map(np.testing.assert_array_equal, numbers(probe(kept, after)), expected)
+    jax.tree.map(np.testing.assert_array_equal, numbers(probe(packed, after)), expected)
+    with pytest.raises(ValueError, match=r"of the same model, but at .* and missing after"):
+        probe(packed, {"params": {}})
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

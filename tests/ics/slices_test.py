@@ -17,11 +17,17 @@ KINDS = st.sampled_from(["gaussian", "heavy", "discrete", "degenerate"])
 RELATIONS = st.sampled_from(["independent", "drift", "tiny", "permuted", "shifted", "same"])
 
 
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 7), (10, 4), (6, 6), (9, 8)])
-def test_line_distance_equals_scipy(n, m):
+@pytest.mark.parametrize(
+    ("n", "m", "columns"),
+    [
+        *[(1, 1, 3), (1, 7, 3), (10, 4, 3), (6, 6, 3), (9, 8, 21)],
+        *[(1, 1, 21), (9, 9, 21), (16, 16, 17), (40, 40, 21)],  # networks, written out up to 32
+    ],
+)
+def test_line_distance_equals_scipy(n, m, columns):
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(n, 3)), rng.normal(size=(m, 3))
-    expected = [wasserstein_distance(x[:, k], y[:, k]) for k in range(3)]
+    x, y = rng.normal(size=(n, columns)), rng.normal(size=(m, columns))
+    expected = [wasserstein_distance(x[:, k], y[:, k]) for k in range(columns)]
     np.testing.assert_allclose(
         line_em_distance(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)),
         expected,

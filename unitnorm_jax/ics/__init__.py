@@ -6,7 +6,9 @@ from unitnorm_jax.ics.capture import layer_outputs as layer_outputs
 from unitnorm_jax.ics.cascade import EMDistance as EMDistance
 from unitnorm_jax.ics.coordinate import CoordinateEMDistance as CoordinateEMDistance
 from unitnorm_jax.ics.coordinate import coordinate_em_distance as coordinate_em_distance
+from unitnorm_jax.ics.devices import Packed as Packed
 from unitnorm_jax.ics.devices import snapshot as snapshot
+from unitnorm_jax.ics.devices import unpacked as unpacked
 from unitnorm_jax.ics.em_distance import em_distance as em_distance
 from unitnorm_jax.ics.layers import is_normalization as is_normalization
 from unitnorm_jax.ics.layers import layer_filter as layer_filter

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
@@ -13,12 +14,21 @@ from unitnorm_jax.ics.host import call_on_host
 
 Solver = Callable[[jax.Array], Any]
 
+_SCALED_SIZE = 128  # points from which scaling takes less time than it saves
+_EPSILON = 0.05  # in units of the mean reduced cost; 0.02 to 0.1 measured 1 to 2 times slower
+_STEPS = 20
+
 
 def scipy_assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     """Optimal permutation by scipy on the host; under `jax.vmap` one call per element.
 
     ``argmin over permutations s of sum_i C_(i, s_i)``. Runs wherever the backend has host
     callbacks: CPU, GPU and single-host TPU.
+
+    scipy starts its search from potentials of 0. Offsets of rows and columns change no order of
+    permutations, so it is given the costs less a nearly optimal potential (`scaling_potential`):
+    almost n of them are 0, and the search ends sooner (1024 independent normal points: in a
+    quarter of the time in 16 to 256 dimensions, in two thirds in 2).
 
     Args:
       cost: Finite costs.
@@ -31,15 +41,47 @@ def scipy_assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     """
     n = cost.shape[0]
     result = jax.ShapeDtypeStruct((n,), jnp.int32)
-    return call_on_host(_solve, result, cost)
+    if n < _SCALED_SIZE:
+        return call_on_host(_solve, result, cost)
+    return call_on_host(_solve, result, cost, scaling_potential(cost))
 
 
-def _solve(cost: Any) -> np.ndarray:
-    # Offsets of rows and columns change no order of permutations; these halve scipy's time.
-    reduced = np.asarray(cost, np.float64)
-    reduced = reduced - reduced.min(axis=0)
+def _solve(cost: np.ndarray, potential: np.ndarray | None = None) -> np.ndarray:
+    if potential is None:
+        potential = cost.min(axis=0)
+    reduced = np.subtract(cost, potential, dtype=np.float64)  # no order changes by rounding
     reduced -= reduced.min(axis=1, keepdims=True)
+    reduced -= reduced.min(axis=0)
     return linear_sum_assignment(reduced)[1].astype(np.int32)
+
+
+def scaling_potential(cost: Float[Array, "n n"]) -> Float[Array, " n"]:
+    """Potential g of the columns, near that of an optimal assignment, by Sinkhorn's scaling.
+
+    With R the costs less the least of their column, then of their row, and
+    ``K_ij = exp(-R_ij / eps)``, eps a twentieth of the mean of R: ``u <- 1 / K v`` and
+    ``v <- 1 / K^T u``, twenty times; ``g_j = min_i C_ij + eps log v_j``.
+
+    These are products of a matrix and a vector only: R is 0 somewhere in each row and column, so
+    that K needs no logarithms unless twenty steps overflow. Then g is the least of each column.
+
+    Args:
+      cost: Finite costs.
+
+    Returns:
+      g (n,), finite.
+
+    References:
+      M. Cuturi, Sinkhorn distances, 2013.
+    """
+    least = jnp.min(cost, axis=0)
+    reduced = cost - least[None, :]
+    reduced -= jnp.min(reduced, axis=1)[:, None]
+    epsilon = _EPSILON * jnp.mean(reduced)
+    kernel = jnp.exp(-reduced / epsilon)
+    step = lambda _, v: 1 / ((1 / (kernel @ v)) @ kernel)  # noqa: E731
+    g = least + epsilon * jnp.log(lax.fori_loop(0, _STEPS, step, jnp.ones_like(least)))
+    return jnp.where(jnp.all(jnp.isfinite(g)), g, least)
 
 
 def solve_assignment(solver: Solver, cost: Float[Array, "n n"]) -> Int[Array, " n"]:

@@ -9,11 +9,12 @@ from jaxtyping import Array, Bool, Float
 
 from unitnorm_jax.ics import assignment, rounding, transport
 from unitnorm_jax.ics.cost import cost_error
-from unitnorm_jax.ics.dual import dual_lower_bound, pairing_potential
+from unitnorm_jax.ics.dual import dual_lower_bound, pair_costs, pairing_potential
 from unitnorm_jax.ics.line import line_em_distance, line_error
 from unitnorm_jax.ics.sinkhorn import plan_upper_bound, sinkhorn
 
 _LARGE = 256  # points from which a pass over the costs takes longer than a branch
+_SOME = 32  # points that tell whether a pairing can be optimal; others cost more than they tell
 _LP_SIZE = 2**18  # n m above which "auto" leaves the linear program for Sinkhorn
 
 
@@ -99,8 +100,8 @@ def cascade(problem: Problem, options: Options) -> EMDistance:
         else:
             solver = method if callable(method) else assignment.scipy_assignment
             columns = assignment.solve_assignment(solver, problem.cost)
-            permuted = problem._replace(cost=problem.cost[:, columns], y=problem.y[columns])
-            better = _paired(permuted, options._replace(max_iterations=n))
+            to_the_end = options._replace(method="pairing", max_iterations=n)
+            better = _paired(problem, to_the_end, columns)
         lower = jnp.maximum(result.lower, better.lower)
         upper = jnp.minimum(result.upper, better.upper)
         value = jnp.where(better.upper < result.upper, better.value, result.value)
@@ -111,19 +112,24 @@ def cascade(problem: Problem, options: Options) -> EMDistance:
     return lax.cond(result.exact, lambda r: r, solve, result)
 
 
-def _paired(problem: Problem, options: Options) -> EMDistance:
-    """Steps 2 and 3: the cost of the pairing x_i to y_i, and its dual bound."""
+def _paired(problem: Problem, options: Options, columns: jax.Array | None = None) -> EMDistance:
+    """Steps 2 and 3: the cost of a pairing and its dual bound.
+
+    The pairing is x_i to y_i, or, of unweighted points, x_i to the given columns.
+    """
     n, d = problem.x.shape
     relative, absolute = cost_error(n, n, d, problem.cost.dtype)
-    distances = jnp.diagonal(problem.cost)
+    distances = pair_costs(problem.cost, columns)
     units = 2 * rounding.tree_depth(n) + 12
     value = rounding.tree_sum(problem.a * distances)
     upper = rounding.nudge(value * (1 + relative), value, units)
-    differs = lax.cond(  # Samples at a distance that is not 0 do.
-        value > 0,
-        lambda: jnp.ones((), bool),
-        lambda: jnp.any(~rounding.same_rows(problem.x, problem.y) & (problem.a > 0)),
-    )
+
+    def differ() -> jax.Array:
+        y = problem.y if columns is None else problem.y[columns]
+        return jnp.any(~rounding.same_rows(problem.x, y) & (problem.a > 0))
+
+    # Samples at a distance that is not 0 do.
+    differs = lax.cond(value > 0, lambda: jnp.ones((), bool), differ)
     upper += jnp.where(differs, absolute, 0)
     if options.weighted:
         independent, cost = _independent(problem, relative, absolute)
@@ -138,20 +144,34 @@ def _paired(problem: Problem, options: Options) -> EMDistance:
             weights,
             tolerance=options.tolerance / 8,
             max_iterations=options.max_iterations,
+            columns=columns,
         )
-        return _lower(problem, potential)
+        return _lower(problem, potential, columns=columns)
 
-    if n < _LARGE:
-        return _result(value, shortest_paths(), upper, options, absolute)
+    def proven(lower: jax.Array) -> EMDistance:
+        return _result(value, lower, upper, options, absolute)
+
+    def search(lower: jax.Array) -> EMDistance:
+        if options.method == "pairing" or options.weighted:
+            return proven(jnp.maximum(lower, shortest_paths()))
+        # A solver follows: where two points had better swap partners, there is nothing to prove.
+        provable = proven(value - _swap_gain(problem.cost, distances) / n).exact
+        paths = lax.cond(provable, shortest_paths, lambda: jnp.zeros_like(value))
+        return proven(jnp.maximum(lower, paths))
+
+    if n < _LARGE or columns is not None:
+        return search(jnp.zeros_like(value))
     # After a small update each point is the nearest of its own partner, which proves the pairing:
     # with potentials of 0 on one side, one pass over the costs finds those of the other.
-    lower = _lower(_transposed(problem), jnp.zeros_like(problem.a), raise_columns=False)
-    quick = _result(value, lower, upper, options, absolute)
-    return lax.cond(
-        quick.exact,
-        lambda: quick,
-        lambda: _result(value, jnp.maximum(lower, shortest_paths()), upper, options, absolute),
-    )
+    lower = _lower(_transposed(problem), None, raise_columns=False)
+    quick = proven(lower)
+    return lax.cond(quick.exact, lambda: quick, lambda: search(lower))
+
+
+def _swap_gain(cost: jax.Array, distances: jax.Array) -> jax.Array:
+    """The most that swapping partners saves, looking at pairs with one of the first points."""
+    some = cost[:_SOME], cost[:, :_SOME].T
+    return jnp.max(distances[:_SOME, None] + distances[None, :] - some[0] - some[1])
 
 
 def _unpaired(problem: Problem, options: Options) -> EMDistance:
@@ -183,7 +203,12 @@ def _independent(problem: Problem, relative: float | int, absolute: float | int)
     return plan_upper_bound(plan, problem.cost, problem.a, problem.b, **error)
 
 
-def _lower(problem: Problem, potential: jax.Array, raise_columns: bool = True) -> jax.Array:
+def _lower(
+    problem: Problem,
+    potential: jax.Array | None,
+    raise_columns: bool = True,
+    columns: jax.Array | None = None,
+) -> jax.Array:
     n, m = problem.cost.shape
     relative, absolute = cost_error(n, m, problem.x.shape[1], problem.cost.dtype)
     return dual_lower_bound(
@@ -195,6 +220,7 @@ def _lower(problem: Problem, potential: jax.Array, raise_columns: bool = True) -
         relative=relative,
         absolute=absolute,
         raise_columns=raise_columns,
+        columns=columns,
     )
 
 

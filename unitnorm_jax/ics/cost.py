@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
@@ -106,7 +105,9 @@ def cost_matrix(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, 
         def step(k):
             a = lax.dynamic_index_in_dim(columns_x, k, keepdims=False)  # (group, rows, lanes)
             b = lax.dynamic_index_in_dim(columns_y, k, keepdims=False)  # (group, m, lanes)
-            return _tree([jnp.square(a[c, :, None] - b[c, None]) for c in range(group)])
+            return rounding.tree_sum_of(
+                [jnp.square(a[c, :, None] - b[c, None]) for c in range(group)]
+            )
 
         zeros = jnp.zeros((rows_x.shape[0], m, lanes), x.dtype)
         squares = rounding.nested_sum(step, levels, zeros)  # (rows, m, lanes)
@@ -116,10 +117,3 @@ def cost_matrix(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, 
         return block(x)
     padded = jnp.pad(x, ((0, blocks * rows - n), (0, 0)))
     return lax.map(block, padded.reshape(blocks, rows, d)).reshape(-1, m)[:n]
-
-
-def _tree(terms: list[jax.Array]) -> jax.Array:
-    while len(terms) > 1:
-        pairs = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
-        terms = pairs + terms[len(pairs) * 2 :]
-    return terms[0]

@@ -41,7 +41,8 @@ def em_distance(
        pairing is optimal;
     4. where a gap stays open, and only there, a solver. Equal and unweighted samples: an
        assignment, by scipy on the host or by `method`; then step 3 for its pairing, which
-       proves it. Else: a linear program on the host, or Sinkhorn.
+       proves it. (Step 3 is left out before it where two points had better swap partners.)
+       Else: a linear program on the host, or Sinkhorn.
 
     Rounding. The numbers given are taken as exact; costs come from direct differences and
     carry an a-priori error (`cost_error`), every sum runs along a tree of known depth, and

@@ -8,18 +8,47 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+try:
+    from jax.experimental.buffer_callback import buffer_callback
+except ImportError:  # It is experimental; `jax.pure_callback` does the same, more slowly.
+    buffer_callback = None  # type: ignore[assignment]
+
 
 def call_on_host(function: Callable[..., Any], result: Any, *arrays: jax.Array) -> Any:
-    """`jax.pure_callback`, one call per element under `jax.vmap`, with float64 handed over whole.
+    """Run `function` on the host, one call per element under `jax.vmap`.
+
+    On a CPU the numpy arrays are the buffers of the compiled function themselves
+    (`buffer_callback`): 0.02 ms a call, where `jax.pure_callback` takes 0.1 ms and the time of two
+    copies. Elsewhere they are copies.
+
+    Args:
+      function: Takes numpy arrays, which it must not change; returns numpy arrays of the shapes
+        and dtypes of `result`.
+      result: `jax.ShapeDtypeStruct`, or a pytree of them.
+      *arrays: The arguments.
+    """
+
+    def in_place(*arrays: jax.Array) -> Any:
+        return buffer_callback(fill, result, vmap_method="sequential")(*arrays)
+
+    def fill(_: Any, out: Any, *given: Any) -> None:
+        back = function(*map(np.asarray, given))
+        jax.tree.map(lambda to, x: np.copyto(np.asarray(to), x, casting="no"), out, back)
+
+    def by_copy(*arrays: jax.Array) -> Any:
+        return _call_with_copies(function, result, *arrays)
+
+    if buffer_callback is None:
+        return by_copy(*arrays)
+    return lax.platform_dependent(*arrays, cpu=in_place, default=by_copy)
+
+
+def _call_with_copies(function: Callable[..., Any], result: Any, *arrays: jax.Array) -> Any:
+    """`jax.pure_callback`, with float64 handed over whole.
 
     JAX converts arguments and results on a thread of its own, which does not know of
     ``jax.enable_x64(True)`` around the call and would make float32 of float64. So they go as pairs
     of integers.
-
-    Args:
-      function: Takes numpy arrays, returns numpy arrays of the shapes and dtypes of `result`.
-      result: `jax.ShapeDtypeStruct`, or a pytree of them.
-      *arrays: The arguments.
     """
 
     def whole(*given: Any) -> Any:

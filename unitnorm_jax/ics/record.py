@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from unitnorm_jax.ics.devices import snapshot
 from unitnorm_jax.ics.probe import ICSProbe
 from unitnorm_jax.ics.report import ICSReport, table
 
@@ -19,7 +18,7 @@ class ICSRecord:
     Call it once before the first update and after every one. At each step that is a positive
     multiple of `every` it measures ``W1(state at step - lag, state at step)``; lag = 1 is the
     shift of one update, lag = every against the state of the measurement before. It keeps one
-    `snapshot` of the state at a time (a copy, for trainers donate theirs), taken `lag` updates
+    copy of the state at a time (`ICSProbe.keep`, for trainers donate theirs), taken `lag` updates
     before a measurement; all other calls cost one comparison. A measurement whose earlier state
     was not seen (after a restart in between) is left out.
 
@@ -76,7 +75,7 @@ class ICSRecord:
             self._pending = (step, report)
             self._kept = None
         if (step + self._lag) % self._every == 0:
-            self._kept = (step, snapshot(dict(variables)))
+            self._kept = (step, self._probe.keep(variables))
         return report
 
     def rows(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ for the rest), u the unit roundoff. `jnp.sum` leaves the order to the compiler, 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -44,6 +44,15 @@ def tree_sum(x: jax.Array) -> jax.Array:
         pairs = x[:half] + x[half : 2 * half]
         x = jnp.concatenate([pairs, x[2 * half :]]) if x.shape[0] % 2 else pairs
     return x[0]
+
+
+def tree_sum_of(terms: Iterable[jax.Array]) -> jax.Array:
+    """`tree_sum` of arrays that are not stacked."""
+    terms = list(terms)
+    while len(terms) > 1:
+        pairs = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
+        terms = pairs + terms[len(pairs) * 2 :]
+    return terms[0]
 
 
 def loop_levels(steps: int) -> tuple[int, ...]:
