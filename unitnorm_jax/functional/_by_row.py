@@ -95,11 +95,8 @@ def _sums(reduction: Reduction, count: float, both: Both) -> Any:
         return jnp.stack([z.sum(0), jnp.square(z).sum(0)])
 
     def folded(fold: Fold, both: Both, shift: jax.Array | None) -> jax.Array:
-        parts = [part.astype(both[0].dtype) for part in fold.cut(both[1])]
-        if shift is not None:
-            parts = [part - shift[None] for part in parts]
-        squares = [part * part for part in parts]
-        return jnp.stack([fold.sum(slabs, (0,)) for slabs in (parts, squares)])
+        shift = None if shift is None else shift[None]
+        return jnp.stack(fold.moments(both[1], shift, (0,), both[0].dtype))
 
     add = on_cpu(choose_fold(both[0].shape, (0,), both[0].dtype), folded, plain)
 

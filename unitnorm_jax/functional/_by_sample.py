@@ -150,12 +150,8 @@ def _moments(
         return layout.over_positions(z), layout.over_positions(jnp.square(z))
 
     def folded(fold: Fold, _: jax.Array, x: jax.Array, shift: jax.Array | None) -> Any:
-        parts = [part.astype(dtype) for part in fold.cut(x)]
-        if shift is not None:
-            parts = [part - layout.spread(shift) for part in parts]
-        sums = [
-            fold.sum(slabs, layout.positions) for slabs in (parts, [part * part for part in parts])
-        ]
+        shift = None if shift is None else layout.spread(shift)
+        sums = fold.moments(x, shift, layout.positions, dtype)
         return tuple(one.reshape(samples, channels) for one in sums)
 
     samples, _, channels = layout.counts

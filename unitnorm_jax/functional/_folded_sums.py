@@ -50,6 +50,19 @@ class Fold(NamedTuple):
             slabs = pairs + slabs[len(pairs) * 2 :]
         return keep_apart(slabs[0]).sum(axes)
 
+    def moments(
+        self,
+        x: jax.Array,
+        shift: jax.Array | None,
+        axes: tuple[int, ...],
+        dtype: jax.typing.DTypeLike,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Sums over axes of ``x - shift`` and of its square, converted to ``dtype`` first."""
+        parts = [part.astype(dtype) for part in self.cut(x)]
+        if shift is not None:
+            parts = [part - shift for part in parts]
+        return self.sum(parts, axes), self.sum([part * part for part in parts], axes)
+
 
 def choose_fold(
     shape: Sequence[int], axes: Sequence[int], dtype: jax.typing.DTypeLike
