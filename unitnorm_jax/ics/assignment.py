@@ -27,8 +27,7 @@ def scipy_assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
 
     scipy starts its search from potentials of 0. Offsets of rows and columns change no order of
     permutations, so it is given the costs less a nearly optimal potential (`scaling_potential`):
-    almost n of them are 0, and the search ends sooner (1024 independent normal points: in a
-    quarter of the time in 16 to 256 dimensions, in two thirds in 2).
+    almost n of them are 0, and the search ends sooner.
 
     Args:
       cost: Finite costs.

@@ -62,7 +62,7 @@ class Packed:
 
 
 def pack(variables: Any) -> Any:
-    """A copy of every array, as `snapshot` makes, but in a tenth of its time and in one piece.
+    """A copy of every array, as `snapshot` makes, but in one piece, which takes less time.
 
     To make an array takes longer than to copy a small one, and so does handing it to a function.
 

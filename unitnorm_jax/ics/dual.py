@@ -110,7 +110,7 @@ def dual_lower_bound(
     Args:
       cost: Computed distances; +inf where masked.
       potential: g, arbitrary finite numbers; quality depends on it, validity does not. None: 0,
-        in half the time.
+        with one pass over the costs less.
       x_weights: a, nonnegative, sum 1 up to rounding.
       y_weights: b, likewise.
       same_weights: Whether a and b are the same numbers before they were normalised.

@@ -155,8 +155,8 @@ class ICSProbe:
     def keep(self, variables: Any) -> Any:
         """A copy of a state for a later call, before a training step that is given it to donate.
 
-        What `snapshot` does, in a tenth of the time where there are many small arrays: they are
-        laid end to end (`Packed`), since each array that is made or handed over takes its time.
+        What `snapshot` does, in less time where there are many small arrays: they are laid end to
+        end (`Packed`), since each array that is made or handed over takes its time.
 
         Args:
           variables: As in a call.
