@@ -1,5 +1,6 @@
 """What the command lines share: parsing, and errors of one line instead of a traceback."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -52,16 +53,24 @@ def run_cli(
 
     Returns:
         Exit status: 0, also when asked to stop; 1 after an error, with its message on standard
-        error; 130 after an interruption at the keyboard. (An option that cannot be parsed ends the
-        process with status 2, as is customary.)
+        error; 130 after an interruption at the keyboard; 141, as a shell says it, if nobody reads
+        the output any more, as after ``| head``. (An option that cannot be parsed ends the process
+        with status 2, as is customary.)
     """
     try:
-        run(tyro.cli(config_type, prog=prog, args=arguments, **options))
+        try:
+            run(tyro.cli(config_type, prog=prog, args=arguments, **options))
+        finally:
+            sys.stdout.flush()
     except (ValueError, NonFiniteLossError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Preempted:
         return 0
+    except BrokenPipeError:
+        # What is left to write is dropped, or the interpreter would complain of it as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("interrupted; what had been saved is complete", file=sys.stderr)
         return 130

@@ -1,6 +1,9 @@
 """What every command line does with errors and interruptions."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -29,3 +32,19 @@ def test_status_and_message(raised, status, message, capsys):
 
     assert run_cli("prog", Options, [], run) == status
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_ends_quietly_when_nobody_reads(arguments):
+    program = (
+        "import dataclasses, sys; from experiments.cli import run_cli\n"
+        "Options = dataclasses.make_dataclass('Options', [])\n"
+        f"sys.exit(run_cli('prog', Options, {arguments}, print))"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, b"")
