@@ -26,8 +26,8 @@ def scipy_assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     callbacks: CPU, GPU and single-host TPU.
 
     scipy starts its search from potentials of 0. Offsets of rows and columns change no order of
-    permutations, so it is given the costs less a nearly optimal potential (`scaling_potential`):
-    almost n of them are 0, and the search ends sooner.
+    permutations, so from 128 points it is given the costs less a nearly optimal potential
+    (`scaling_potential`): almost n of them are 0, and the search ends sooner.
 
     Args:
       cost: Finite costs.
@@ -42,16 +42,18 @@ def scipy_assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     result = jax.ShapeDtypeStruct((n,), jnp.int32)
     if n < _SCALED_SIZE:
         return call_on_host(_solve, result, cost)
-    return call_on_host(_solve, result, cost, scaling_potential(cost))
+    return call_on_host(_solve_scaled, result, cost, scaling_potential(cost))
 
 
-def _solve(cost: np.ndarray, potential: np.ndarray | None = None) -> np.ndarray:
-    if potential is None:
-        potential = cost.min(axis=0)
+def _solve(cost: np.ndarray) -> np.ndarray:
+    return linear_sum_assignment(cost)[1].astype(np.int32)
+
+
+def _solve_scaled(cost: np.ndarray, potential: np.ndarray) -> np.ndarray:
     reduced = np.subtract(cost, potential, dtype=np.float64)  # no order changes by rounding
     reduced -= reduced.min(axis=1, keepdims=True)
     reduced -= reduced.min(axis=0)
-    return linear_sum_assignment(reduced)[1].astype(np.int32)
+    return _solve(reduced)
 
 
 def scaling_potential(cost: Float[Array, "n n"]) -> Float[Array, " n"]:
