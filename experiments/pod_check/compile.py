@@ -77,7 +77,15 @@ def compile_step(
     }
     lowered = program.train_step.function.lower(state, batch)
     start = time.perf_counter()
-    compiled = lowered.compile({"exec_time_optimization_effort": effort} if effort else None)
+    try:
+        compiled = lowered.compile({"exec_time_optimization_effort": effort} if effort else None)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        raise ValueError(
+            f"`scaling_effort` (={effort}) must be 0 with jax {jax.__version__}: its compiler has "
+            "no such option (that of jax 0.10 has)."
+        ) from None
     seconds = time.perf_counter() - start
     cost: Any = compiled.cost_analysis()
     memory: Any = compiled.memory_analysis()
