@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments.bench import data, layer, probe, seeds, step, timing, tpu
+from experiments.bench import data, distance, layer, seeds, share, step, timing, tpu
 from experiments.bench.options import Data, Layer, Probe, Seeds, Step, Tpu
 from experiments.bench.tables import bench_tables
 from experiments.cli import command_line, run_cli
@@ -62,7 +62,7 @@ def run_probe(options: Probe, console: Console) -> dict[str, Any]:
         for case in ("drift", "independent")
     ]
     work = track(cases, "measuring", console=console, transient=True)
-    rows = [probe.measure_distance(*case, options.drift, options.seconds) for case in work]
+    rows = [distance.measure(*case, options.drift, options.seconds) for case in work]
     networks: dict[str, dict[str, Any]] = {
         "ResNet-8, digits 8x8, batch 64": {
             "blocks": (1, 1, 1),
@@ -76,7 +76,7 @@ def run_probe(options: Probe, console: Console) -> dict[str, Any]:
         },
     }
     names = track(networks, "measuring", console=console, transient=True)
-    shares = [probe.measure_share(name, images=options.images, **networks[name]) for name in names]
+    shares = [share.measure(name, images=options.images, **networks[name]) for name in names]
     return {"distance": rows, "share": shares}
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from experiments.bench import step
 from experiments.bench.data import Row
+from experiments.bench.distance import DistanceRow
 from experiments.bench.layer import LayerRow
-from experiments.bench.probe import DistanceRow, ShareRow
 from experiments.bench.seeds import SeedsRow
+from experiments.bench.share import ShareRow
 from experiments.bench.step import StepRow
 from experiments.bench.tables import bench_tables
 from experiments.bench.tpu import TpuRow
