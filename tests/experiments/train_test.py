@@ -111,7 +111,7 @@ def test_table(finished):
         "Which moved less",
         "ubn/bn",
         "Certificates of ubn: 16 distances",
-        "Probing every 10",
+        "A measurement on ",
     ):
         assert text in output
     results = json.loads((folder / "summary.json").read_text())["results"]
