@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 import tyro
@@ -15,6 +16,7 @@ from experiments.bench.tables import bench_tables
 from experiments.cli import command_line, run_cli
 from experiments.compare.record import to_json
 from experiments.compare.table import to_rich
+from experiments.config import ProbeConfig, TrainConfig
 from experiments.page import write_text
 from experiments.provenance import versions
 from experiments.record import check_new
@@ -77,7 +79,12 @@ def run_probe(options: Probe, console: Console) -> dict[str, Any]:
     }
     names = track(networks, "measuring", console=console, transient=True)
     shares = [share.measure(name, images=options.images, **networks[name]) for name in names]
-    return {"distance": rows, "share": shares}
+    config = TrainConfig(probe=ProbeConfig(images=options.images))
+    runs = []
+    for norm in config.norms:
+        show = partial(track, description=f"training {norm}", console=console, transient=True)
+        runs.append(share.measure_run(norm, config, options.seconds, show))
+    return {"distance": rows, "share": shares, "run": runs}
 
 
 def run_data(options: Data, console: Console) -> list[Any]:
