@@ -206,8 +206,8 @@ def train_in_turns(
         changed = [path for path in first if sums[path] != first[path]]
         if changed:
             raise RuntimeError(
-                f"training with seed {seed} ended in another state with the program "
-                f"{name!r} than with {next(iter(programs))!r}: {', '.join(changed)} differ, so "
-                "that their times cannot be compared; the probe must not change a run."
+                f"training with seed {seed} ended in another state with the program {name!r} than "
+                f"with {next(iter(programs))!r}, so that their times cannot be compared: "
+                f"{len(changed)} arrays differ, the first is {changed[0]}."
             )
     return dict(zip(programs, times, strict=True))

@@ -24,7 +24,7 @@ def test_runs_that_end_differently():
         return program().init(jax.random.key(9), images)
 
     programs = {"one": program(), "two": program()._replace(init=other)}
-    with pytest.raises(RuntimeError, match=r"in another state with .* 'two' than .* 'one': param"):
+    with pytest.raises(RuntimeError, match=r"with .* 'two' than with 'one', .*: \d+ arrays differ"):
         share.train_in_turns(CONFIG, programs, DATASET, 0)
 
 
