@@ -65,6 +65,7 @@ class Program(NamedTuple):
         model: The network, for a batch that is not spread over a mapped axis.
         probe: Measures the shift of its layers, see ``experiments.probing``; None where nothing is
             probed.
+        probe_seconds: Time of a measurement by itself; 0 until ``compile_probe`` has taken it.
         bound: The method's own bound on the shift of a layer, see ``experiments.norms.Method``.
     """
 
@@ -78,6 +79,7 @@ class Program(NamedTuple):
     augment: Any
     model: Any
     probe: ICSProbe | BoundedProbe | None = None
+    probe_seconds: float = 0.0
     bound: Bound | None = None
 
 

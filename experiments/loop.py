@@ -91,7 +91,7 @@ def train_seeds(
                     if len(group) > 1 and len({run.step for run in group}) == 1:
                         _train_group(group, epoch, end, preemption)
                     for run in group:
-                        _train_stretch(run, epoch, end, preemption)
+                        train_stretch(run, epoch, end, preemption)
                         _evaluate(run, end, preemption)
                     on_progress(sum(run.step for run in group) - before)
                 for run in runs:
@@ -117,22 +117,37 @@ def _stretches(config: TrainConfig, updates: int) -> Iterator[tuple[int, int, bo
             yield epoch, end, due and i + 1 == len(parts)
 
 
-def _train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> None:
-    """Trains until ``end`` updates are done, where that is not so already."""
+def train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> None:
+    """Trains until ``end`` updates are done, where that is not so already, and writes the rows.
+
+    Args:
+        run: Where it is.
+        epoch: Of the updates, from 0.
+        end: Updates done afterwards; in this epoch.
+        preemption: Tells when to stop.
+
+    Raises:
+        NonFiniteLossError: If a loss or gradient is not finite.
+        Preempted: If it was asked to stop; what is done is recorded.
+        OSError: If rows cannot be written.
+    """
     done = run.step
     if done >= end:
         return
     batches = run.batches(epoch)
     metrics: list[Any] = []
-    probed = run.probe.seconds
+    problem: OSError | None = None
     start = time.perf_counter()
-    while done + len(metrics) < end and not preemption.requested():
-        run.state, values = run.program.train_step(run.state, next(batches))
-        metrics.append(values)
-        run.probe(done + len(metrics), run.state)
-    jax.block_until_ready(run.state)
-    seconds = time.perf_counter() - start - (run.probe.seconds - probed)
-    _record(run, epoch, metrics, seconds)
+    try:
+        while done + len(metrics) < end and not preemption.requested():
+            run.state, values = run.program.train_step(run.state, next(batches))
+            metrics.append(values)
+            run.probe(done + len(metrics), run.state)
+        jax.block_until_ready(run.state)
+        run.probe.flush()
+    except OSError as error:
+        problem = error
+    _record(run, epoch, metrics, time.perf_counter() - start, problem)
     if run.step < end:
         raise Preempted
 
@@ -146,26 +161,41 @@ def _train_group(runs: list[Run], epoch: int, end: int, preemption: Preemption) 
     batches = zip(*(run.batches(epoch) for run in runs), strict=True)
     states = spread_over_devices(stack([run.state for run in runs]))
     metrics: list[Any] = []
-    probed = sum(run.probe.seconds for run in runs)
+    problem: OSError | None = None
     start = time.perf_counter()
-    while done + len(metrics) < end and not preemption.requested():
-        states, values = together(states, spread_over_devices(stack(next(batches))))
-        metrics.append(values)
-        if runs[0].probe.looks_at(done + len(metrics)):
-            for run, state in zip(runs, unstack(states), strict=True):
-                run.probe(done + len(metrics), state)
-    jax.block_until_ready(states)
-    seconds = time.perf_counter() - start - (sum(run.probe.seconds for run in runs) - probed)
+    try:
+        while done + len(metrics) < end and not preemption.requested():
+            states, values = together(states, spread_over_devices(stack(next(batches))))
+            metrics.append(values)
+            if runs[0].probe.looks_at(done + len(metrics)):
+                for run, state in zip(runs, unstack(states), strict=True):
+                    run.probe(done + len(metrics), state)
+        jax.block_until_ready(states)
+        for run in runs:
+            run.probe.flush()
+    except OSError as error:
+        problem = error
+    seconds = time.perf_counter() - start
     rows = [unstack(values) for values in jax.device_get(metrics)]
     for i, (run, state) in enumerate(zip(runs, unstack(states), strict=True)):
         run.state = state
-        _record(run, epoch, [row[i] for row in rows], seconds / len(runs))
+        _record(run, epoch, [row[i] for row in rows], seconds / len(runs), problem)
     if runs[0].step < end:
         raise Preempted
 
 
-def _record(run: Run, epoch: int, metrics: list[Any], seconds: float) -> None:
-    """Writes the rows of a stretch that took so many seconds, and checks them."""
+def _record(
+    run: Run, epoch: int, metrics: list[Any], seconds: float, problem: OSError | None = None
+) -> None:
+    """Writes the rows of a stretch that took so many seconds, and checks them.
+
+    Args:
+        run: What was trained.
+        epoch: Of the updates, from 0.
+        metrics: Of each update.
+        seconds: How long they took, the probe included.
+        problem: What ended the stretch early; raised here, unless a loss is not finite.
+    """
     done = run.step
     run.train_seconds += seconds
     run.stretch_seconds += seconds
@@ -184,6 +214,8 @@ def _record(run: Run, epoch: int, metrics: list[Any], seconds: float) -> None:
     # its gradient.
     bad = [r for r in rows if not np.isfinite([r["loss"], r["grad_norm"]]).all()]
     try:
+        if problem:
+            raise problem
         run.recorder.write("train", rows)
     except OSError:
         if not bad:  # Else that the disk is full, say, is the smaller trouble.

@@ -41,30 +41,22 @@ class BoundedProbe:
 
     def __init__(self, probe: ics.ICSProbe, bound: Bound) -> None:
         """Nothing is compiled yet."""
-        self._probe, self._bounds = probe, jax.jit(self._of_layers, static_argnums=2)
-        self._bound = bound
+        self._probe, self._bound = probe, bound
+        self._measure = jax.jit(self._with_bounds)
 
     def __call__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> BoundedReport:
         """Measures; see ``ics.ICSProbe``."""
-        report = self._probe(before, after)
-        sizes = tuple((layer.layer, layer.d) for layer in report.infos)
-        # Of what is not packed their parameters alone: handing arrays over takes the time.
-        sides = (v if isinstance(v, ics.Packed) else _params(v, sizes) for v in (before, after))
-        return BoundedReport(report, self._bounds(*sides, sizes))
+        return self._measure(self._probe, before, after)
 
     def keep(self, variables: Mapping[str, Any]) -> Any:
         """A copy of a state for a later call; see ``ics.ICSProbe``."""
         return self._probe.keep(variables)
 
-    def _of_layers(
-        self, before: Any, after: Any, sizes: tuple[tuple[str, int], ...]
-    ) -> dict[str, jax.Array]:
-        before, after = (
-            _params(v.unpack(), sizes) if isinstance(v, ics.Packed) else v for v in (before, after)
-        )
-        found = {layer: self._bound(before[layer], after[layer], d) for layer, d in sizes}
-        return {layer: bound for layer, bound in found.items() if bound is not None}
-
-
-def _params(variables: Mapping[str, Any], sizes: tuple[tuple[str, int], ...]) -> dict[str, Any]:
-    return {layer: params_at(variables["params"], layer.split("/")) for layer, _ in sizes}
+    def _with_bounds(self, probe: ics.ICSProbe, before: Any, after: Any) -> BoundedReport:
+        report = probe(before, after)
+        params = [ics.unpacked(variables)["params"] for variables in (before, after)]
+        bounds = {}
+        for layer in report.infos:
+            old, new = (params_at(side, layer.layer.split("/")) for side in params)
+            bounds[layer.layer] = self._bound(old, new, layer.d)
+        return BoundedReport(report, {k: v for k, v in bounds.items() if v is not None})

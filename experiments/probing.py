@@ -7,6 +7,7 @@ all norms, seeds and updates, so that two norms can be compared update by update
 probe serves all seeds.
 """
 
+import statistics
 import time
 from contextlib import closing
 from typing import Any
@@ -19,13 +20,16 @@ from experiments.build import Program
 from experiments.config import ProbeConfig
 from experiments.data import Dataset
 from experiments.norms import NoNorm
-from experiments.own_bounds import BoundedProbe
+from experiments.own_bounds import BoundedProbe, BoundedReport
 from experiments.record import Recorder
 from experiments.steps import STREAMS, TrainState
 from unitnorm_jax import ics
 
 SNAPSHOT = "probe_snapshot"
 IMAGES_SEED = 0  # Of the draw of the probe images; not a run's seed.
+TIMED = 5  # Measurements by which one is timed.
+
+Report = ics.ICSReport | BoundedReport
 
 
 def has_normalization(model: Any) -> bool:
@@ -85,21 +89,36 @@ def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Progr
     return program._replace(probe=probe)
 
 
-def compile_probe(program: Program, images: jax.Array | np.ndarray) -> None:
-    """Compiles the probe, if there is one, by measuring once: no measurement in a run does.
+def compile_probe(program: Program, images: jax.Array | np.ndarray) -> Program:
+    """Returns ``program`` with its probe, if it has one, compiled and timed.
+
+    No measurement in a run compiles. The time is that of a measurement by itself, from the copy of
+    the earlier state to the rows, each part waited for; of one that the pairing settles, as after a
+    small update, and not the exact solver.
 
     Args:
         program: A compiled program.
         images: A batch of training images.
     """
-    if program.probe is not None:
-        state = program.init(jax.random.key(0), images)
-        kept = program.probe.keep(_variables(state))
-        program.probe(kept, _variables(state)).rows()
+    probe = program.probe
+    if probe is None:
+        return program
+    variables = _variables(program.init(jax.random.key(0), images))
+    times = []
+    for _ in range(1 + TIMED):
+        start = time.perf_counter()
+        kept = jax.block_until_ready(probe.keep(variables))
+        probe(kept, variables).rows()
+        times.append(time.perf_counter() - start)
+    return program._replace(probe_seconds=statistics.median(times[1:]))  # The first compiles.
 
 
 class RunProbe:
-    """Sees every state of one run; measures when it is time, and writes the rows at once.
+    """Sees every state of one run; measures when it is time, and writes the rows.
+
+    A measurement is handed to the device like an update, and its rows are written when the next one
+    is made, or by ``flush``, which comes before every checkpoint. (On CPUs JAX waits for a program
+    that can call the host, as the probe's does; elsewhere training goes on meanwhile.)
 
     The arrays of a state are donated to the next update, so a snapshot of network and statistics is
     kept from update t - lag to t. The run itself is not touched: a probed run and one that is not
@@ -107,49 +126,61 @@ class RunProbe:
     would have measured.
 
     Args:
-        probe: Compiled; None to do nothing.
+        program: Its probe, compiled; without one this does nothing.
         config: When to measure.
         recorder: Takes the rows: one per measurement and layer, in ``ics.jsonl``.
 
     Attributes:
-        seconds: Time spent, in all: snapshots, measurements, writing. What the update before was
-            still computing when its state came is not in it.
+        seconds: What the measurements take by themselves: their number times the time of one, see
+            ``compile_probe``.
     """
 
-    def __init__(
-        self, probe: ics.ICSProbe | BoundedProbe | None, config: ProbeConfig, recorder: Recorder
-    ) -> None:
+    def __init__(self, program: Program, config: ProbeConfig, recorder: Recorder) -> None:
         """Has seen no state yet."""
         self.seconds = 0.0
-        self._probe, self._recorder = probe, recorder
+        self._probe, self._each, self._recorder = program.probe, program.probe_seconds, recorder
         self._every, self._lag = config.every, config.lag
         self._kept: tuple[int, Any] | None = None
+        self._pending: tuple[int, Report] | None = None
 
     def __call__(self, step: int, state: TrainState) -> None:
         """Sees the state after ``step`` updates; give it the first one of a run too.
 
         Args:
             step: Updates done.
-            state: The state; it is read here and not kept.
+            state: The state; it is read here, before any update that it is given to, and not kept.
+
+        Raises:
+            OSError: If the rows of the measurement before cannot be written.
         """
         if self._probe is None or not self.looks_at(step):
             return
-        measure = step % self._every == 0 and self._kept is not None
-        keep = (step + self._lag) % self._every == 0
-        jax.block_until_ready(state)  # Until here, the time is the update's.
-        start = time.perf_counter()
-        if measure and self._kept and self._kept[0] == step - self._lag:
-            report = self._probe(self._kept[1], _variables(state))
-            # One array of each layer, so that layers have the same names under every norm.
-            rows = [row | {"output": ""} for row in report.rows(step=step, lag=self._lag)]
-            self._recorder.write_lines("ics", rows)
-            self._recorder.write_scalars(step, ics.scalars(rows))
-        if keep:
-            # Waits, so that the copy is made in the probe's time.
-            self._kept = (step, jax.block_until_ready(self._probe.keep(_variables(state))))
-        elif measure:
-            self._kept = None
-        self.seconds += time.perf_counter() - start
+        kept, self._kept = self._kept, None
+        variables, finished = _variables(state), None
+        if kept is not None and kept[0] == step - self._lag:
+            finished, self._pending = self._pending, (step, self._probe(kept[1], variables))
+            self.seconds += self._each
+        if (step + self._lag) % self._every == 0:
+            self._kept = (step, self._probe.keep(variables))
+        self._write(finished)  # Last: the device is at work meanwhile.
+
+    def flush(self) -> None:
+        """Writes the rows of the last measurement, which it waits for, unless they are written.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
+        finished, self._pending = self._pending, None
+        self._write(finished)
+
+    def _write(self, measured: tuple[int, Report] | None) -> None:
+        if measured is None:
+            return
+        step, report = measured
+        # One array of each layer, so that layers have the same names under every norm.
+        rows = [row | {"output": ""} for row in report.rows(step=step, lag=self._lag)]
+        self._recorder.write_lines("ics", rows)
+        self._recorder.write_scalars(step, ics.scalars(rows))
 
     def looks_at(self, step: int) -> bool:
         """Whether it does anything with the state after ``step`` updates."""

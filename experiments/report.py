@@ -149,7 +149,9 @@ def print_results(results: Results, updates: int, console: Console) -> None:
     base = config.norms[0]
     for norm in config.norms[1:]:
         ratio = time_ratio(results.runs, norm, base)
-        console.print(f"Time per step, {norm} / {base}: {ratio:.2f} (median over pairs)")
+        probed = [name for name in (norm, base) if name in results.probed()]
+        note = f"; only {probed[0]} is probed" if len(probed) == 1 else ""
+        console.print(f"Time per step, {norm} / {base}: {ratio:.2f} (median over pairs{note})")
     every = -(-updates // config.evals_per_epoch)
     console.print(
         f"Updates to {100 * target:g} %: those done at the first evaluation that good; there is "

@@ -40,8 +40,8 @@ class Run:
         rates: Learning rate of each update.
         train_rows: One row per update.
         eval_rows: One row per evaluation.
-        stretch_seconds: Time of the updates since the last evaluation, without that of the probe.
-        train_seconds: Time of all updates, without that of the probe.
+        stretch_seconds: Time of the updates since the last evaluation, the probe included.
+        train_seconds: Time of all updates, the probe included.
     """
 
     config: TrainConfig
@@ -96,6 +96,7 @@ class Run:
         now = self.step, self.evaluated_step
         if now == self._saved:
             return
+        self.probe.flush()  # A run that is resumed would not measure again.
         evaluated = now[0] == now[1] and self.eval_rows
         saved = self.checkpoints.save(
             Checkpoint(
@@ -217,7 +218,7 @@ def start(
     host, hosts = jax.process_index(), jax.process_count()
     pipeline = dataset.pipeline(seed, batch_size, host, hosts, place)
     stack.enter_context(closing(pipeline))
-    probe = RunProbe(program.probe, config.probe, recorder)
+    probe = RunProbe(program, config.probe, recorder)
     updates = config.optim.epochs * updates_per_epoch(config, dataset)
     run = Run(
         config=config,

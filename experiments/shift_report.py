@@ -106,8 +106,8 @@ def verdicts(results: Results) -> list[str]:
 
 
 def cost(results: Results) -> str | None:
-    """Says what share of the time probing took; None if nothing was probed."""
-    shares = {}
+    """Says what a measurement takes by itself; None if nothing was probed."""
+    found = []
     for norm in results.probed():
         seconds = [
             (r["probe_seconds"], r["train_seconds"])
@@ -115,14 +115,14 @@ def cost(results: Results) -> str | None:
             if r["norm"] == norm
         ]
         probe, train = (sum(column) for column in zip(*seconds, strict=True))
-        shares[norm] = probe / train
-    if not shares:
+        count = sum(len({row["step"] for row in rows}) for rows in results.ics(norm).values())
+        found.append(f"{norm} {1e3 * probe / count:.1f} ms ({100 * probe / train:.1f} %)")
+    if not found:
         return None
     config = results.config.probe
-    each = ", ".join(f"{norm} {100 * share:.1f} %" for norm, share in shares.items())
     return (
-        f"Probing every {config.every} updates on {config.images} images took, in % of the time of "
-        f"the updates: {each}; not counted in the time per step."
+        f"A measurement on {config.images} images takes, by itself and in % of the {config.every} "
+        f"updates between two: {', '.join(found)}. The time per step includes it."
     )
 
 

@@ -189,7 +189,8 @@ def _compile(
         seconds = time.perf_counter() - began
         console.print(f"Compiled the network with {program.norm} in {seconds:.1f} s")
         began = time.perf_counter()
-        compile_probe(compiled[-1], dataset.example(config.optim.batch_size)["image"])
+        images = dataset.example(config.optim.batch_size)["image"]
+        compiled[-1] = compile_probe(compiled[-1], images)
         if program.probe is not None:
             seconds = time.perf_counter() - began
             console.print(f"Compiled the probe of its shift in {seconds:.1f} s")

@@ -3,18 +3,20 @@
 import dataclasses
 import json
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments.bench import data, layer, probe, seeds, step, timing, tpu
+from experiments.bench import data, distance, layer, seeds, share, step, timing, tpu
 from experiments.bench.options import Data, Layer, Probe, Seeds, Step, Tpu
 from experiments.bench.tables import bench_tables
 from experiments.cli import command_line, run_cli
 from experiments.compare.record import to_json
 from experiments.compare.table import to_rich
+from experiments.config import ProbeConfig, TrainConfig
 from experiments.page import write_text
 from experiments.provenance import versions
 from experiments.record import check_new
@@ -62,7 +64,7 @@ def run_probe(options: Probe, console: Console) -> dict[str, Any]:
         for case in ("drift", "independent")
     ]
     work = track(cases, "measuring", console=console, transient=True)
-    rows = [probe.measure_distance(*case, options.drift, options.seconds) for case in work]
+    rows = [distance.measure(*case, options.drift, options.seconds) for case in work]
     networks: dict[str, dict[str, Any]] = {
         "ResNet-8, digits 8x8, batch 64": {
             "blocks": (1, 1, 1),
@@ -76,8 +78,13 @@ def run_probe(options: Probe, console: Console) -> dict[str, Any]:
         },
     }
     names = track(networks, "measuring", console=console, transient=True)
-    shares = [probe.measure_share(name, images=options.images, **networks[name]) for name in names]
-    return {"distance": rows, "share": shares}
+    shares = [share.measure(name, images=options.images, **networks[name]) for name in names]
+    config = TrainConfig(probe=ProbeConfig(images=options.images))
+    runs = []
+    for norm in config.norms:
+        show = partial(track, description=f"training {norm}", console=console, transient=True)
+        runs.append(share.measure_run(norm, config, options.seconds, show))
+    return {"distance": rows, "share": shares, "run": runs}
 
 
 def run_data(options: Data, console: Console) -> list[Any]:

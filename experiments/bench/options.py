@@ -53,7 +53,8 @@ class Probe:
     First, the cost matrix given: ours, with its certificate, against scipy's
     linear_sum_assignment, POT's emd2 (both exact, in float64, without one), and OTT-JAX's Sinkhorn
     at the largest regularization that is within 1 %. Then what probing every few updates adds to
-    training. Needs the extra `bench`.
+    training: the time of a measurement by itself, and the digits run of experiments.train with and
+    without the probe, epochs in turns. Needs the extra `bench`.
     """
 
     samples: tuple[int, ...] = (64, 256, 1024)
@@ -63,7 +64,8 @@ class Probe:
     drift: float = 0.01
     """Drift of each coordinate in one step, in standard deviations."""
     seconds: float = 3.0
-    """How long to measure each pair, in seconds."""
+    """How long to measure each pair, in seconds; for each second, 10 blocks of 5 epochs of the
+    digits run, rounded up to whole runs."""
     images: int = 16
     """Images a probe looks at, in the measurement of its share of the training time."""
     json: Path | None = None

@@ -146,16 +146,39 @@ def _probe(rows: Mapping[str, Rows]) -> list[Table]:
     )
     caption = "ms, and time against ours (median of neighbouring calls)"
     distance = Table("distance", "Distance, cost matrix given", caption, columns, lines)
-    shares: list[tuple[Any, ...]] = [
-        (s["network"], s["step_ms"], s["images"], s["probe_ms"], s["every"], s["share"])
-        for s in rows["share"]
-    ]
-    columns = (
+    return [distance, _share(rows["share"], rows.get("run", []))]
+
+
+def _share(alone: Rows, runs: Rows) -> Table:
+    """What probing adds; the columns of whole runs only where there are any."""
+    columns: tuple[Column, ...] = (
         *(Column("network"), Column("step, ms", "{:.1f}"), Column("images probed", "{:.0f}")),
         *(Column("probe, ms", "{:.1f}"), Column("every, updates", "{:.0f}")),
         Column("share of the updates, %", "{:.1f}", factor=100),
     )
-    return [distance, Table("share", "What probing adds to training", "", columns, shares)]
+    lines: list[tuple[Any, ...]] = [
+        (r["network"], r["step_ms"], r["images"], r["probe_ms"], r["every"], r["share"])
+        for r in alone
+    ]
+    title = "What probing adds to training"
+    if not runs:
+        return Table("share", title, "", columns, lines)
+    columns += (
+        Column("added to a run, %", "{:.1f} ({:.1f} to {:.1f})", _QUARTILES, 100),
+        Column("blocks", "{:.0f}"),
+    )
+    lines = [(*line, None, None) for line in lines] + [
+        (
+            *(f"digits run, {r['norm']}", r["step_ms"], r["images"], r["probe_ms"], r["every"]),
+            *(r["probe_ms"] / (r["every"] * r["step_ms"]), tuple(r["added"]), r["blocks"]),
+        )
+        for r in runs
+    ]
+    caption = (
+        "probe, share: of a measurement by itself; added: runs with and without the probe, epochs "
+        f"in turns; median and quartiles of blocks of {runs[0]['block_updates']} updates"
+    )
+    return Table("share", title, caption, columns, lines)
 
 
 def _data(rows: Rows) -> list[Table]:

@@ -71,6 +71,7 @@ def results_table(record: Mapping[str, Any]) -> Table:
 def cost_table(record: Mapping[str, Any]) -> Table:
     """Epochs to the target accuracy, time per step, and what the probe takes."""
     arms, base = record["arms"], record["arms"][0]
+    outside = record["format"] == 1
     reached = {arm["name"]: _reached(arm) for arm in arms}
     rows = []
     for arm in arms:
@@ -102,7 +103,8 @@ def cost_table(record: Mapping[str, Any]) -> Table:
     caption = (
         "epochs to the first evaluation that good, over the seeds that reached it; ratio of times: "
         "median over neighbouring stretches, for methods trained in turns in one run; time of the "
-        "probe, which the time per step leaves out, as a share of that of the updates"
+        f"probe, {'which the time per step leaves out' if outside else 'by itself'}, as a share of "
+        f"that of the updates{'' if outside else ', which includes it'}"
     )
     if not any(run["probe_seconds"] for arm in arms for run in arm["runs"]):
         columns, rows = _without(columns, rows, "probing, % of the updates")

@@ -46,8 +46,7 @@ class StopAfter(Preemption):
 def program():
     built = with_probe(build_program(CONFIG, "ubn", DATASET), CONFIG.probe, DATASET)
     compiled = compile_program(built, DATASET, CONFIG.optim.batch_size)
-    compile_probe(compiled, DATASET.train_images[: CONFIG.optim.batch_size])
-    return compiled
+    return compile_probe(compiled, DATASET.train_images[: CONFIG.optim.batch_size])
 
 
 def train_here(folder: Path, preemption: Preemption | None = None, messages=None, **changes):

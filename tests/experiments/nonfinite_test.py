@@ -18,6 +18,7 @@ from experiments.record import Recorder
 from experiments.run import run_folder, start
 from tests.experiments import storage
 from tests.experiments.jobs import CONFIG, DATASET, StopAfter, program, template, train_here
+from tests.experiments.storage import fail_to_write_the_probes_rows
 
 
 @pytest.mark.parametrize("step", [4, 15])
@@ -26,7 +27,7 @@ def test_the_batch_is_that_of_the_update(tmp_path, step):
     with ExitStack() as stack:
         run = start(CONFIG, program(), DATASET, 0, tmp_path, stack)
         for epoch, end in [(0, 6), (0, 11), (1, 17)]:
-            loop._train_stretch(run, epoch, end, Preemption())
+            loop.train_stretch(run, epoch, end, Preemption())
             if end >= step:
                 break
         path = run.folder / f"nonfinite-{step}.npz"
@@ -101,6 +102,12 @@ def test_a_dump_that_cannot_be_written(tmp_path):
     check(message, tmp_path, "File too large")
 
 
+def test_rows_of_the_probe_that_cannot_be_written(tmp_path, monkeypatch):
+    """They come before the losses: the error is still the one about the loss."""
+    fail_to_write_the_probes_rows(monkeypatch, 15)
+    assert train_badly(tmp_path).startswith("loss is")
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk(tmp_path, monkeypatch):
     """Not even the rows can be written: the error is still the one about the loss."""
@@ -122,7 +129,7 @@ def test_neither_dump_nor_checkpoint_can_be_written(tmp_path):
     """The save that was under way fails, too: the error is still the one about the loss."""
     with ExitStack() as stack:
         run = start(CONFIG, program(), DATASET, 0, tmp_path, stack)
-        loop._train_stretch(run, 0, 6, Preemption())
+        loop.train_stretch(run, 0, 6, Preemption())
         with storage.longest_file(5000):
             run.save()
             with pytest.raises(NonFiniteLossError) as caught:

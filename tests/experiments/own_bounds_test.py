@@ -24,14 +24,24 @@ def measured():
         optim=OptimConfig(epochs=1, batch_size=BATCH, warmup=0.0),
         probe=ProbeConfig(images=12),
     )
-    program = with_probe(build_program(config, "ubn", dataset), config.probe, dataset)
+    program, traced = build_program(config, "ubn", dataset), []
+
+    def bound(*args):
+        traced.append(args)
+        return make_method("ubn", config.norm).bound(*args)
+
+    program = with_probe(program._replace(bound=bound), config.probe, dataset)
     state = program.init(jax.random.key(0), dataset.example(BATCH)["image"])
     batch = {"image": dataset.train_images[:BATCH], "label": dataset.train_labels[:BATCH]}
     states = []
     for _ in range(2):
         state, _ = program.train_step(state, batch)
         states.append(ics.snapshot({"params": state.params, "batch_stats": state.batch_stats}))
-    return states, program.probe(*states).rows(step=2), config
+    for _ in range(2):
+        kept = program.probe.keep(states[0])
+        rows = program.probe(kept, states[1]).rows(step=2)
+    assert len(traced) == len(rows)  # It was compiled once.
+    return states, rows, config
 
 
 def test_is_the_formula_and_holds(measured):

@@ -15,7 +15,7 @@ from experiments.build import build_program, compile_program
 from experiments.config import DevicesConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from experiments.data import load_dataset
 from experiments.probing import RunProbe, compile_probe, probe_images, with_probe
-from experiments.record import Recorder
+from experiments.record import Recorder, read_rows
 
 CONFIG = TrainConfig(
     seeds=(0,),
@@ -44,8 +44,7 @@ def probed(programs, tmp_path_factory):
 def make_program(norm, probe):
     program = with_probe(build_program(CONFIG, norm, DATASET), probe, DATASET)
     program = compile_program(program, DATASET, CONFIG.optim.batch_size)
-    compile_probe(program, DATASET.train_images[: CONFIG.optim.batch_size])
-    return program
+    return compile_probe(program, DATASET.train_images[: CONFIG.optim.batch_size])
 
 
 def read(folder, norm):
@@ -95,13 +94,14 @@ def test_rows_are_distances_between_outputs_on_the_probe_images(lag, mode, tmp_p
         outputs.append(np.float64(sown["intermediates"]["head_norm"]["__call__"][0]))
 
     with Recorder(tmp_path / "run") as recorder:
-        probe = RunProbe(program.probe, config, recorder)
+        probe = RunProbe(program, config, recorder)
         probe(0, state)
         see(state)
         for step in range(1, 6):
             state, _ = program.train_step(state, batch)
             probe(step, state)
             see(state)
+        probe.flush()
         rows = [json.loads(x) for x in (tmp_path / "run" / "ics.jsonl").read_text().splitlines()]
     (row,) = [row for row in rows if row["layer"] == "head_norm"]
     assert (row["step"], row["lag"], row["mode"]) == (5, lag, mode)
@@ -123,7 +123,23 @@ def test_probe_images():
         probe_images(ProbeConfig(images=1438), DATASET)
 
 
-def test_time_of_the_probe_is_not_that_of_the_updates(programs, tmp_path, monkeypatch):
+def test_rows_are_written_at_the_next_measurement_or_when_asked(programs, tmp_path):
+    state = programs[0].init(jax.random.key(0), DATASET.train_images[:128])
+    with Recorder(tmp_path / "run") as recorder:
+        probe, path = RunProbe(programs[0], CONFIG.probe, recorder), tmp_path / "run" / "ics.jsonl"
+        found = []
+        for step in range(16):
+            probe(step, state)
+            found.append({row["step"] for row in read_rows(path)})
+        for _ in range(2):
+            probe.flush()
+            found.append([row["step"] for row in read_rows(path)])
+    assert found[:16] == [set()] * 10 + [{5}] * 5 + [{5, 10}]
+    layers = len(programs[0].layers)
+    assert found[16] == found[17] == [step for step in (5, 10, 15) for _ in range(layers)]
+
+
+def test_its_time_is_part_of_that_of_the_updates(programs, tmp_path, monkeypatch):
     write = Recorder.write_lines
 
     def slow(recorder, kind, rows):
@@ -133,17 +149,19 @@ def test_time_of_the_probe_is_not_that_of_the_updates(programs, tmp_path, monkey
 
     monkeypatch.setattr(Recorder, "write_lines", slow)
     (run,) = loop.train_seed(CONFIG, programs[:1], DATASET, 0, tmp_path)
-    assert run.probe.seconds > 1.2
-    assert run.train_seconds < 1.2
+    assert run.probe.seconds == pytest.approx(2 * programs[0].probe_seconds)
+    assert 0 < run.probe.seconds < 1
+    assert run.train_seconds > 1.2
     assert run.step_ms == [pytest.approx(1e3 * run.train_seconds / 11)]
 
 
 def test_a_measurement_without_its_earlier_state_is_left_out(programs, tmp_path):
     state = programs[0].init(jax.random.key(0), DATASET.train_images[:128])
     with Recorder(tmp_path / "run") as recorder:
-        probe = RunProbe(programs[0].probe, CONFIG.probe, recorder)
+        probe = RunProbe(programs[0], CONFIG.probe, recorder)
         for step in (5, 8, 10, 14, 15):  # resumed at 5 and at 10, say
             probe(step, state)
+        probe.flush()
     rows = [json.loads(x) for x in (tmp_path / "run" / "ics.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows} == {15}
     assert all(row["value"] == 0 for row in rows)
@@ -152,5 +170,5 @@ def test_a_measurement_without_its_earlier_state_is_left_out(programs, tmp_path)
 def test_nothing_to_probe():
     program = with_probe(build_program(CONFIG, "none", DATASET), CONFIG.probe, DATASET)
     assert program.probe is None
-    compile_probe(program, DATASET.train_images[:128])
+    assert compile_probe(program, DATASET.train_images[:128]) is program
     assert with_probe(build_program(CONFIG, "bn", DATASET), ProbeConfig(0), DATASET).probe is None

@@ -3,17 +3,29 @@
 import dataclasses
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from experiments import checkpoint
+from experiments import checkpoint, loop
 from experiments.config import TrainConfig, to_dict
-from experiments.preemption import Preempted
+from experiments.preemption import Preempted, Preemption
+from experiments.probing import RunProbe
 from experiments.record import Recorder, read_rows
 from experiments.resumable import differences as config_differences
-from experiments.run import run_folder
-from tests.experiments.jobs import CONFIG, UPDATES, StopAfter, differences, template, train_here
+from experiments.run import run_folder, start
+from tests.experiments.jobs import (
+    CONFIG,
+    DATASET,
+    UPDATES,
+    StopAfter,
+    differences,
+    program,
+    template,
+    train_here,
+)
+from tests.experiments.storage import fail_to_write_the_probes_rows
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +80,45 @@ def test_stopped_and_resumed(undisturbed, tmp_path, stops):
     sizes = [6, 5] * 3
     total = sum(row["ms_per_step"] * size for row, size in zip(rows, sizes, strict=True)) / 1e3
     assert run.train_seconds == pytest.approx(total)
+
+
+def test_the_measurement_right_before_a_stop(undisturbed, tmp_path):
+    with pytest.raises(Preempted):
+        train_here(tmp_path, StopAfter(6))  # Before update 6; every 5th is measured.
+    run = run_folder(tmp_path, "ubn", 0)
+    rows = read_rows(run / "ics.jsonl")
+    assert {row["step"] for row in rows} == {5}
+    messages = []
+    train_here(tmp_path, messages=messages)
+    assert messages == ["ubn, seed 0: goes on after update 5"]
+    assert read_rows(run / "ics.jsonl")[: len(rows)] == rows
+    assert differences(undisturbed, tmp_path) == []
+
+
+def test_no_measurement_is_pending_in_a_checkpoint(tmp_path, monkeypatch):
+    with ExitStack() as stack:
+        run = start(CONFIG, program(), DATASET, 0, tmp_path, stack)
+        with monkeypatch.context() as patch:
+            patch.setattr(RunProbe, "flush", lambda probe: None)
+            loop.train_stretch(run, 0, 6, Preemption())
+        assert not (run.folder / "ics.jsonl").exists()
+        run.save()
+        run.checkpoints.wait()
+        found = checkpoint.restore(run.folder / "checkpoints", template())
+    rows = run.folder / "ics.jsonl"
+    assert {row["step"] for row in read_rows(rows)} == {5}
+    assert found.records["ics.jsonl"] == rows.stat().st_size
+
+
+def test_rows_of_the_probe_that_cannot_be_written(undisturbed, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        fail_to_write_the_probes_rows(patch, 15)
+        with pytest.raises(OSError, match="No space left on device"):
+            train_here(tmp_path)
+    messages = []
+    train_here(tmp_path, messages=messages)
+    assert messages == ["ubn, seed 0: goes on after update 11"]
+    assert differences(undisturbed, tmp_path) == []
 
 
 def test_finished_runs_are_not_touched(undisturbed, tmp_path):

@@ -1,14 +1,19 @@
 """Disks that are full, or cannot be written."""
 
+import errno
+import os
 import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
+
+from experiments.record import Recorder
 
 
 @contextmanager
@@ -51,3 +56,15 @@ def fill(disk: Path) -> Path:
         while True:
             file.write(bytes(4096))
     return filler
+
+
+def fail_to_write_the_probes_rows(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Has no room for the rows of the probe from update ``step`` on."""
+    write = Recorder.write_lines
+
+    def refuse(self: Recorder, kind: str, rows: list[dict[str, Any]]) -> None:
+        if kind == "ics" and rows[0]["step"] >= step:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, kind, rows)
+
+    monkeypatch.setattr(Recorder, "write_lines", refuse)

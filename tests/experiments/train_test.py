@@ -28,6 +28,7 @@ from experiments.config import (
 )
 from experiments.data import DATASETS, load_dataset, pipeline
 from experiments.norms import NORMS
+from tests.experiments.handmade import make_run
 
 SMALL = TrainConfig(
     seeds=(0, 1),
@@ -111,12 +112,20 @@ def test_table(finished):
         "Which moved less",
         "ubn/bn",
         "Certificates of ubn: 16 distances",
-        "Probing every 10",
+        "A measurement on ",
     ):
         assert text in output
     results = json.loads((folder / "summary.json").read_text())["results"]
     accuracies = [100 * r["accuracy"] for r in results if r["norm"] == "ubn"]
     assert f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}" in output
+
+
+def test_time_of_a_norm_that_is_probed_against_one_that_is_not(tmp_path):
+    versions = {"devices": ["cpu"], "cpus": 2, "cpu_model": "a"}
+    results = make_run(tmp_path / "run", norms=("bn", "ubn", "none"), versions=versions)
+    report.print_results(results, 20, Console(file=(output := io.StringIO()), width=200))
+    assert "Time per step, ubn / bn: 1.00 (median over pairs)" in output.getvalue()
+    assert "Time per step, none / bn: 1.00 (median over pairs; only bn is " in output.getvalue()
 
 
 def test_progress_is_a_bar_on_a_terminal_only():

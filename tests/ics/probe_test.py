@@ -1,3 +1,5 @@
+import re
+
 import flax
 import flax.linen as nn
 import jax
@@ -103,6 +105,31 @@ def test_compiled_once_and_the_state_is_untouched(probe):
     jax.tree.map(np.testing.assert_array_equal, numbers(first), numbers(again))
     same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == b.tobytes(), (before, after), kept)
     assert all(jax.tree.leaves(same))
+
+
+def test_as_an_argument_of_a_function(probe):
+    """Its batch is an argument of the program too, and no constant in it."""
+    traces = []
+
+    @jax.jit
+    def both(probe, before, after):
+        traces.append(None)
+        return probe(before, after), probe(after, before)
+
+    before, after = states()
+    for _ in range(2):
+        for report, sides in zip(both(probe, before, after), [(0, 1), (1, 0)], strict=True):
+            assert_close(report, probe(*((before, after)[i] for i in sides)))
+    assert len(traces) == 1
+
+    def programs(*args):
+        closed = jax.jit(lambda before, after: both(probe, before, after))
+        return both.lower(probe, *args).as_text(), closed.lower(*args).as_text()
+
+    constant = f"dense<.*> : tensor<{N}x5xf32>"
+    given, closed_over = programs(before, after)
+    assert re.search(constant, closed_over)
+    assert not re.search(constant, given)
 
 
 def test_the_same_state_has_not_shifted(probe):

@@ -1,5 +1,6 @@
 """Measure the shift of a Flax model's layers between two states of its variables."""
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from unitnorm_jax.ics.variables import check_match, collections
 _SIDE_BY_SIDE = 2**22  # numbers in the cost matrices of layers that are measured side by side
 
 
+@jax.tree_util.register_pytree_node_class
 class ICSProbe:
     """Measures, for each layer, W1 between its outputs before and after an update.
 
@@ -35,6 +37,9 @@ class ICSProbe:
     ``jax.jit``, compiled at the first call and not again while the variables keep their shapes,
     dtypes and shardings. It writes nothing: what the model stores (running statistics) is
     discarded, and nothing is donated. It keeps its own copy of the batch and no variables.
+
+    It is a pytree, of that copy and the keys: a jitted function that measures and does more can
+    take it as an argument. One that closes over it has the batch in its program.
 
     A state that the training step was given to donate is gone afterwards: `keep` it before the
     step, as `ICSRecord` does.
@@ -132,6 +137,7 @@ class ICSProbe:
         self._n = arrays[0].shape[0]
         self._gathered = replicated(arrays)
         self._measure = jax.jit(self._both_sides)
+        self._original = self
 
     def __call__(self, variables_before: Any, variables_after: Any) -> ICSReport:
         """Measure the shift from one state to another.
@@ -166,6 +172,17 @@ class ICSProbe:
           them back.
         """
         return pack(collections("variables", variables))
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], "ICSProbe"]:
+        """The batch and the keys; and the probe they are of, for all the rest."""
+        return (self._args, self._rngs), self._original
+
+    @classmethod
+    def tree_unflatten(cls, original: "ICSProbe", arrays: tuple[Any, Any]) -> "ICSProbe":
+        """The same probe with other arrays."""
+        probe = copy.copy(original)
+        probe._args, probe._rngs = arrays
+        return probe
 
     def _both_sides(self, before: Any, after: Any, args: Any, rngs: Any) -> ICSReport:
         sides = [self._outputs(unpacked(variables), args, rngs) for variables in (before, after)]

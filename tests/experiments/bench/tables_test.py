@@ -7,9 +7,10 @@ import pytest
 
 from experiments.bench import step
 from experiments.bench.data import Row
+from experiments.bench.distance import DistanceRow
 from experiments.bench.layer import LayerRow
-from experiments.bench.probe import DistanceRow, ShareRow
 from experiments.bench.seeds import SeedsRow
+from experiments.bench.share import RunRow, ShareRow
 from experiments.bench.step import StepRow
 from experiments.bench.tables import bench_tables
 from experiments.bench.tpu import TpuRow
@@ -80,7 +81,16 @@ def test_probe():
     assert cells(made["distance"]) == [
         ["64", "16", "drift", "0.25", "0.50", "1.00 (2.0)", "-", "4.8e-06"],
     ]
-    assert cells(made["share"]) == [["small", "8.0", "16", "4.0", "10", "5.0"]]
+    alone = ["small", "8.0", "16", "4.0", "10", "5.0"]
+    assert cells(made["share"]) == [alone]  # As stored before runs were measured.
+    run = RunRow("ubn", 10, 16, 8.0, 2.0, (0.03, -0.01, 0.0625), 12, 110)
+    rows = {"distance": [distance], "share": [share], "run": [run]}
+    table = tables_of(stored("probe", rows))["share"]
+    assert cells(table) == [
+        [*alone, "-", "-"],
+        ["digits run, ubn", "8.0", "16", "2.0", "10", "2.5", "3.0 (-1.0 to 6.2)", "12"],
+    ]
+    assert table.caption.endswith("median and quartiles of blocks of 110 updates")
 
 
 def test_data():

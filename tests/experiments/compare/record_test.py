@@ -100,6 +100,12 @@ def test_tables(record):
     assert (ubn["minus bn"], ubn["95 % interval"]) == ("+0.0", "-")
     assert [row["time / bn"] for row in (bn, ubn, rms)] == ["-", "1.000 ± 0.000", "-"]
     assert ubn["probing, % of the updates"] == "6.2 ± 0.0"  # 0.25 s of 4 s
+    assert made["cost"].caption.endswith(
+        "time of the probe, by itself, as a share of that of the updates, which includes it"
+    )
+    assert tables({**record, "format": 1})["cost"].caption.endswith(
+        "time of the probe, which the time per step leaves out, as a share of that of the updates"
+    )
     ubn, rms = cells(made["shift"])
     halved = ["3", "0", "0.50 to 0.50"]
     assert list(ubn.values()) == ["ubn unit=reference", *halved, *halved, "36", "0", "0e+00"]
