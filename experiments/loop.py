@@ -143,8 +143,8 @@ def train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> Non
             run.state, values = run.program.train_step(run.state, next(batches))
             metrics.append(values)
             run.probe(done + len(metrics), run.state)
+        run.probe.flush()  # The device is at work meanwhile.
         jax.block_until_ready(run.state)
-        run.probe.flush()
     except OSError as error:
         problem = error
     _record(run, epoch, metrics, time.perf_counter() - start, problem)
@@ -170,9 +170,9 @@ def _train_group(runs: list[Run], epoch: int, end: int, preemption: Preemption) 
             if runs[0].probe.looks_at(done + len(metrics)):
                 for run, state in zip(runs, unstack(states), strict=True):
                     run.probe(done + len(metrics), state)
-        jax.block_until_ready(states)
         for run in runs:
             run.probe.flush()
+        jax.block_until_ready(states)
     except OSError as error:
         problem = error
     seconds = time.perf_counter() - start
