@@ -116,9 +116,9 @@ def compile_probe(program: Program, images: jax.Array | np.ndarray) -> Program:
 class RunProbe:
     """Sees every state of one run; measures when it is time, and writes the rows.
 
-    A measurement is handed to the device like an update, and its rows are written when the next one
-    is made, or by ``flush``, which comes before every checkpoint. (On CPUs JAX waits for a program
-    that can call the host, as the probe's does; elsewhere training goes on meanwhile.)
+    A measurement is handed to the device like an update. Its rows are written when the next state
+    comes, while the device computes that, or by ``flush``, which comes before every checkpoint. (On
+    CPUs JAX waits for a program that can call the host, as the probe's does.)
 
     The arrays of a state are donated to the next update, so a snapshot of network and statistics is
     kept from update t - lag to t. The run itself is not touched: a probed run and one that is not
@@ -153,16 +153,16 @@ class RunProbe:
         Raises:
             OSError: If the rows of the measurement before cannot be written.
         """
+        self.flush()
         if self._probe is None or not self.looks_at(step):
             return
         kept, self._kept = self._kept, None
-        variables, finished = _variables(state), None
+        variables = _variables(state)
         if kept is not None and kept[0] == step - self._lag:
-            finished, self._pending = self._pending, (step, self._probe(kept[1], variables))
+            self._pending = (step, self._probe(kept[1], variables))
             self.seconds += self._each
         if (step + self._lag) % self._every == 0:
             self._kept = (step, self._probe.keep(variables))
-        self._write(finished)  # Last: the device is at work meanwhile.
 
     def flush(self) -> None:
         """Writes the rows of the last measurement, which it waits for, unless they are written.
@@ -170,13 +170,9 @@ class RunProbe:
         Raises:
             OSError: If they cannot be written.
         """
-        finished, self._pending = self._pending, None
-        self._write(finished)
-
-    def _write(self, measured: tuple[int, Report] | None) -> None:
-        if measured is None:
+        if self._pending is None:
             return
-        step, report = measured
+        (step, report), self._pending = self._pending, None
         # One array of each layer, so that layers have the same names under every norm.
         rows = [row | {"output": ""} for row in report.rows(step=step, lag=self._lag)]
         self._recorder.write_lines("ics", rows)

@@ -123,7 +123,7 @@ def test_probe_images():
         probe_images(ProbeConfig(images=1438), DATASET)
 
 
-def test_rows_are_written_at_the_next_measurement_or_when_asked(programs, tmp_path):
+def test_rows_are_written_at_the_next_state_or_when_asked(programs, tmp_path):
     state = programs[0].init(jax.random.key(0), DATASET.train_images[:128])
     with Recorder(tmp_path / "run") as recorder:
         probe, path = RunProbe(programs[0], CONFIG.probe, recorder), tmp_path / "run" / "ics.jsonl"
@@ -134,7 +134,7 @@ def test_rows_are_written_at_the_next_measurement_or_when_asked(programs, tmp_pa
         for _ in range(2):
             probe.flush()
             found.append([row["step"] for row in read_rows(path)])
-    assert found[:16] == [set()] * 10 + [{5}] * 5 + [{5, 10}]
+    assert found[:16] == [set()] * 6 + [{5}] * 5 + [{5, 10}] * 5
     layers = len(programs[0].layers)
     assert found[16] == found[17] == [step for step in (5, 10, 15) for _ in range(layers)]
 
