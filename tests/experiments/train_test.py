@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from experiments import checkpoint, evaluate, report, train
+from experiments import checkpoint, evaluate, train
 from experiments.build import build_program
 from experiments.config import (
     DevicesConfig,
@@ -28,7 +28,6 @@ from experiments.config import (
 )
 from experiments.data import DATASETS, load_dataset, pipeline
 from experiments.norms import NORMS
-from tests.experiments.handmade import make_run
 
 SMALL = TrainConfig(
     seeds=(0, 1),
@@ -118,14 +117,6 @@ def test_table(finished):
     results = json.loads((folder / "summary.json").read_text())["results"]
     accuracies = [100 * r["accuracy"] for r in results if r["norm"] == "ubn"]
     assert f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}" in output
-
-
-def test_time_of_a_norm_that_is_probed_against_one_that_is_not(tmp_path):
-    versions = {"devices": ["cpu"], "cpus": 2, "cpu_model": "a"}
-    results = make_run(tmp_path / "run", norms=("bn", "ubn", "none"), versions=versions)
-    report.print_results(results, 20, Console(file=(output := io.StringIO()), width=200))
-    assert "Time per step, ubn / bn: 1.00 (median over pairs)" in output.getvalue()
-    assert "Time per step, none / bn: 1.00 (median over pairs; only bn is " in output.getvalue()
 
 
 def test_progress_is_a_bar_on_a_terminal_only():
@@ -257,33 +248,6 @@ def test_help(program):
     if program == "train":
         words = {word.strip(",.") for word in result.stdout.split()}
         assert words >= {*NORMS, *DATASETS, "reference", "sample", "rms", "position"}
-
-
-def test_report_helpers():
-    rows = [{"step": 5, "accuracy": 0.9}, {"step": 10, "accuracy": 0.97}]
-    assert report.updates_to(rows, 0.97) == 10
-    assert report.updates_to(rows, 0.98) is None
-    assert report.mean_std([1.0]) == "1.0"
-    assert report.mean_std([1.0, 3.0], 3) == "2.000 ± 1.414"
-
-
-@pytest.mark.parametrize("norms", [5, 6])
-def test_final_table_of_many_norms_has_one_row_each(norms):
-    results = [
-        {"norm": f"norm{i}", "seed": 0, "accuracy": 0.9 + i / 100, "updates_to_target": None}
-        | {"ms_per_step": 1.0, "alpha": {"head_norm": 0.5} if i == 0 else {}}
-        for i in range(norms)
-    ]
-    table = report.result_table(results, "title", 0.97)
-    names = [f"norm{i}" for i in range(norms)]
-    headers = [column.header for column in table.columns]
-    if norms == 5:
-        assert headers == ["", *names]
-        assert list(table.columns[0].cells)[-1] == "mean alpha, head_norm"
-    else:
-        assert headers == ["", "test accuracy, %", "updates to 97 %", "time per step, ms"]
-        assert list(table.columns[0].cells) == names
-        assert list(table.columns[1].cells)[5] == "95.00"
 
 
 def read_rows(path: Path) -> list[dict]:
