@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from experiments.models.fields import params_at
 from experiments.norms.method import Bound
@@ -24,8 +23,7 @@ class BoundedReport(NamedTuple):
 
     def rows(self, **more: Any) -> list[dict[str, Any]]:
         """Returns the rows of the report, each with its bound as ``upper_own``."""
-        with jax.transfer_guard_device_to_host("allow"):  # `jax.device_get` takes longer.
-            bounds = {layer: np.asarray(bound) for layer, bound in self.bounds.items()}
+        bounds = jax.device_get(self.bounds)
         rows = self.report.rows(**more)
         for row in rows:
             if row["layer"] in bounds and not row["reason"]:
