@@ -55,7 +55,7 @@ def compile_step(
         effort: How hard the compiler is to work on the program's speed, -1 to 1.
 
     Raises:
-        ValueError: If the configuration does not fit the devices.
+        ValueError: If the configuration does not fit the devices, or the compiler knows no effort.
     """
     config = recipe.config
     transform = make_transform(config.devices, devices)

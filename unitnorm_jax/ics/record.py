@@ -23,7 +23,8 @@ class ICSRecord:
     was not seen (after a restart in between) is left out.
 
     The arrays of a report come to the host when the next measurement is made, or the rows are
-    asked for, so that training need not wait.
+    asked for, so that training need not wait. (On CPUs JAX waits for a program that can call the
+    host, as that of a probe with a host solver can.)
 
     Args:
       probe: Does the measuring.

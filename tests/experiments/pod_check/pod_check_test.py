@@ -49,6 +49,18 @@ def test_numbers_of_a_step(compiled):
         assert step.compile_s > 0
 
 
+def test_a_compiler_without_effort(recipe, monkeypatch):
+    """As that of jax 0.12; what it says is from there."""
+
+    def refuse(lowered, options):
+        (name,) = options
+        raise jax.errors.JaxRuntimeError(f"INVALID_ARGUMENT: No such compile option: '{name}'")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    with pytest.raises(ValueError, match=r"`scaling_effort` \(=-1.0\) must be 0 with jax"):
+        compile_step(recipe, "bn", jax.devices(), -1.0)
+
+
 def step(**changes):
     collectives = (Collective("all-reduce", 100, 2, False), Collective("all-reduce", 5000, 1, True))
     fields = {
