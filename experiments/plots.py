@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from experiments.results import RunRows, group
 
@@ -179,11 +179,13 @@ def plain_log(axis: Axes, fewest: int = 4) -> None:
     """Labels a logarithmic axis with plain numbers, however little of a decade it spans."""
     low, high = axis.get_ylim()
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-    ticks: list[float] = []
     for steps in _TICKS:
         ticks = [s * 10.0**k for k in decades for s in steps if low <= s * 10.0**k <= high]
         if len(ticks) >= fewest:
             break
+    else:  # On a short piece of it equal steps are nearly equal distances.
+        even = MaxNLocator(2 * fewest, steps=[1, 2, 5, 10]).tick_values(low, high)
+        ticks = [tick for tick in even if low <= tick <= high]
     axis.yaxis.set_major_locator(FixedLocator(ticks))
     axis.yaxis.set_minor_locator(NullLocator())
     # Not as powers of ten in mathematical type, which takes seconds for a page of panels.
@@ -196,9 +198,6 @@ _TICKS: tuple[tuple[float, ...], ...] = (
     (1, 3),
     (1, 2, 5),
     (1, 1.5, 2, 3, 5, 7),
-    (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
-    tuple(i / 10 for i in range(10, 100)),
-    tuple(i / 50 for i in range(50, 500)),
 )
 
 

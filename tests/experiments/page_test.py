@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import html.parser
+import itertools
 import math
 import re
 
@@ -224,6 +225,8 @@ def test_deep_networks_and_long_runs_are_thinned(tmp_path):
     ("limits", "expected"),
     [
         ((0.9, 1.45), [1, 1.2, 1.4]),
+        ((0.91, 1.43), [1, 1.1, 1.2, 1.3, 1.4]),
+        ((0.98, 1.02), [0.98, 1, 1.02]),
         ((1e-4, 2), [1e-4, 1e-3, 0.01, 0.1, 1]),
         ((2, 40), [2, 5, 10, 20]),
     ],
@@ -237,6 +240,9 @@ def test_logarithmic_axes_have_plain_labels(limits, expected):
     labels = [axis.yaxis.get_major_formatter()(tick, 0) for tick in ticks]
     assert len(set(labels)) == len(labels) >= 3
     assert not any("$" in name for name in labels)
+    axis.figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axis.get_yticklabels()]
+    assert all(below.y1 < above.y0 for below, above in itertools.pairwise(boxes))
 
 
 def test_command_line(results, capsys):
