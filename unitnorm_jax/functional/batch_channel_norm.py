@@ -15,7 +15,6 @@ from unitnorm_jax.functional._batch_norm import (
     normalize_by_batch,
     normalize_by_statistics,
     spread,
-    static_count,
 )
 from unitnorm_jax.functional._batch_statistics import (
     BatchStats,
@@ -125,9 +124,7 @@ def batch_channel_norm(
       joe-siyuan-qiao/Batch-Channel-Normalization.
     """
     _arguments.check_hyperparameters(momentum, epsilon)
-    args = channel_arguments(
-        x, stats, scale, bias, axis, mask, dtype, force_float32_reductions, sample_axis
-    )
+    args = channel_arguments(x, stats, scale, bias, axis, mask, dtype, sample_axis)
     group_shape = (check_groups(x.shape, args.axis, sample_axis, num_groups),)
     for name, value in (("group_scale", group_scale), ("group_bias", group_bias)):
         if value is not None and value.shape != group_shape:
@@ -140,7 +137,6 @@ def batch_channel_norm(
     reduction = Reduction(
         axis_name=axis_name,
         axis_index_groups=hashable_groups(axis_index_groups),
-        epsilon=epsilon,
         guarded=x.dtype != jnp.bfloat16,
         two_pass=not use_fast_variance,
     )
@@ -162,16 +158,29 @@ def batch_channel_norm(
     elif use_running_average:
         mean, var = (value.astype(args.compute_dtype) for value in stats)
         y = normalize_by_statistics(
-            args.x, *args.affine, mean, var, axis=args.axis, epsilon=epsilon
+            args.x,
+            *args.affine,
+            mean,
+            var,
+            axis=args.axis,
+            epsilon=epsilon,
+            mask=args.mask,
+            dtype=result_dtype,
         )
     else:
-        if args.mask is None and static_count(x.shape, args.axis, reduction) == 1:
+        if args.mask is None and reduction.values([x.size // x.shape[args.axis]], float) == 1:
             raise ValueError(
                 f"An input of shape {x.shape} has one value per channel, so that batch statistics "
                 "normalize it to 0: give more samples, or a `rate` for running estimates instead."
             )
         y, mean, var, count = normalize_by_batch(
-            args.x, args.mask, *args.affine, axis=args.axis, reduction=reduction
+            args.x,
+            args.mask,
+            *args.affine,
+            axis=args.axis,
+            epsilon=epsilon,
+            reduction=reduction,
+            dtype=result_dtype,
         )
         if bessel_correction:
             var = var * count / jnp.maximum(count - 1, 1)

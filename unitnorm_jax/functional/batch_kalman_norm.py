@@ -171,7 +171,7 @@ def batch_kalman_norm(
     """
     check_gain(gain, guard)
     _arguments.check_hyperparameters(float(momentum), float(epsilon))
-    args = channel_arguments(x, stats, scale, bias, axis, None, dtype, force_float32_reductions, 0)
+    args = channel_arguments(x, stats, scale, bias, axis, None, dtype, 0)
     compute_dtype = args.compute_dtype
 
     z = jnp.moveaxis(x, args.axis, -1)

@@ -88,15 +88,24 @@ def estimated_batch_norm(
     """
     _arguments.check_epsilon(epsilon)
     check_rate(rate)
-    args = channel_arguments(x, stats, scale, bias, axis, mask, dtype, force_float32_reductions)
+    args = channel_arguments(x, stats, scale, bias, axis, mask, dtype)
     mean, var = (value.astype(args.compute_dtype) for value in stats)
     if not use_running_average:
-        reduction = Reduction(axis_name, hashable_groups(axis_index_groups), epsilon, False, False)
+        reduction = Reduction(axis_name, hashable_groups(axis_index_groups), False, False)
         mean, var = lax.stop_gradient(
             _move(args.x, args.mask, mean, var, rate, args.axis, reduction)
         )
         stats = BatchStats(mean.astype(stats.mean.dtype), var.astype(stats.var.dtype))
-    y = normalize_by_statistics(args.x, *args.affine, mean, var, axis=args.axis, epsilon=epsilon)
+    y = normalize_by_statistics(
+        args.x,
+        *args.affine,
+        mean,
+        var,
+        axis=args.axis,
+        epsilon=epsilon,
+        mask=args.mask,
+        dtype=args.result_dtype,
+    )
     return y.astype(args.result_dtype), stats
 
 

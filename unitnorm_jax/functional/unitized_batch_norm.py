@@ -28,14 +28,19 @@ Derivatives are custom only to say what autodiff cannot know: no gradient flows 
 what is cheap is not kept but computed again, and sums are written such that XLA stores small
 results rather than evaluating them for every element. Everything is built from custom JVPs, so
 forward and reverse mode, ``vmap``, ``scan`` and ``remat`` compose.
+
+All of it is one jitted function, inlined into the program that it is part of: called eagerly, it
+is compiled once and dispatched as one.
 """
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
@@ -43,15 +48,25 @@ from unitnorm_jax.functional import _arguments
 from unitnorm_jax.functional._batch_statistics import (
     BatchStats,
     Reduction,
+    as_number,
     hashable_groups,
     update_stats,
 )
 from unitnorm_jax.functional._by_row import normalize_by_row
-from unitnorm_jax.functional._by_sample import Layout, normalize_by_sample, unit_weight
+from unitnorm_jax.functional._by_sample import (
+    Layout,
+    normalize_by_sample,
+    squared_norms,
+    unit_weight,
+)
+from unitnorm_jax.functional._masked import stand_in
+from unitnorm_jax.functional._norms import inverse_norm, poisoned
+
+Scalar = float | int | Float[Array, ""]
 
 
 def unitized_batch_norm(
-    x: Shaped[Array, "..."],
+    x: Shaped[Array | np.ndarray, "..."],
     stats: BatchStats,
     alpha: Shaped[Array, "..."],
     scale: Shaped[Array, "..."] | None = None,
@@ -60,16 +75,15 @@ def unitized_batch_norm(
     use_running_average: bool,
     axis: int | Sequence[int] = -1,
     sample_axis: int = 0,
-    momentum: float = 0.99,
-    epsilon: float = 1e-5,
+    momentum: Scalar = 0.99,
+    epsilon: Scalar = 1e-5,
     dtype: Any = None,
     unit: str | float = "reference",
     bessel_correction: bool = False,
     axis_name: str | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
-    mask: Shaped[Array, "..."] | None = None,
+    mask: Shaped[Array | np.ndarray, "..."] | None = None,
     use_fast_variance: bool = True,
-    force_float32_reductions: bool = True,
 ) -> tuple[Float[Array, "..."], BatchStats]:
     r"""Batch normalization whose output is divided by its norm, mixed by ``alpha``.
 
@@ -119,7 +133,6 @@ def unitized_batch_norm(
       mask: True where a value takes part; broadcastable to x.
       use_fast_variance: one pass over x, and a second only where it would lose digits. False:
         always two.
-      force_float32_reductions: compute in at least float32.
 
     Returns:
       The normalized input, and the updated running statistics (``stats`` itself at inference).
@@ -145,8 +158,9 @@ def unitized_batch_norm(
     """
     unit = _arguments.check_unit(unit)
     _arguments.check_hyperparameters(momentum, epsilon)
-    _arguments.check_floating(x)
-    features, sample = _arguments.check_axes(x.shape, axis, sample_axis), sample_axis % x.ndim
+    x = jnp.asarray(x)
+    features = _arguments.check_axes(x.shape, axis, sample_axis)
+    (sample,) = _arguments.named_axes("sample_axis", sample_axis, x.shape)
     shape = tuple(x.shape[i] for i in features)
     for name, value in (("mean", stats.mean), ("var", stats.var), ("alpha", alpha)):
         _arguments.check_features(name, value, shape)
@@ -154,55 +168,79 @@ def unitized_batch_norm(
     for name, parameter in given.items():
         if parameter is not None:
             _arguments.check_features(name, parameter, shape)
-
-    result_dtype, compute_dtype = _arguments.resolve_dtypes(
-        x, given.values(), dtype, force_float32_reductions
+    result_dtype, compute_dtype = _arguments.resolve_dtypes(x, given.values(), dtype)
+    x = _arguments.as_floating(x, empty=use_running_average)
+    config = _Config(
+        features=features,
+        sample=sample % x.ndim,
+        unit=unit,
+        bessel_correction=bessel_correction,
+        result_dtype=result_dtype,
+        compute_dtype=compute_dtype,
+        reduction=None
+        if use_running_average
+        else Reduction(
+            axis_name=axis_name,
+            axis_index_groups=hashable_groups(axis_index_groups),
+            guarded=x.dtype != jnp.bfloat16,
+            two_pass=not use_fast_variance,
+        ),
     )
+    mask = None if mask is None else _arguments.check_mask(mask, x.shape)
+    decay = _arguments.weak(momentum), _arguments.weak(1 - momentum)
+    epsilon = _arguments.weak(epsilon)
+    return _normalize(config, x, stats, alpha, scale, bias, mask, decay, epsilon)
 
+
+class _Config(NamedTuple):
+    """What the program depends on besides its arrays; no reduction: inference."""
+
+    features: tuple[int, ...]
+    sample: int
+    unit: str | float
+    bessel_correction: bool
+    result_dtype: Any
+    compute_dtype: Any
+    reduction: Reduction | None
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _normalize(
+    config: _Config,
+    x: jax.Array,
+    stats: BatchStats,
+    alpha: jax.Array,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    mask: jax.Array | None,
+    decay: tuple[Any, Any],
+    epsilon: Any,
+) -> tuple[jax.Array, BatchStats]:
     # Axes in the order of samples, positions, features, as they usually are.
-    positions = tuple(i for i in range(x.ndim) if i not in (sample, *features))
-    order = (sample, *positions, *features)
-    channels = math.prod(shape)
+    features, unit = config.features, config.unit
+    positions = tuple(i for i in range(x.ndim) if i not in (config.sample, *features))
+    order = (config.sample, *positions, *features)
+    channels = math.prod(x.shape[i] for i in features)
     sample_axes = x.ndim - len(features) if unit == "position" else 1
     layout = Layout(tuple(x.shape[i] for i in order), sample_axes, len(features))
-    if mask is not None:
-        mask = _arguments.check_mask(mask, x.shape)
-        x = jnp.where(mask | jnp.isfinite(x), x, 0)
-        mask = mask.transpose(order)
-    x = x.transpose(order)
+    x, mask = x.transpose(order), None if mask is None else mask.transpose(order)
 
     def flat(value: jax.Array | None, default: float) -> jax.Array:
         if value is None:
-            return jnp.full(channels, default, compute_dtype)
-        return value.reshape(channels).astype(compute_dtype)
+            return jnp.full(channels, default, config.compute_dtype)
+        return value.reshape(channels).astype(config.compute_dtype)
 
-    scale, bias, alpha = flat(scale, 1.0), flat(bias, 0.0), flat(alpha, 0.0)
-    if use_running_average:
+    parameters = flat(scale, 1.0), flat(bias, 0.0), flat(alpha, 0.0)
+    if config.reduction is None:
         mean, var = flat(stats.mean, 0.0), flat(stats.var, 1.0)
-        y = _with_statistics(
-            x, mask, scale, bias, alpha, mean, var, layout=layout, epsilon=epsilon, unit=unit
-        )
+        y = _with_statistics(x, mask, *parameters, mean, var, layout, epsilon, config)
     else:
         y, mean, var, count = _with_batch_statistics(
-            x,
-            mask,
-            scale,
-            bias,
-            alpha,
-            reduction=Reduction(
-                axis_name=axis_name,
-                axis_index_groups=hashable_groups(axis_index_groups),
-                epsilon=epsilon,
-                guarded=x.dtype != jnp.bfloat16,
-                two_pass=not use_fast_variance,
-            ),
-            unit=unit,
-            bessel_correction=bessel_correction,
-            layout=layout,
+            x, mask, *parameters, layout, epsilon, config, config.reduction
         )
-        stats = update_stats(stats, mean, var, count, momentum)
+        stats = update_stats(stats, mean, var, count, decay)
     inverse = tuple(order.index(i) for i in range(len(order)))
-    return y.astype(result_dtype).transpose(inverse), stats
+    return y.astype(config.result_dtype).transpose(inverse), stats
 
 
 def _with_batch_statistics(
@@ -211,15 +249,22 @@ def _with_batch_statistics(
     scale: jax.Array,
     bias: jax.Array,
     alpha: jax.Array,
-    *,
     layout: Layout,
-    unit: str | float,
-    **options: Any,
+    epsilon: Any,
+    config: _Config,
+    reduction: Reduction,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
     rows, positions, channels = layout.counts
-    if mask is not None or positions > 1:
-        return normalize_by_sample(x, mask, scale, bias, alpha, layout=layout, unit=unit, **options)
-    kappa = unit_weight(unit, 1.0, channels)
+    options: dict[str, Any] = {
+        "epsilon": epsilon,
+        "reduction": reduction,
+        "bessel_correction": config.bessel_correction,
+    }
+    if mask is not None or positions != 1:
+        dtype, unit = config.result_dtype, config.unit
+        options |= {"layout": layout, "unit": unit, "dtype": dtype}
+        return normalize_by_sample(x, mask, scale, bias, alpha, **options)
+    kappa = unit_weight(config.unit, 1.0, channels)
     matrix = x.reshape(rows, channels)
     y, mean, var, count = normalize_by_row(matrix, scale, bias, alpha, kappa=kappa, **options)
     return y.reshape(x.shape), mean, var, count
@@ -233,21 +278,22 @@ def _with_statistics(
     alpha: jax.Array,
     mean: jax.Array,
     var: jax.Array,
-    *,
     layout: Layout,
-    epsilon: float,
-    unit: str | float,
+    epsilon: Any,
+    config: _Config,
 ) -> jax.Array:
     """Inference: ``normalize_by_sample`` with given statistics."""
-    _, positions, channels = layout.counts
+    _, positions, _ = layout.counts
+    x = stand_in(x, mask, layout.spread(mean), layout.spread(var), epsilon, config.result_dtype)
     z = x.astype(mean.dtype) - layout.spread(mean)
     valid: jax.Array = z
-    number: jax.Array | float = float(positions)
+    number: jax.Array | float = as_number(positions, mean.dtype)
     if mask is not None:
         valid, number = jnp.where(mask, z, 0), layout.over_positions(mask, dtype=mean.dtype)
     inv_std = lax.rsqrt(var + epsilon)
-    squares = layout.over_positions(jnp.square(valid)) * unit_weight(unit, number, channels)
-    squared_norm = (squares * jnp.square(inv_std)[None]).sum(1)
-    inv_norm = lax.rsqrt(squared_norm + epsilon)
+    squares = layout.over_positions(jnp.square(valid))
+    squared_norm = squared_norms(squares, inv_std, number, config.unit)
+    inv_norm, bad = inverse_norm(squared_norm, epsilon)
     a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
+    a = poisoned(a, bad[:, None] & (alpha != 0)[None])
     return layout.spread(a) * z + layout.spread(bias)

@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.module import merge_param
 from flax.traverse_util import flatten_dict, unflatten_dict
 from flax.typing import Dtype, Initializer
@@ -75,8 +76,8 @@ class UnitizedBatchNorm(nn.Module):
 
     use_running_average: bool | None = None
     axis: int | Sequence[int] = -1
-    momentum: float = 0.99
-    epsilon: float = 1e-5
+    momentum: float | int | Float[Array, ""] = 0.99
+    epsilon: float | int | Float[Array, ""] = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     use_bias: bool = True
@@ -95,10 +96,10 @@ class UnitizedBatchNorm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Shaped[Array, "..."],
+        x: Shaped[Array | np.ndarray, "..."],
         use_running_average: bool | None = None,
         *,
-        mask: Shaped[Array, "..."] | None = None,
+        mask: Shaped[Array | np.ndarray, "..."] | None = None,
     ) -> Float[Array, "..."]:
         """Normalize the input, and update the running statistics.
 
@@ -141,7 +142,6 @@ class UnitizedBatchNorm(nn.Module):
             axis_index_groups=self.axis_index_groups,
             mask=mask,
             use_fast_variance=self.use_fast_variance,
-            force_float32_reductions=self.force_float32_reductions,
         )
         if not use_running_average and not self.is_initializing():
             store(stats)
