@@ -66,7 +66,7 @@ def read_results(folder: Path) -> Results:
     """
     config = from_dict(record.read_json(folder / "config.json"))
     versions = record.read_json(folder / "versions.json")
-    summary = record.read_json(folder / "summary.json")
+    summary = record.read_numbers(folder / "summary.json")
     runs = [_read_run(folder / r["folder"], r["norm"], r["seed"]) for r in summary["results"]]
     return Results(folder, config, versions, summary, runs, config.norms)
 

@@ -160,7 +160,11 @@ def _begin(
 ) -> int:
     """Records what is run with what; returns how many times it was started by now."""
     if (run_dir / "config.json").exists():
-        check_data(run_dir, dataset.record())
+        check_data(
+            run_dir,
+            dataset.record(),
+            "Give the same data to resume it, or another --run-dir for a run of its own.",
+        )
         before = record.read_json(run_dir / "versions.json")
         _check_mesh(config, run_dir, before.get("mesh"), versions["mesh"])
         for change in provenance.changes(before, versions):

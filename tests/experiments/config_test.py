@@ -1,6 +1,8 @@
 """Bad configurations are named, with the choices there are."""
 
+import dataclasses
 import json
+import math
 
 import flax.linen as nn
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import norms
+from experiments import norms, study_folder
 from experiments.config import (
     DataConfig,
     ModelConfig,
@@ -86,6 +88,15 @@ def test_unknown_names(values, message):
 def test_impossible_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_study_with_infinite_options_goes_on(tmp_path):
+    @dataclasses.dataclass
+    class Options:
+        seconds: float = math.inf
+
+    for _ in range(2):
+        study_folder.open_study(tmp_path / "study", study_folder.options_of(Options()))
 
 
 def test_options_reach_the_layers():

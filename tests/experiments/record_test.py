@@ -57,6 +57,20 @@ def test_back_to_a_checkpoint(tmp_path):
     assert read_scalars(folder / "tensorboard") == expected
 
 
+def test_numbers_that_are_not_finite_come_back_as_numbers(tmp_path):
+    """Wherever they stand; what is text stays so, even if it says "nan"."""
+    content = {
+        "seconds": math.inf,
+        "results": [{"norm": "nan", "folder": "inf", "cross_entropy": math.nan, "step": 3}],
+        "alpha": {"layer": "inf", "inf": -math.inf},
+    }
+    record.write_json(tmp_path / "a.json", content)
+    found = record.read_numbers(tmp_path / "a.json")
+    assert math.isnan(found["results"][0].pop("cross_entropy"))
+    del content["results"][0]["cross_entropy"]
+    assert found == content
+
+
 def test_what_is_missing(tmp_path):
     with Recorder(tmp_path / "run") as recorder:
         recorder.write("train", ROWS)
