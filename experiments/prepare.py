@@ -195,7 +195,8 @@ def _has_download(root: Path, url: str) -> bool:
 def _check(config: PrepareConfig, splits: dict[str, Split], console: Console) -> None:
     """Decodes every image; raises if one is damaged."""
     convert = config.dataset == "imagenet2012"
-    decode = decode_gray if config.dataset == "mnist" else partial(decode_rgb, convert=convert)
+    as_rgb = partial(decode_rgb, convert=convert, strict=config.dataset != "imagenet2012")
+    decode = decode_gray if config.dataset == "mnist" else as_rgb
 
     def check(example: Example, num_classes: int) -> str | None:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import record
+from experiments.checks import local_path
 from experiments.config import TrainConfig
 from experiments.resumable import check_resumable
 from experiments.storage import storage_errors
@@ -26,7 +27,7 @@ def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
             configuration, or does not exist and must.
         StorageError: If it cannot be made.
     """
-    folder = Path(config.run_dir) if config.run_dir is not None else None
+    folder = local_path("run_dir", config.run_dir) if config.run_dir is not None else None
     if config.resume == "never" or folder is None:
         return _make(config), False
     # A process may have been killed right after it had made the folder.
@@ -137,7 +138,7 @@ def new_run_dir(run_dir: str | None, dataset: str) -> Path:
         ValueError: If ``run_dir`` exists.
     """
     if run_dir is not None:
-        folder = Path(run_dir)
+        folder = local_path("run_dir", run_dir)
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
