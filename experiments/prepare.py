@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -187,8 +188,10 @@ def _find_archives(
 def _has_download(root: Path, url: str) -> bool:
     """Whether tensorflow-datasets has downloaded ``url`` before."""
     for path in (root / "downloads").rglob("*.INFO"):
-        if path.with_suffix("").is_file() and url in json.loads(path.read_text()).get("urls", []):
-            return True
+        with suppress(OSError, ValueError, AttributeError):  # A damaged one tells of nothing.
+            known = json.loads(path.read_text()).get("urls", [])
+            if path.with_suffix("").is_file() and url in known:
+                return True
     return False
 
 

@@ -59,7 +59,9 @@ def read_json(path: Path) -> Any:
         raise ValueError(
             f"{path} does not exist; give the folder of a finished run of experiments.train."
         ) from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # Not JSON, or not even text.
         raise ValueError(
             f"{path} is not JSON ({error}); restore it from a copy, or repeat the run."
         ) from None
@@ -83,11 +85,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         ValueError: If a line is not JSON.
     """
     rows = []
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+            if not isinstance(row, dict):
+                raise ValueError("it is no object with names")
+        except ValueError as error:
             raise ValueError(
                 f"line {number} of {path} is not JSON ({error}); restore the file from a copy, or "
                 "repeat the run."

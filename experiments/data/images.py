@@ -70,6 +70,8 @@ def need(module: str, extra: str = "data") -> ModuleType:
             f"{error.name} is not installed, and this data set needs it: "
             f"pip install 'unitnorm-jax[{extra}]' (in a checkout: pip install -e '.[{extra}]')."
         ) from None
+    except ImportError as error:  # A library of the system is missing, say.
+        raise ValueError(f"{module} is installed, but cannot be imported: {error}.") from error
 
 
 def decode_rgb(content: bytes, name: str, convert: bool, strict: bool = True) -> np.ndarray:

@@ -81,6 +81,22 @@ def test_what_is_missing(tmp_path):
     assert missing(tmp_path / "run", lengths) == ["eval.jsonl", "train.jsonl"]
 
 
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+def test_a_file_that_is_not_json(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is not JSON \(.*restore it from a copy"):
+        record.read_json(tmp_path / "a.json")
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        record.read_json(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b"{", b"\xff", b"3", b'["step"]'])
+def test_a_line_that_is_no_row(tmp_path, line):
+    (tmp_path / "a.jsonl").write_bytes(b'{"step": 1}\n' + line + b"\n")
+    with pytest.raises(ValueError, match=r"line 2 of .*a\.jsonl is not JSON"):
+        read_rows(tmp_path / "a.jsonl")
+
+
 def test_a_line_that_is_not_json(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"step": 1}\n{"step": 2\n')
     with pytest.raises(ValueError, match=r"line 2 of .*train.jsonl is not JSON .*restore the file"):

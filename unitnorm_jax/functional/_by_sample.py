@@ -20,7 +20,7 @@ from unitnorm_jax.functional._batch_statistics import (
 )
 from unitnorm_jax.functional._folded_sums import Fold, choose_fold, on_cpu
 from unitnorm_jax.functional._masked import stand_in
-from unitnorm_jax.functional._norms import inverse_norm, poisoned
+from unitnorm_jax.functional._norms import inverse_norm, poisoned, squared_norms, unit_weight
 
 
 class Layout(NamedTuple):
@@ -121,39 +121,35 @@ def normalize_by_sample(
     return y, shift + mean, var, totals[2] if count is None else count
 
 
-def squared_norms(
-    squares: jax.Array, inv_std: jax.Array, number: jax.Array | float, unit: str | float
+def normalize_with_statistics(
+    x: jax.Array,
+    mask: jax.Array | None,
+    scale: jax.Array,
+    bias: jax.Array,
+    alpha: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    *,
+    epsilon: jax.Array | float,
+    layout: Layout,
+    unit: str | float,
+    dtype: Any,
 ) -> jax.Array:
-    """``sum_c weight squares / (var + epsilon)``, (n, c) -> (n,).
-
-    With a mask, numbers of positions are arrays: a channel that has none in a sample counts
-    nothing, whatever its variance, and a sample of nothing has the norm 1.
-
-    Args:
-      squares: sums over positions of (x - mean)^2, (n, c).
-      inv_std: 1 / sqrt(var + epsilon), (c,).
-      number: positions behind each square, one number or (n, c).
-      unit: as ``unitized_batch_norm``.
-    """
-    terms = squares * unit_weight(unit, number, squares.shape[1])
-    terms = (terms * inv_std[None]) * inv_std[None]  # the square alone may underflow
-    masked = jnp.ndim(number) == 2
-    norms = (jnp.where(number > 0, terms, 0) if masked else terms).sum(1)
-    norms = jnp.where(norms <= 0, 0, norms)  # clips roundoff; a NaN stays one
-    return jnp.where(jnp.any(number > 0, axis=1), norms, 1) if masked else norms
-
-
-def unit_weight(unit: str | float, number: jax.Array | float, channels: int) -> Any:
-    """What multiplies a channel's sum of squares over positions in the squared norm."""
-    # A channel without positions has a sum of squares of 0: any weight will do.
-    some = max(number, 1.0) if isinstance(number, float) else jnp.maximum(number, 1)
-    if unit == "reference":
-        return 1 / (some * some)
-    if unit == "rms":
-        return 1 / (some * channels)
-    if isinstance(unit, float):
-        return unit / some
-    return 1.0
+    """Inference: ``normalize_by_sample`` with given mean and variance, (channels,)."""
+    _, positions, _ = layout.counts
+    x = stand_in(x, mask, layout.spread(mean), layout.spread(var), epsilon, dtype)
+    z = x.astype(mean.dtype) - layout.spread(mean)
+    valid: jax.Array = z
+    number: jax.Array | float = as_number(positions, mean.dtype)
+    if mask is not None:
+        valid, number = jnp.where(mask, z, 0), layout.over_positions(mask, dtype=mean.dtype)
+    inv_std = lax.rsqrt(var + epsilon)
+    squares = layout.over_positions(jnp.square(valid))
+    squared_norm = squared_norms(squares, inv_std, number, unit)
+    inv_norm, bad = inverse_norm(squared_norm, epsilon)
+    a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
+    a = poisoned(a, bad[:, None] & (alpha != 0)[None])
+    return layout.spread(a) * z + layout.spread(bias)
 
 
 def _typical_weight(unit: str | float, layout: Layout, dtype: Any, masked: bool) -> Any:

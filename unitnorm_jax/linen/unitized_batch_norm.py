@@ -63,7 +63,8 @@ class UnitizedBatchNorm(nn.Module):
       axis_index_groups: groups of indices within that axis, to share statistics in groups.
       use_fast_variance: one pass over the input, and a second only where it would lose digits;
         False: always two.
-      force_float32_reductions: compute in at least float32; running statistics are float32.
+      force_float32_reductions: running statistics are float32; False: of param_dtype. The
+        arithmetic is in float32 at least, as the means of ``jnp.mean`` are.
       unit: "reference" (the authors'), "sample", "rms", "position", or a float kappa.
       alpha_init: initializer of alpha, by default zeros.
       bessel_correction: apply the authors' correction of the variance.
@@ -104,7 +105,7 @@ class UnitizedBatchNorm(nn.Module):
         """Normalize the input, and update the running statistics.
 
         Args:
-          x: the input, of rank >= 2 and a floating dtype.
+          x: the input, of rank >= 2; integers and booleans are taken as float32.
           use_running_average: if True, the statistics stored in batch_stats are used instead of
             those of the input. Given here or as a field, not both.
           mask: True where a value takes part in statistics and norm; broadcastable to x.

@@ -191,6 +191,14 @@ def test_no_folder_or_no_run(tmp_path):
         combine([tmp_path])
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"results": [{"norm": "bn"}]}', "3"])
+def test_a_damaged_summary(tmp_path, content):
+    run = make_run(tmp_path / "a")
+    (run.folder / "summary.json").write_text(content)
+    with pytest.raises(ValueError, match=r"summary\.json is not what experiments\.train writes"):
+        combine([run.folder])
+
+
 def test_used_options():
     assert set(used_options("ubn", NormConfig())) >= {"norm.unit", "norm.alpha_init"}
     assert used_options("bn", NormConfig(momentum=0.5, unit="rms")) == {
