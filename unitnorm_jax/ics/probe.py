@@ -13,12 +13,13 @@ import numpy as np
 from unitnorm_jax.ics import capture
 from unitnorm_jax.ics.assignment import Solver
 from unitnorm_jax.ics.cascade import EMDistance
-from unitnorm_jax.ics.devices import automatic, pack, replicated, unpacked
+from unitnorm_jax.ics.devices import pack, placed_by_compiler, replicated, unpacked
 from unitnorm_jax.ics.em_distance import em_distance
 from unitnorm_jax.ics.layer_info import LayerInfo
 from unitnorm_jax.ics.layers import layer_filter
 from unitnorm_jax.ics.measure import Measure, around
 from unitnorm_jax.ics.report import ICSReport
+from unitnorm_jax.ics.sample_axis import sample_axes
 from unitnorm_jax.ics.samples import METHODS
 from unitnorm_jax.ics.variables import check_match, collections
 
@@ -69,7 +70,8 @@ class ICSProbe:
       eval_kwargs: The same in mode "eval".
       rngs: Keys by name, for example ``{"dropout": key}``: the same on both sides.
       apply_method: The method to apply, default ``__call__``; as ``method`` in ``model.apply``.
-      axis_name: Of the mapped axis that the model's layers reduce over, if any.
+      axis_name: Of the mapped axis that the model's layers reduce over, if any; or a tuple of
+        names.
       method: How distances are computed, see `em_distance`. The default solves on the host, by a
         callback, only where the bounds leave a gap.
       tolerance: Of the distances, see `em_distance`.
@@ -105,7 +107,7 @@ class ICSProbe:
         eval_kwargs: Mapping[str, Any] | None = None,
         rngs: Mapping[str, jax.Array] | None = None,
         apply_method: str | Callable[..., Any] | None = None,
-        axis_name: str | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
         method: str | Solver = "auto",
         tolerance: float | int = 1e-5,
     ) -> None:
@@ -122,11 +124,13 @@ class ICSProbe:
         self._model, self._mode, self._wanted = model, mode, layer_filter(layers)
         self._places: tuple[str, ...] | None = outputs
         self._kwargs = dict((train_kwargs if mode == "train" else eval_kwargs) or {})
-        self._apply_method, self._axis_name = apply_method, axis_name
+        self._apply_method = apply_method
+        names = axis_name if isinstance(axis_name, tuple | list) else (axis_name,)
+        self._axis_names = tuple(name for name in names if name is not None)
         self._method, self._tolerance = method, tolerance
         # Copies: the caller may reuse a numpy buffer, or donate an array.
         args = batch if isinstance(batch, tuple) else (batch,)
-        self._args = automatic(jax.tree.map(lambda a: jnp.array(a, copy=True), args))
+        self._args = jax.tree.map(lambda a: jnp.array(a, copy=True), args)
         self._rngs = None if rngs is None else dict(rngs)
         arrays = jax.tree.leaves(self._args)
         if not arrays or arrays[0].ndim < 1 or arrays[0].shape[0] < 1:
@@ -156,7 +160,7 @@ class ICSProbe:
         before = collections("variables_before", variables_before)
         after = collections("variables_after", variables_after)
         check_match(before, after)
-        return self._measure(automatic(before), automatic(after), self._args, self._rngs)
+        return placed_by_compiler(self._measure, before, after, self._args, self._rngs)
 
     def keep(self, variables: Any) -> Any:
         """A copy of a state for a later call, before a training step that is given it to donate.
@@ -185,11 +189,20 @@ class ICSProbe:
         return probe
 
     def _both_sides(self, before: Any, after: Any, args: Any, rngs: Any) -> ICSReport:
-        sides = [self._outputs(unpacked(variables), args, rngs) for variables in (before, after)]
-        infos = [self._info(output) for output in sides[0]]
+        described: list[capture.LayerOutput] = []
+        # Traced once for both sides.
+        outputs = jax.jit(functools.partial(self._outputs, described), inline=True)
+        sides = [outputs(unpacked(variables), args, rngs) for variables in (before, after)]
+        one_more = lambda args: self._outputs([], unpacked(before), args, rngs)  # noqa: E731
+        named = list(zip(map(_name, described), sides[0], strict=True))
+        axes = sample_axes(one_more, args, self._n, named)
         pairs = [
-            tuple(self._gather(output.value).reshape(self._n, -1) for output in pair)
-            for pair in zip(*sides, strict=True)
+            tuple(jnp.moveaxis(self._gather(y), axis, 0).reshape(self._n, -1) for y in pair)
+            for axis, *pair in zip(axes, *sides, strict=True)
+        ]
+        infos = [
+            LayerInfo(*output[:4], self._mode, output.statistics, *x.shape)
+            for output, (x, _) in zip(described, pairs, strict=True)
         ]
         return ICSReport(tuple(infos), self._measure_all(pairs))
 
@@ -228,10 +241,12 @@ class ICSProbe:
                 distances = jax.lax.cond(jnp.all(settled), lambda: distances, solved)
         return jax.vmap(functools.partial(around, tolerance=tolerance))(distances, x, y)
 
-    def _outputs(self, variables: Any, args: Any, rngs: Any) -> list[capture.LayerOutput]:
-        described: list[capture.LayerOutput] = []
+    def _outputs(
+        self, described: list[capture.LayerOutput], variables: Any, args: Any, rngs: Any
+    ) -> list[jax.Array]:
+        """What the wanted layers return, which `described` then describes."""
 
-        def forward(variables, args, rngs):
+        def forward(variables: Any, args: Any, rngs: Any) -> list[jax.Array]:
             outputs = capture.layer_outputs(
                 self._model,
                 variables,
@@ -242,49 +257,39 @@ class ICSProbe:
                 rngs=rngs,
                 method=self._apply_method,
             )
-            outputs = capture.select_outputs(outputs, self._places)
-            described.extend(outputs)
-            return [output.value for output in outputs]
+            described[:] = capture.select_outputs(outputs, self._places)
+            for output in described:
+                _check_numbers(output)
+            return [output.value for output in described]
 
-        if self._axis_name is None:
-            values = forward(variables, args, rngs)
-        else:
-            values = jax.vmap(forward, None, axis_name=self._axis_name, axis_size=1)(
-                variables, args, rngs
-            )
-            values = [value[0] for value in values]
-        pairs = zip(described, values, strict=True)
-        return [output._replace(value=value) for output, value in pairs]
+        for name in self._axis_names:
+            forward = jax.vmap(forward, None, axis_name=name, axis_size=1)
+        values = forward(variables, args, rngs)
+        return [value.reshape(value.shape[len(self._axis_names) :]) for value in values]
 
     def _gather(self, value: jax.Array) -> jax.Array:
         if self._gathered is None:
             return value
         return jax.lax.with_sharding_constraint(value, self._gathered)
 
-    def _info(self, output: capture.LayerOutput) -> LayerInfo:
-        name = f"Output {output.output or 'of'} layer {output.layer!r} ({output.kind})"
-        y = output.value
-        if not isinstance(y, jax.Array) or not (
-            jnp.issubdtype(y.dtype, jnp.floating) or jnp.issubdtype(y.dtype, jnp.integer)
-        ):
-            raise ValueError(
-                f"{name} must hold real numbers, but is {getattr(y, 'dtype', type(y))}; leave "
-                "the layer out with `layers`."
-            )
-        if y.ndim < 1 or y.shape[0] != self._n or y.size == 0:
-            raise ValueError(
-                f"{name} must have one entry per sample along its first axis (n={self._n}), but "
-                f"has shape {y.shape}; leave the layer out with `layers`."
-            )
-        return LayerInfo(
-            layer=output.layer,
-            call=output.call,
-            output=output.output,
-            kind=output.kind,
-            mode=self._mode,
-            statistics=output.statistics,
-            n=self._n,
-            d=y.size // self._n,
+
+def _name(output: capture.LayerOutput) -> str:
+    return f"Output {output.output or 'of'} layer {output.layer!r} ({output.kind})"
+
+
+def _check_numbers(output: capture.LayerOutput) -> None:
+    y = output.value
+    if not isinstance(y, jax.Array) or not (
+        jnp.issubdtype(y.dtype, jnp.floating) or jnp.issubdtype(y.dtype, jnp.integer)
+    ):
+        raise ValueError(
+            f"{_name(output)} must hold real numbers, but is {getattr(y, 'dtype', type(y))}; "
+            "leave the layer out with `layers`."
+        )
+    if y.size == 0:
+        raise ValueError(
+            f"{_name(output)} must hold numbers, but has shape {y.shape}; leave the layer out with "
+            "`layers`."
         )
 
 

@@ -100,8 +100,10 @@ class ICSReport:
         """One flat dictionary per layer, see `LayerICS.row`; waits for the device.
 
         Args:
-          **more: Put first into every row, for example ``step=100``.
+          **more: Put first into every row, for example ``step=100``; numbers from numpy or JAX as
+            Python's.
         """
+        more = {name: value.item() if _is_number(value) else value for name, value in more.items()}
         # By columns: a row at a time took five times longer, `jax.device_get` ten times.
         with jax.transfer_guard_device_to_host("allow"):
             host = jax.tree.map(np.asarray, self.measures)
@@ -126,6 +128,10 @@ class ICSReport:
     def __str__(self) -> str:
         """A table of the main columns."""
         return table(self.rows())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0
 
 
 def _numbers(measured: Measure | LayerICS) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitnorm_jax import functional
-from unitnorm_jax.ics.capture import layer_outputs, select_outputs
+from unitnorm_jax.ics.capture import LayerOutput, layer_outputs, select_outputs
 from unitnorm_jax.ics.layers import layer_filter
 
 
@@ -38,8 +38,13 @@ class LayerActivity(NamedTuple):
 
     @property
     def worst(self) -> float:
-        """The largest |mean| / standard deviation of a channel."""
+        """The largest |mean| / standard deviation of a channel; NaN if a channel's is."""
         return float(self.mean_to_std.max())
+
+    @property
+    def not_finite(self) -> list[int]:
+        """Channels whose values over the data set were not all finite, or too large to square."""
+        return np.flatnonzero(np.isnan(self.mean_to_std)).tolist()
 
 
 def elimination_singularities(
@@ -69,7 +74,8 @@ def elimination_singularities(
       One entry per layer, in the order of their calls; a layer that is called twice has two.
 
     Raises:
-      ValueError: there is no batch, or no layer or no array is selected.
+      ValueError: there is no batch, no layer or no array is selected, or a layer lies inside
+        ``nn.scan`` or ``nn.vmap``, which stack the channels of several layers.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -87,6 +93,7 @@ def elimination_singularities(
     def update(variables: Any, batch: Any, before: Any) -> Any:
         found = layer_outputs(model, variables, (batch,), kwargs, wanted=wanted)
         chosen = select_outputs(found, outputs)
+        _check_not_stacked(chosen)
         names[:] = [output.layer for output in chosen]
         return [
             functional.channel_activity(output.value, activity)
@@ -106,3 +113,14 @@ def elimination_singularities(
         )
         for name, activity in zip(names, activities, strict=True)
     ]
+
+
+def _check_not_stacked(outputs: Iterable[LayerOutput]) -> None:
+    for output in outputs:
+        if output.stacked:
+            raise ValueError(
+                f"The outputs of layer {output.layer!r}, inside nn.scan or nn.vmap, come stacked "
+                f"(shape {output.value.shape}): channels of several layers would count as one. "
+                "Leave the layer out with `layers`, or write the scan as a loop over layers, each "
+                "given its slice of the parameters."
+            )

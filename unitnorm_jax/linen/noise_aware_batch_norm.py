@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from unitnorm_jax import functional
+from unitnorm_jax._interception import intercepted
 from unitnorm_jax.functional import BatchStats
 
 Variables = Mapping[str, Any]
@@ -225,7 +226,7 @@ def _apply(
             after()
         return y
 
-    with nn.intercept_methods(intercept):
+    with intercepted(intercept):
         out = model.apply(variables, *args, **kwargs, mutable=["batch_stats"])
     if not found:
         raise ValueError(
