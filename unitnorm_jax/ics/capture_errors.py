@@ -24,6 +24,11 @@ def explained(
             'running statistics with `eval_kwargs`, for example {"train": False}, or set '
             f'`mode` to "train". Flax says: {error}'
         )
+    if isinstance(error, errors.ScopeCollectionNotFound | errors.ScopeVariableNotFoundError):
+        return (
+            "The variables lack a variable that the model reads; give all collections that "
+            f"`model.init` makes, for example batch_stats beside params. Flax says: {error}"
+        )
     if isinstance(error, NameError) and "axis name" in str(error):
         return (
             "The model's layers reduce over a mapped axis that does not exist here; give "

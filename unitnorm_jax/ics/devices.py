@@ -4,14 +4,12 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-_NO_MESH = Mesh(np.empty((), object), ())
 
 
 def snapshot(variables: Any) -> Any:
@@ -131,12 +129,17 @@ def placed_by_compiler(f: Callable[..., Any], *args: Any) -> Any:
     explicit = [mesh for mesh in (context, *meshes) if _is_explicit(mesh)]
     if not explicit:
         return f(*args)
-    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
-        with jax.set_mesh(_NO_MESH):
+    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)) and not _tracing():
+        mesh = jax.sharding.get_mesh()
+        with jax.set_mesh(_automatic_mesh(mesh)) if _is_explicit(mesh) else nullcontext():
             return f(*map(_automatic, args))
     # In a function that is traced, its types must change within the same mesh.
     with jax.sharding.use_abstract_mesh(getattr(explicit[0], "abstract_mesh", explicit[0])):
         return jax.sharding.auto_axes(f, out_sharding=PartitionSpec())(*args)
+
+
+def _tracing() -> bool:
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def _mesh(x: Any) -> Any:

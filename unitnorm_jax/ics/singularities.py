@@ -10,6 +10,7 @@ import numpy as np
 
 from unitnorm_jax import functional
 from unitnorm_jax.ics.capture import LayerOutput, layer_outputs, select_outputs
+from unitnorm_jax.ics.devices import placed_by_compiler
 from unitnorm_jax.ics.layers import layer_filter
 
 
@@ -102,7 +103,7 @@ def elimination_singularities(
 
     activities: list[functional.ChannelActivity] = []
     for batch in batches:
-        activities = update(variables, jnp.asarray(batch), activities)
+        activities = placed_by_compiler(update, variables, jnp.asarray(batch), activities)
     if not activities:
         raise ValueError("`batches` is empty: give the inputs of a data set, batch by batch.")
     return [
