@@ -56,9 +56,8 @@ class Norm(nn.Module):
 
 
 def test_mapped_axes():
-    for names in ("a", ("a", "b"), ["a", "b"]):
-        given = tuple(names) if isinstance(names, list) else names
-        (info,) = trace(Norm(given), "train", axis_name=names).infos
+    for names in ("a", ("a", "b")):
+        (info,) = trace(Norm(names), "train", axis_name=names).infos
         assert (info.statistics, info.n, info.d) == ("batch", 6, 4)
     for model, given in ((Norm("a"), None), (Norm(("a", "b")), "a")):
         with pytest.raises(ValueError, match=r"mapped axis that does not exist .* as `axis_name`"):
@@ -78,7 +77,7 @@ def test_the_models_own_errors_are_its_own():
     class Wrong(nn.Module):
         @nn.compact
         def __call__(self, x):
-            x = nn.LayerNorm()(x)
+            nn.LayerNorm(use_scale=False, use_bias=False)(x)
             raise TypeError("mine")
 
     with pytest.raises(TypeError, match="mine"):

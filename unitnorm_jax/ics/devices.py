@@ -132,7 +132,14 @@ def placed_by_compiler(f: Callable[..., Any], *args: Any) -> Any:
     if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)) and not _tracing():
         mesh = jax.sharding.get_mesh()
         with jax.set_mesh(_automatic_mesh(mesh)) if _is_explicit(mesh) else nullcontext():
-            return f(*map(_automatic, args))
+            results = f(*map(_automatic, args))
+        typed = {_automatic_mesh(m): m for m in (mesh, *meshes) if _is_explicit(m)}
+
+        def back(x: jax.Array) -> jax.Array:
+            given = typed.get(_mesh(x))
+            return x if given is None else jax.device_put(x, NamedSharding(given, x.sharding.spec))
+
+        return jax.tree.map(back, results)
     # In a function that is traced, its types must change within the same mesh.
     with jax.sharding.use_abstract_mesh(getattr(explicit[0], "abstract_mesh", explicit[0])):
         return jax.sharding.auto_axes(f, out_sharding=PartitionSpec())(*args)

@@ -117,8 +117,9 @@ def layer_positions(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, in
         module = context.module
         if context.method_name == "__call__" and module.has_variable("params", "alpha"):
             (alpha,) = jax.tree.leaves(module.get_variable("params", "alpha"))
-            samples = y.shape[getattr(module, "sample_axis", 0)]
-            layer, p = "/".join(module.path), y.size // (samples * alpha.size)
+            out = jax.tree.leaves(y)[0]  # of several arrays the first, which moments follow
+            samples = out.shape[getattr(module, "sample_axis", 0)]
+            layer, p = "/".join(module.path), out.size // (samples * alpha.size)
             if found.setdefault(layer, p) != p:
                 raise ValueError(
                     f"The layer {layer!r} is called with {found[layer]} and with {p} positions, "

@@ -125,7 +125,7 @@ class ICSProbe:
         self._places: tuple[str, ...] | None = outputs
         self._kwargs = dict((train_kwargs if mode == "train" else eval_kwargs) or {})
         self._apply_method = apply_method
-        names = axis_name if isinstance(axis_name, tuple | list) else (axis_name,)
+        names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
         self._axis_names = tuple(name for name in names if name is not None)
         self._method, self._tolerance = method, tolerance
         # Copies: the caller may reuse a numpy buffer, or donate an array.

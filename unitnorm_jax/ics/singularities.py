@@ -1,6 +1,8 @@
 """Elimination singularities of a Flax model, layer by layer."""
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -87,20 +89,11 @@ def elimination_singularities(
       >>> layer.layer, layer.channels, layer.dead
       ('layers_1', 8, 0)
     """
-    wanted = layer_filter(layers)
-    names: list[str] = []
-
-    @jax.jit
-    def update(variables: Any, batch: Any, before: Any) -> Any:
-        found = layer_outputs(model, variables, (batch,), kwargs, wanted=wanted)
-        chosen = select_outputs(found, outputs)
-        _check_not_stacked(chosen)
-        names[:] = [output.layer for output in chosen]
-        return [
-            functional.channel_activity(output.value, activity)
-            for output, activity in zip(chosen, before or [None] * len(chosen), strict=True)
-        ]
-
+    options = (_Same(model), layers, outputs, tuple(sorted(kwargs.items())))
+    try:
+        update, names = _compiled(*options)
+    except TypeError:  # an option that cannot be hashed
+        update, names = _compiled.__wrapped__(*options)
     activities: list[functional.ChannelActivity] = []
     for batch in batches:
         activities = placed_by_compiler(update, variables, jnp.asarray(batch), activities)
@@ -114,6 +107,40 @@ def elimination_singularities(
         )
         for name, activity in zip(names, activities, strict=True)
     ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Same:
+    """A model as a key: itself, and no equal one. Many have lists, and no hash."""
+
+    model: nn.Module
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.model is other.model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+
+@functools.lru_cache(maxsize=16)  # A new function would be compiled at every call.
+def _compiled(
+    model: "_Same", layers: Any, outputs: tuple[str, ...] | None, kwargs: tuple[Any, ...]
+) -> tuple[Callable[..., Any], list[str]]:
+    """The update of the activities by a batch; the list names their layers, once it ran."""
+    wanted, names = layer_filter(layers), list[str]()
+
+    @jax.jit
+    def update(variables: Any, batch: Any, before: Any) -> Any:
+        found = layer_outputs(model.model, variables, (batch,), dict(kwargs), wanted=wanted)
+        chosen = select_outputs(found, outputs)
+        _check_not_stacked(chosen)
+        names[:] = [output.layer for output in chosen]
+        return [
+            functional.channel_activity(output.value, activity)
+            for output, activity in zip(chosen, before or [None] * len(chosen), strict=True)
+        ]
+
+    return update, names
 
 
 def _check_not_stacked(outputs: Iterable[LayerOutput]) -> None:
