@@ -97,7 +97,7 @@ def table(networks: list[Network], by_layer: bool) -> Table:
         groups = [[layer] for layer in network.layers] if by_layer else [network.layers]
         for group in groups:
             ratios = np.concatenate([layer.mean_to_std for layer in group])
-            worst = max(group, key=lambda layer: layer.worst)
+            worst = max(group, key=lambda layer: (np.isnan(layer.worst), layer.worst))
             out.add_row(
                 network.norm,
                 str(network.seed),

@@ -1,10 +1,13 @@
 """The one way in which the library intercepts the methods of Flax modules."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
+
+_passes = itertools.count()
 
 
 @contextlib.contextmanager
@@ -29,3 +32,15 @@ def intercepted(interceptor: Any) -> Iterator[None]:
     finally:
         while len(stack) > depth:  # also what users' contexts inside left there
             stack.pop()
+
+
+def new_pass() -> str:
+    """A collection to declare mutable, for which nothing is ever stored.
+
+    Modules under ``nn.jit`` keep the programs that they were traced to, without the interceptor or
+    with another one. What may be written is part of the key, so this name makes them trace again.
+
+    Returns:
+      A name that no earlier pass had.
+    """
+    return f"pass {next(_passes)}"

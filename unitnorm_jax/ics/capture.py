@@ -1,7 +1,6 @@
 """The outputs of a Flax model's layers, without changing the model."""
 
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,14 +9,13 @@ import jax
 import numpy as np
 from flax.core import DenyList
 
-from unitnorm_jax._interception import intercepted
+from unitnorm_jax._interception import intercepted, new_pass
 from unitnorm_jax.ics.capture_errors import explained
 from unitnorm_jax.ics.layers import Predicate, keeps_statistics
 from unitnorm_jax.ics.written import Writes
 
 _COLLECTION = "intermediates"  # the one that models with scanned layers already carry
 _PREFIX = "ics:"  # never the name of a value that the model itself sows
-_passes = itertools.count()
 
 
 class LayerOutput(NamedTuple):
@@ -146,9 +144,7 @@ def _capture(
         return y
 
     variables = {k: v for k, v in variables.items() if k != _COLLECTION}
-    # `nn.jit` would take an earlier program, in which nothing is sown: a collection that stays
-    # empty tells this pass from all others.
-    this = f"{_PREFIX}pass {next(_passes)}"
+    this = new_pass()
     mutable: Any = DenyList(("params", this)) if mode == "train" else [_COLLECTION, this]
 
     def apply() -> Any:

@@ -136,8 +136,10 @@ def placed_by_compiler(f: Callable[..., Any], *args: Any) -> Any:
         typed = {_automatic_mesh(m): m for m in (mesh, *meshes) if _is_explicit(m)}
 
         def back(x: jax.Array) -> jax.Array:
-            given = typed.get(_mesh(x))
-            return x if given is None else jax.device_put(x, NamedSharding(given, x.sharding.spec))
+            sharding, given = x.sharding, typed.get(_mesh(x))
+            if given is None or not isinstance(sharding, NamedSharding):
+                return x
+            return jax.device_put(x, NamedSharding(given, sharding.spec))
 
         return jax.tree.map(back, results)
     # In a function that is traced, its types must change within the same mesh.

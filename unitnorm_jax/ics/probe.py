@@ -8,22 +8,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from unitnorm_jax.ics import capture
 from unitnorm_jax.ics.assignment import Solver
-from unitnorm_jax.ics.cascade import EMDistance
 from unitnorm_jax.ics.devices import pack, placed_by_compiler, replicated, unpacked
-from unitnorm_jax.ics.em_distance import em_distance
 from unitnorm_jax.ics.layer_info import LayerInfo
 from unitnorm_jax.ics.layers import layer_filter
-from unitnorm_jax.ics.measure import Measure, around
+from unitnorm_jax.ics.measure import Measure
+from unitnorm_jax.ics.measure_all import measure_all
 from unitnorm_jax.ics.report import ICSReport
 from unitnorm_jax.ics.sample_axis import sample_axes
 from unitnorm_jax.ics.samples import METHODS
 from unitnorm_jax.ics.variables import check_match, collections
-
-_SIDE_BY_SIDE = 2**22  # numbers in the cost matrices of layers that are measured side by side
 
 
 @jax.tree_util.register_pytree_node_class
@@ -34,6 +30,11 @@ class ICSProbe:
     batch, the same on both sides, with a certificate (`em_distance`) and closed-form bounds.
 
     Works with any linen model as it is: outputs are taken by an interceptor (`layer_outputs`).
+    The axis of the samples in an output, wherever it lies, is the one that grows when the model is
+    traced, without computing, for a batch of one sample more. All other axes make up the dimension:
+    layers under ``nn.scan`` and ``nn.vmap``, and steps of a sequence, are measured together, as one
+    output (the transform must carry them out: ``variable_axes={"intermediates": 0}``).
+
     All of it, both forward passes and every layer's distance, is one function under one
     ``jax.jit``, compiled at the first call and not again while the variables keep their shapes,
     dtypes and shardings. It writes nothing: what the model stores (running statistics) is
@@ -57,7 +58,8 @@ class ICSProbe:
     Args:
       model: Any linen module.
       batch: What the model is called with: an array (n, ...), a pytree given as the one
-        argument, or a tuple: the positional arguments. The first axis of its first array is n.
+        argument, or a tuple: the positional arguments. The first axis of its first array is that
+        of the n samples; let a model that wants another axis first turn its input.
       layers: Which: None, every normalization layer; or a module class, a pattern of paths, a
         predicate, or a tuple of these; see `layer_filter`.
       outputs: Where a layer returns several arrays, which of them to measure, by their place
@@ -79,6 +81,9 @@ class ICSProbe:
     Raises:
       ValueError: If an argument is invalid, or the batch is empty; and, at the first call, as
         `layer_outputs`, or if a wanted output is not n samples of real numbers.
+
+    Warns:
+      UserWarning: At the first call, where two axes of an output could be that of the samples.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -207,39 +212,7 @@ class ICSProbe:
         return ICSReport(tuple(infos), self._measure_all(pairs))
 
     def _measure_all(self, pairs: list[tuple[jax.Array, ...]]) -> Measure:
-        """Each pair of samples, stacked; those of one shape are measured together."""
-        groups: dict[Any, list[int]] = {}
-        for i, (x, _) in enumerate(pairs):
-            groups.setdefault((x.shape, x.dtype), []).append(i)
-        results = [
-            self._measure_group(*(_stacked([pairs[i][side] for i in members]) for side in (0, 1)))
-            for members in groups.values()
-        ]
-        place = np.argsort([i for members in groups.values() for i in members])
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *results)
-
-    def _measure_group(self, x: jax.Array, y: jax.Array) -> Measure:
-        """Pairs of samples (k, n, d), side by side but where a solver is needed."""
-        tolerance = self._tolerance
-
-        def solved() -> EMDistance:
-            one = functools.partial(em_distance, method=self._method, tolerance=tolerance)
-            return jax.lax.map(lambda xy: one(*xy), (x, y))
-
-        if x.shape[0] * x.shape[1] ** 2 > _SIDE_BY_SIDE:
-            distances = solved()
-            rest = lambda dxy: around(*dxy, tolerance=tolerance)  # noqa: E731
-            return jax.lax.map(rest, (distances, x, y))
-        if not callable(self._method) and self._method not in ("auto", "pairing"):
-            distances = solved()
-        else:
-            # `vmap` makes one small operation of k, but would run the solver for all if for one.
-            bounds = functools.partial(em_distance, method="pairing", tolerance=tolerance)
-            distances = jax.vmap(bounds)(x, y)
-            if self._method != "pairing":
-                settled = distances.exact | jnp.isnan(distances.value)
-                distances = jax.lax.cond(jnp.all(settled), lambda: distances, solved)
-        return jax.vmap(functools.partial(around, tolerance=tolerance))(distances, x, y)
+        return measure_all(pairs, self._method, self._tolerance)
 
     def _outputs(
         self, described: list[capture.LayerOutput], variables: Any, args: Any, rngs: Any
@@ -291,11 +264,3 @@ def _check_numbers(output: capture.LayerOutput) -> None:
             f"{_name(output)} must hold numbers, but has shape {y.shape}; leave the layer out with "
             "`layers`."
         )
-
-
-def _stacked(arrays: list[jax.Array]) -> jax.Array:
-    """`jnp.stack`, written once: XLA copies a concatenation into each operation that reads it."""
-    stacked = jnp.zeros((len(arrays), *arrays[0].shape), arrays[0].dtype)
-    for i, array in enumerate(arrays):
-        stacked = jax.lax.dynamic_update_index_in_dim(stacked, array, i, 0)
-    return stacked

@@ -32,7 +32,8 @@ class LayerICS(NamedTuple):
     n: int
     """Samples."""
     d: int
-    """Dimension: numbers per sample."""
+    """Dimension: numbers per sample, along all other axes of the output: those of layers under
+    ``nn.scan`` or ``nn.vmap`` count as one output."""
     distance: EMDistance
     """W1 with its certificate."""
     relative: EMDistance

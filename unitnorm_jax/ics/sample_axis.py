@@ -42,7 +42,7 @@ def sample_axes(
     axes = []
     for i, (name, y) in enumerate(outputs):
         traced = [shapes[i] for shapes in (together, alone) if shapes is not None]
-        fitting = [_axes(y.shape, grown, n) for grown in traced or [None]]
+        fitting = [_axes(y.shape, g, n) for g in traced] or [_axes(y.shape, None, n)]
         # Of axes that grow with the whole batch, the one that grows with its first array alone.
         chosen = next((found for found in fitting if len(found) == 1), fitting[0])
         axes.append(_the_axis(name, y.shape, chosen, n, traced=bool(traced)))

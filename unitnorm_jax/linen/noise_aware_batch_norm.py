@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from unitnorm_jax import functional
-from unitnorm_jax._interception import intercepted
+from unitnorm_jax._interception import intercepted, new_pass
 from unitnorm_jax.functional import BatchStats
 
 Variables = Mapping[str, Any]
@@ -227,7 +227,7 @@ def _apply(
         return y
 
     with intercepted(intercept):
-        out = model.apply(variables, *args, **kwargs, mutable=["batch_stats"])
+        out = model.apply(variables, *args, **kwargs, mutable=["batch_stats", new_pass()])
     if not found:
         raise ValueError(
             f"No layer of {type(model).__name__} keeps a running `mean` and `var` in "
