@@ -137,7 +137,7 @@ def test_without_assertions():
         "ignore::pytest.PytestConfigWarning",
     ]
     done = subprocess.run(
-        [*command, "-m", "smoke", "-p", "no:xdist", __file__],
+        [*command, "-m", "smoke", __file__],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],

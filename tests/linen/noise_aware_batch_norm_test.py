@@ -46,7 +46,6 @@ def moments_at(model, variables, x, name):
     return given.mean((0, 1, 2)), given.var((0, 1, 2))
 
 
-@pytest.mark.parametrize("norm", ["ubn", "estimated"])
 class Block(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -71,6 +70,7 @@ def test_layers_that_were_jitted_before():
     assert all("number_of_values" in collected[name]["norm"] for name in ("jitted", "plain"))
 
 
+@pytest.mark.parametrize("norm", ["ubn", "estimated"])
 def test_one_batch_is_calibrated_exactly(norm):
     """Every layer then sees, at inference on that batch, values of its own running statistics."""
     model, variables, collect = setup(norm)
