@@ -98,7 +98,7 @@ def table(networks: list[Network], by_layer: bool) -> Table:
         for group in groups:
             ratios = np.concatenate([layer.mean_to_std for layer in group])
             # A NaN is the worst of all, and shows.
-            worst = max(group, key=lambda layer: np.nan_to_num(layer.worst, nan=np.inf))
+            worst = max(group, key=lambda layer: (np.isnan(layer.worst), layer.worst))
             out.add_row(
                 network.norm,
                 str(network.seed),
