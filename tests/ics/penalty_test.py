@@ -178,4 +178,4 @@ def test_a_layer_at_two_sizes():
 def test_several_feature_axes_are_not_taken_for_layers():
     model = UnitizedBatchNorm(use_running_average=True, axis=(1, 2))
     with pytest.raises(ValueError, match=r"has several feature axes \(alpha of shape \(4, 3\)\)"):
-        layer_positions(model, jnp.zeros((2, 4, 3)))
+        ics.layer_positions(model, jnp.zeros((2, 4, 3)))
