@@ -7,6 +7,7 @@ from unitnorm_jax.functional._batch_statistics import BatchStats as BatchStats
 from unitnorm_jax.functional.batch_channel_norm import batch_channel_norm as batch_channel_norm
 from unitnorm_jax.functional.batch_channel_norm import check_groups as check_groups
 from unitnorm_jax.functional.batch_kalman_norm import batch_kalman_norm as batch_kalman_norm
+from unitnorm_jax.functional.batch_norm import batch_norm as batch_norm
 from unitnorm_jax.functional.channel_activity import ChannelActivity as ChannelActivity
 from unitnorm_jax.functional.channel_activity import channel_activity as channel_activity
 from unitnorm_jax.functional.channel_activity import dead_channels as dead_channels

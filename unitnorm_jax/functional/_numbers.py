@@ -17,6 +17,6 @@ def is_within(value: Any, least: float | int, greatest: float | int = math.inf) 
         return False
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return math.isfinite(number) and least <= number <= greatest

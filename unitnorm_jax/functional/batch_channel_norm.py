@@ -1,6 +1,7 @@
 """Batch-channel normalization as a pure function."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def batch_channel_norm(
     rate: Shaped[Array, ""] | float | int | None = None,
     axis: int = -1,
     sample_axis: int = 0,
-    momentum: float = 0.99,
+    momentum: Shaped[Array, ""] | float = 0.99,
     epsilon: float = 1e-5,
     dtype: Any = None,
     bessel_correction: bool = False,
@@ -185,14 +186,15 @@ def batch_channel_norm(
 def check_groups(shape: Sequence[int], axis: int, sample_axis: int, num_groups: int) -> int:
     """Return ``num_groups`` if it divides the channels, and leaves groups of several values."""
     channels = shape[axis]
-    if isinstance(num_groups, bool) or num_groups < 1 or channels % num_groups:
+    whole = isinstance(num_groups, numbers.Integral) and not isinstance(num_groups, bool)
+    if not whole or num_groups < 1 or channels % num_groups:
         divisors = [d for d in range(1, channels + 1) if channels % d == 0]
         raise ValueError(
-            f"`num_groups` (={num_groups}) must divide the number of channels (={channels}): "
+            f"`num_groups` (={num_groups!r}) must divide the number of channels (={channels}): "
             f"choose among {', '.join(map(str, divisors))}."
         )
-    samples = shape[sample_axis]
-    if samples and math.prod(shape) // samples == num_groups:
+    rest = (size for i, size in enumerate(shape) if i != sample_axis % len(shape))
+    if math.prod(rest) == num_groups:
         raise ValueError(
             f"`num_groups` (={num_groups}) leaves one value per sample and group of an input of "
             f"shape {tuple(shape)}, which normalization makes 0: choose fewer groups."
@@ -216,16 +218,28 @@ def _normalize_by_group(
     y = y.reshape(split)
     sample = sample_axis + (sample_axis > axis)
     reduced = tuple(i for i in range(y.ndim) if i not in (axis, sample))
+    wide = jnp.promote_types(y.dtype, jnp.float32)  # sums overflow in half precision
     where = None if mask is None else mask.reshape(split)
     if where is None:
-        count: Any = math.prod(split[i] for i in reduced)
+
+        def average(values: jax.Array) -> jax.Array:
+            return jnp.mean(values, reduced, wide, keepdims=True).astype(y.dtype)
     else:
-        # A group without a valid value has sums of 0: any number will do.
-        count = jnp.maximum(where.sum(reduced, dtype=y.dtype, keepdims=True), 1)
-    mean = jnp.sum(y, reduced, keepdims=True, where=where) / count
+        # What is not finite in masked places must reach no sum, nor the gradient of one.
+        y = jnp.where(where | jnp.isfinite(y), y, 0)
+        count = where.sum(reduced, dtype=wide, keepdims=True)
+
+        def average(values: jax.Array) -> jax.Array:
+            total = jnp.sum(jnp.where(where, values, 0), reduced, wide, keepdims=True)
+            return (total / jnp.maximum(count, 1)).astype(y.dtype)
+
+    mean = average(y)
     z = y - mean
-    var = jnp.sum(jnp.square(z), reduced, keepdims=True, where=where) / count
-    slope = lax.rsqrt(var + epsilon)
+    valid = z if where is None else jnp.where(where, z, 0)
+    var = average(jnp.square(valid)) + epsilon
+    if where is not None:
+        var = jnp.where(count > 0, var, 1)  # a group without a valid value: the numbers as they are
+    slope = lax.rsqrt(var)
     if scale is not None:
         slope = slope * spread(scale.astype(y.dtype), axis, y.ndim)
     out = z * slope

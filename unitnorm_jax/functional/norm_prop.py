@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from unitnorm_jax.functional import _arguments
+from unitnorm_jax.functional._numbers import is_within
 from unitnorm_jax.functional._scaling import power_of_two
 
 # Mean and standard deviation of f(Z) and root mean square of f'(Z), for a standard normal Z.
@@ -248,8 +249,8 @@ def covariance_bound(
       >>> covariance_bound(jnp.array([[2.0, 0.0], [0.0, 3.0]]))  # orthogonal filters
       Array(0., dtype=float32)
     """
-    if not (math.isfinite(variance) and variance >= 0):
-        raise ValueError(f"`variance` (={variance}) must be finite and not negative.")
+    if not is_within(variance, 0):
+        raise ValueError(f"`variance` (={variance!r}) must be finite and not negative.")
     reduced = _arguments.filter_axes(kernel.shape, feature_axes)
     last = tuple(range(-len(reduced), 0))
     w = jnp.moveaxis(kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32)), reduced, last)
