@@ -52,3 +52,14 @@ def power_of_two(size: jax.Array, most: float = math.inf) -> jax.Array:
     factor = jnp.ldexp(jnp.ones_like(size), -jnp.clip(exponent, -limit, limit))
     some = (size > 0) & jnp.isfinite(size)
     return jnp.where(some, jnp.minimum(factor, most), most if most < math.inf else 1)
+
+
+def one_number(x: jax.Array) -> jax.Array:
+    """Round to a bit less than the dtype holds, so that every user has the same number.
+
+    The compiler repeats cheap arithmetic in each of its users, and contracts it with what follows:
+    the quotient of a mean, subtracted from x, is then rounded elsewhere than the mean that is
+    added again, and the two differ by the last place of a large mean.
+    """
+    info = jnp.finfo(x.dtype)
+    return lax.reduce_precision(x, info.iexp, info.nmant - 1)

@@ -18,6 +18,7 @@ from unitnorm_jax.functional._batch_statistics import (
     update_stats,
 )
 from unitnorm_jax.functional._devices import Groups, average, fewest, total
+from unitnorm_jax.functional._scaling import one_number
 from unitnorm_jax.functional.kalman_update import check_gain, check_prediction, kalman_update
 from unitnorm_jax.functional.moments import Moments
 
@@ -182,7 +183,7 @@ def _observe(
     second pass: exact whatever the mean.
     """
     over = tuple(range(1, rows.ndim - 1))
-    shift = lax.stop_gradient(average(rows.mean(over), axis_name, groups))
+    shift = one_number(lax.stop_gradient(average(rows.mean(over), axis_name, groups)))
     rows = rows - _spread(shift, rows.ndim)
     sums = jnp.stack([rows.mean(over), jnp.square(rows).mean(over)])
     mean, square = average(sums, axis_name, groups)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional import _arguments
 from unitnorm_jax.functional._batch_statistics import BatchStats
+from unitnorm_jax.functional._scaling import one_number
 from unitnorm_jax.functional.estimated_batch_norm import check_rate
 
 
@@ -60,7 +61,7 @@ def batch_statistics(
 
     count, first = totals(valid.astype(z.dtype), jnp.where(valid, z, 0))
     some = jnp.maximum(count, 1)
-    mean = first / some
+    mean = one_number(first / some)
     # What the first mean is off by, rounding, is seen in the second pass.
     z = jnp.where(valid, z - mean, 0)
     rest, square = totals(z, jnp.square(z)) / some[None]
