@@ -183,7 +183,7 @@ def batch_channel_norm(
     return y.astype(result_dtype), stats
 
 
-def check_groups(shape: Sequence[int], axis: int, sample_axis: int, num_groups: int) -> int:
+def check_groups(shape: Sequence[Any], axis: int, sample_axis: int, num_groups: int) -> int:
     """Return ``num_groups`` if it divides the channels, and leaves groups of several values."""
     channels = shape[axis]
     whole = isinstance(num_groups, numbers.Integral) and not isinstance(num_groups, bool)

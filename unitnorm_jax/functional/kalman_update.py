@@ -81,7 +81,9 @@ def kalman_update(
     return Moments(*(jnp.where(applies, p, o) for p, o in zip(posterior, observed, strict=True)))
 
 
-def check_gain(gain: float | int, guard: float | int = 1.0) -> None:
+def check_gain(
+    gain: Shaped[Array, ""] | float | int, guard: Shaped[Array, ""] | float | int = 1.0
+) -> None:
     """Raise unless 0 <= gain <= 1 and guard > 0."""
     if not is_within(gain, 0, 1):
         raise ValueError(
