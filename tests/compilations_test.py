@@ -66,6 +66,14 @@ FUNCTIONS: dict[str, Call] = {
     "batch_kalman_norm": lambda x: F.batch_kalman_norm(
         x, STATS, MOMENTS, use_running_average=False, slice_size=2
     ),
+    "batch_norm": lambda x: F.batch_norm(x, STATS, C, C, use_running_average=False),
+    "batch_norm-axes": lambda x: F.batch_norm(
+        x,
+        F.BatchStats(x[0, :, 0], jnp.ones((3, 6))),
+        use_running_average=False,
+        axis=(1, 3),
+        mask=MASK,
+    ),
     "batch_statistics": lambda x: F.batch_statistics(x, mask=MASK),
     "chain_noise": noise(F.chain_noise, F.quantize(4), F.additive_noise(0.1)),
     "channel_activity": lambda x: F.channel_activity(x, F.channel_activity(x)),
@@ -111,7 +119,7 @@ FUNCTIONS: dict[str, Call] = {
     "weight_standardization": lambda x: F.weight_standardization(x),
     "weight_standardization-std": lambda x: F.weight_standardization(x, epsilon_added_to="std"),
 }
-BY_CORE = ("batch_channel_norm", "unitized_batch_norm")
+BY_CORE = ("batch_channel_norm", "batch_norm", "unitized_batch_norm")
 CORE = pytest.mark.xfail(strict=False, reason="core")
 
 

@@ -100,9 +100,11 @@ def estimated_batch_norm(
         moved, var, step = lax.stop_gradient(
             _move(args.x, args.mask, mean, var, rate, args.axis, reduction)
         )
-        # About the old mean first: a large mean is rounded, and its step is not.
-        z = args.x.astype(mean.dtype) - spread(lax.stop_gradient(mean), args.axis, x.ndim)
-        y = normalize(z, *args.affine, step, var)
+        # About the old mean first, if it is near: a large mean is rounded, and its step is not.
+        near = jnp.abs(step) < jnp.abs(moved)
+        shift = jnp.where(near, lax.stop_gradient(mean).astype(moved.dtype), moved)
+        z = args.x.astype(moved.dtype) - spread(shift, args.axis, x.ndim)
+        y = normalize(z, *args.affine, jnp.where(near, step, 0), var)
         stats = BatchStats(moved.astype(stats.mean.dtype), var.astype(stats.var.dtype))
     return y.astype(args.result_dtype), stats
 

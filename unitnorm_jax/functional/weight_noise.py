@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from unitnorm_jax.functional._numbers import is_within
+from unitnorm_jax.functional._scaling import power_of_two
 
 Params = Any
 Noise = Callable[[jax.Array, Params], Params]
@@ -169,9 +170,11 @@ def quantize(bits: jax.Array | float | int, *, select: Select = is_kernel) -> No
         used = jnp.clip(jnp.floor(jnp.asarray(bits, w.dtype)), 2, digits)
         levels = 2.0 ** (used - 1) - 1
         top = jnp.abs(w).max()
-        # About 1, so that no step underflows.
-        rounded = jnp.round(w / jnp.where(top == 0, 1, top) * levels) / levels * top
-        return jnp.where(bits > digits, w, rounded)
+        factor = power_of_two(top)  # of the order of 1 no step underflows, no quotient either
+        top = top * factor
+        codes = jnp.round(w * factor / jnp.where(top == 0, 1, top) * levels)
+        rounded = jnp.clip(codes / levels * top, -top, top)
+        return jnp.where(bits > digits, w, rounded / factor)
 
     return _on_selected(perturb, select)
 
