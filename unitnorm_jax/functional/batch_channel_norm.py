@@ -40,7 +40,7 @@ def batch_channel_norm(
     rate: Shaped[Array, ""] | float | int | None = None,
     axis: int = -1,
     sample_axis: int = 0,
-    momentum: Shaped[Array, ""] | float = 0.99,
+    momentum: Any = 0.99,
     epsilon: float = 1e-5,
     dtype: Any = None,
     bessel_correction: bool = False,
@@ -85,7 +85,8 @@ def batch_channel_norm(
         [0, 1]; may be traced. ``momentum`` and ``bessel_correction`` then have no use.
       axis: the feature axis.
       sample_axis: the sample axis.
-      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch.
+      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch;
+        may be traced.
       epsilon: added to both variances.
       dtype: dtype of the result (default: that of x and the parameters together).
       bessel_correction: feed the running variance with the batch's times M / (M - 1), for M values

@@ -35,7 +35,7 @@ def batch_kalman_norm(
     slice_size: int | None = None,
     gain: Shaped[Array, ""] | float | int = 0.1,
     guard: Shaped[Array, ""] | float | int = 100.0,
-    momentum: Shaped[Array, ""] | float | int = 0.9,
+    momentum: Any = 0.9,
     epsilon: float | int = 1e-5,
     bessel_correction: bool = False,
     dtype: Any = None,
@@ -110,7 +110,8 @@ def batch_kalman_norm(
       derived here.
     """
     check_gain(gain, guard)
-    momentum, epsilon = (float(v) if isinstance(v, int) else v for v in (momentum, epsilon))
+    momentum = float(momentum) if isinstance(momentum, int) else momentum
+    epsilon = float(epsilon) if isinstance(epsilon, int) else epsilon
     _arguments.check_hyperparameters(momentum, epsilon)
     groups = hashable_groups(axis_index_groups)
     args = channel_arguments(x, stats, scale, bias, axis, None, dtype, force_float32_reductions, 0)

@@ -30,7 +30,7 @@ def batch_norm(
     *,
     use_running_average: bool,
     axis: int | Sequence[int] = -1,
-    momentum: Shaped[Array, ""] | float = 0.99,
+    momentum: Any = 0.99,
     epsilon: float = 1e-5,
     dtype: Any = None,
     axis_name: str | None = None,
@@ -56,7 +56,8 @@ def batch_norm(
       bias: biases, of that shape (default: 0).
       use_running_average: normalize with ``stats`` (inference).
       axis: the feature axis or axes.
-      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch.
+      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch;
+        may be traced.
       epsilon: added to the variance.
       dtype: dtype of the result (default: that of x, scale and bias together).
       axis_name: mapped axis over whose devices statistics are taken.

@@ -129,8 +129,8 @@ def drift(
     def perturb(key: jax.Array, w: jax.Array) -> jax.Array:
         nu = exponent + spread * jax.random.normal(key, w.shape, w.dtype)
         # By Python where it can: a time may be finite and overflow w's dtype.
-        known = not isinstance(time, jax.Array)
-        logarithm = math.log(time) if known else jnp.log(time.astype(w.dtype))
+        traced = isinstance(time, jax.Array)
+        logarithm = jnp.log(jnp.asarray(time, w.dtype)) if traced else math.log(time)
         return w * jnp.exp(-nu * logarithm)
 
     return _on_selected(perturb, select)
