@@ -1,6 +1,10 @@
 """Checks that the configurations share."""
 
+import dataclasses
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 
 def positive(**values: float) -> None:
@@ -10,8 +14,68 @@ def positive(**values: float) -> None:
             raise ValueError(f"`{name}` (={value}) must be a positive number.")
 
 
+def check_seeds(**values: tuple[int, ...]) -> None:
+    """Raises ``ValueError`` unless every seed is below 2^32: others give the same keys as these."""
+    for name, seeds in values.items():
+        for seed in seeds:
+            if not 0 <= seed < 2**32:
+                raise ValueError(f"`{name}` (={seed}) must be from 0 to 2^32 - 1 = {2**32 - 1}.")
+
+
 def not_negative(**values: float) -> None:
     """Raises ``ValueError`` naming the first of ``values`` that is negative or not finite."""
     for name, value in values.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"`{name}` (={value}) must be zero or a positive number.")
+
+
+# Options that are files or folders, though text.
+_PATHS = frozenset(
+    {
+        *("run_dir", "run_folder", "run_folders", "folder", "trained", "out", "record", "json"),
+        *("data_dir", "cache_dir", "manual_dir"),
+    }
+)
+
+
+def local_path(name: str, value: str | Path) -> Path:
+    """Returns a file or folder of this machine, ``~`` expanded.
+
+    Raises:
+        ValueError: If it is an address, such as ``gs://bucket/x``.
+
+    Example:
+        >>> local_path("out", "runs/a")
+        PosixPath('runs/a')
+    """
+    # A Path has lost one of the slashes.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(value)):
+        raise ValueError(
+            f"`{name}` (={str(value)!r}) must be on a file system of this machine; nothing is "
+            "written to addresses. Give a folder, and copy it when the run is finished."
+        )
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # ~somebody who is not here.
+        raise ValueError(f"`{name}` (={str(value)!r}) cannot be found: {error}") from None
+
+
+def with_local_paths(config: Any) -> Any:
+    """Returns options, a dataclass, in which every file and folder is a ``local_path``.
+
+    Raises:
+        ValueError: If one is an address.
+    """
+
+    def converted(name: str, value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return with_local_paths(value)
+        if isinstance(value, tuple):
+            return tuple(converted(name, entry) for entry in value)
+        if isinstance(value, Path):
+            return local_path(name, value)
+        return str(local_path(name, value)) if name in _PATHS and isinstance(value, str) else value
+
+    old = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    new = {name: converted(name, value) for name, value in old.items()}
+    return config if new == old else dataclasses.replace(config, **new)

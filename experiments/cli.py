@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from experiments.checks import with_local_paths
 from experiments.nonfinite import NonFiniteLossError
 from experiments.preemption import Preempted
 
@@ -59,7 +60,8 @@ def run_cli(
     """
     try:
         try:
-            run(tyro.cli(config_type, prog=prog, args=arguments, **options))
+            config = tyro.cli(config_type, prog=prog, args=arguments, **options)
+            run(with_local_paths(config))
         finally:
             sys.stdout.flush()
     except (ValueError, NonFiniteLossError) as error:

@@ -7,10 +7,11 @@ images. Distances of different layers are never compared with one another.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.order_statistics import largest, median, quantile
 from unitnorm_jax.ics.report import best_bounds, row_name
 
 Rows = Sequence[Mapping[str, Any]]
@@ -168,10 +169,10 @@ def tightness(rows: Mapping[int, Rows]) -> list[Tightness]:
                     layer=layer,
                     d=moved[0]["d"],
                     measured=len(moved),
-                    distance=float(np.median(values)),
-                    lower=float(np.median(best[:, 0] / values)),
+                    distance=median(values),
+                    lower=median(best[:, 0] / values),
                     lower_name=_most_often(moved, "lower_", best[:, 0]),
-                    upper=float(np.median(best[:, 1] / values)),
+                    upper=median(best[:, 1] / values),
                     upper_name=_most_often(moved, "upper_", best[:, 1]),
                     pairing_optimal=float(np.mean([row["pairing_optimal"] for row in moved])),
                 )
@@ -180,13 +181,15 @@ def tightness(rows: Mapping[int, Rows]) -> list[Tightness]:
 
 
 def gap(row: Mapping[str, Any]) -> float:
-    """Returns the width of the certificate relative to its upper end.
+    """Returns the width of the certificate relative to its upper end; 1 where that is infinite.
 
     Example:
         >>> gap({"certified_lower": 1.5, "certified_upper": 2.0})
         0.25
     """
     upper = row["certified_upper"]
+    if math.isinf(upper):
+        return 1.0
     return (upper - row["certified_lower"]) / upper if upper > 0 else 0.0
 
 
@@ -203,11 +206,11 @@ def _compare_layer(
         layer=layer,
         d=both[0][2]["d"],
         pairs=len(both),
-        median_base=float(np.median(b[:, 0])),
-        median=float(np.median(a[:, 0])),
-        ratio=_quantile(ratios, 0.5),
-        quartiles=(_quantile(ratios, 0.25), _quantile(ratios, 0.75)),
-        seed_ratios=tuple(_quantile(ratios[seeds == seed], 0.5) for seed in np.unique(seeds)),
+        median_base=median(b[:, 0]),
+        median=median(a[:, 0]),
+        ratio=median(ratios),
+        quartiles=(quantile(ratios, 0.25), quantile(ratios, 0.75)),
+        seed_ratios=tuple(median(ratios[seeds == seed]) for seed in np.unique(seeds)),
         certified_less=float(np.mean(a[:, 2] < b[:, 1])),
         certified_more=float(np.mean(a[:, 1] > b[:, 2])),
     )
@@ -227,7 +230,7 @@ def _count(layer: str, rows: list[Mapping[str, Any]]) -> Certificates:
         layer=layer,
         measured=len(finite),
         open=sum(not row["exact"] for row in finite),
-        largest_gap=max((gap(row) for row in finite), default=math.nan),
+        largest_gap=largest(gap(row) for row in finite),
         not_finite=len(rows) - len(finite),
     )
 
@@ -242,12 +245,3 @@ def _by_layer(rows: Mapping[int, Rows]) -> dict[str, dict[tuple[int, int], Mappi
 
 def _finite(row: Mapping[str, Any], names: tuple[str, ...]) -> bool:
     return all(math.isfinite(row[name]) for name in names)
-
-
-def _quantile(ratios: np.ndarray, q: float) -> float:
-    ratios = ratios[~np.isnan(ratios)]
-    if not len(ratios):
-        return math.nan
-    # Between a number and inf there is nothing to interpolate.
-    method: Literal["linear", "higher"] = "linear" if np.isfinite(ratios).all() else "higher"
-    return float(np.quantile(ratios, q, method=method))

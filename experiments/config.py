@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from experiments.checks import not_negative, positive
+from experiments.checks import check_seeds, not_negative, positive
 from experiments.data.config import DataConfig as DataConfig
 from experiments.models import NETWORKS
 from experiments.norms import SLICED, check_norm
@@ -199,8 +199,7 @@ class TrainConfig:
         for field, values in {"norms": self.norms, "seeds": self.seeds}.items():
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"`{field}` (={values}) must be one or more different values.")
-        for seed in self.seeds:
-            not_negative(seeds=seed)
+        check_seeds(seeds=self.seeds)
         if not 0 < self.target_accuracy <= 1:
             raise ValueError(f"`target_accuracy` (={self.target_accuracy}) must be in (0, 1].")
         positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments.parallel.config import DevicesConfig
+from experiments.parallel.rendezvous import meet
 
 Result = TypeVar("Result")
 # Options that may differ between processes: they do not change what is computed.
@@ -35,8 +38,19 @@ def initialize(config: DevicesConfig) -> bool:
     """
     if config.distributed == "none" or jax.distributed.is_initialized():
         return False
+    address, count, index = config.processes.values()
+    if address is not None:
+        print(
+            f"Process {index} of {count} meets the others at {address}, for "
+            f"{config.initialization_timeout:g} s at most.",
+            file=sys.stderr,
+            flush=True,
+        )
+        meet(address, count, index, config.initialization_timeout)
     try:
-        jax.distributed.initialize(**config.processes)
+        jax.distributed.initialize(
+            **config.processes, initialization_timeout=math.ceil(config.initialization_timeout)
+        )
     except ValueError as error:
         if "coordinator_address should be defined" in str(error):
             return False  # There is no cluster.

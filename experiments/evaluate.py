@@ -17,6 +17,7 @@ from experiments.build import evaluate_test
 from experiments.cli import run_cli
 from experiments.data import load_dataset
 from experiments.restored import read_config, restored
+from experiments.run_dir import check_data
 
 
 class NotReproducedError(ValueError):
@@ -42,11 +43,13 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
         The evaluations, in the order of the run's summary.
 
     Raises:
-        ValueError: If the folder is not that of a finished run, or a checkpoint is damaged.
+        ValueError: If the folder is not that of a finished run, the data are not those of the
+            run, or a checkpoint is damaged.
         NotReproducedError: If an accuracy differs.
     """
     folder = Path(run_folder)
     dataset = load_dataset(read_config(folder).data)
+    check_data(folder, dataset.record(), "Restore them: a run is checked on its own data.")
     found, differences = [], []
     for network in restored(folder, dataset):
         reported = network.reported

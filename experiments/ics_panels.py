@@ -10,6 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from experiments import plots
 from experiments.comparison import QUANTITIES
+from experiments.order_statistics import median
 from experiments.results import Results
 from unitnorm_jax.ics.report import best_bounds, row_name
 
@@ -122,7 +123,7 @@ def _draw_norm(
 
     def over_seeds(column: Any) -> np.ndarray:
         values = np.array([[column(row) for row in rows[:count]] for rows in seeds])
-        return positive(np.median(values, axis=0))
+        return positive([median(column) for column in values.T])
 
     line = over_seeds(lambda row: row[value])
     axis.plot(steps, line, color=colour, lw=1.7, zorder=3, label=name)

@@ -1,6 +1,5 @@
 """The figures of the shift of all norms of a run together: ``ics.png``, and parts of the report."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from experiments import plots
 from experiments.comparison import compare
 from experiments.ics_panels import UNITS, draw_distances, panel_size, positive, shown_layers
+from experiments.order_statistics import median
 from experiments.results import Results
 from unitnorm_jax.ics.report import best_bounds, row_name
 
@@ -131,4 +131,5 @@ def draw_bounds(axis: Axes, results: Results) -> None:
 
 
 def _median(values: Sequence[Sequence[float]]) -> np.ndarray:
-    return np.median(np.array(values), axis=0) if len(values) else np.array([math.nan, math.nan])
+    columns = zip(*values, strict=True) if len(values) else ([], [])
+    return np.array([median(column) for column in columns])

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -187,15 +188,18 @@ def _find_archives(
 def _has_download(root: Path, url: str) -> bool:
     """Whether tensorflow-datasets has downloaded ``url`` before."""
     for path in (root / "downloads").rglob("*.INFO"):
-        if path.with_suffix("").is_file() and url in json.loads(path.read_text()).get("urls", []):
-            return True
+        with suppress(OSError, ValueError, AttributeError):  # A damaged one tells of nothing.
+            known = json.loads(path.read_text()).get("urls", [])
+            if path.with_suffix("").is_file() and url in known:
+                return True
     return False
 
 
 def _check(config: PrepareConfig, splits: dict[str, Split], console: Console) -> None:
     """Decodes every image; raises if one is damaged."""
     convert = config.dataset == "imagenet2012"
-    decode = decode_gray if config.dataset == "mnist" else partial(decode_rgb, convert=convert)
+    as_rgb = partial(decode_rgb, convert=convert, strict=config.dataset != "imagenet2012")
+    decode = decode_gray if config.dataset == "mnist" else as_rgb
 
     def check(example: Example, num_classes: int) -> str | None:
         try:

@@ -20,7 +20,7 @@ FLUSH_SECONDS = 10  # Between two times that events become visible to TensorBoar
 
 def write_json(path: Path, content: Any) -> None:
     """Writes ``content`` as indented JSON: all of it or, if that fails, nothing."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(to_plain(content), indent=2, allow_nan=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text)
 
@@ -59,20 +59,22 @@ def read_json(path: Path) -> Any:
         raise ValueError(
             f"{path} does not exist; give the folder of a finished run of experiments.train."
         ) from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # Not JSON, or not even text.
         raise ValueError(
             f"{path} is not JSON ({error}); restore it from a copy, or repeat the run."
         ) from None
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Replaces numbers that JSON does not know by their names: "nan", "inf", "-inf"."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
+        return {name: to_plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [to_plain(entry) for entry in value]
     return value
 
 
@@ -83,21 +85,41 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         ValueError: If a line is not JSON.
     """
     rows = []
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+            if not isinstance(row, dict):
+                raise ValueError("it is no object with names")
+        except ValueError as error:
             raise ValueError(
                 f"line {number} of {path} is not JSON ({error}); restore the file from a copy, or "
                 "repeat the run."
             ) from None
-        rows.append({name: _number(value) for name, value in row.items()})
+        rows.append(_numbers(row))
     return rows
 
 
-def _number(value: Any) -> Any:
-    return float(value) if value in ("nan", "inf", "-inf") else value
+# Names of what is text, whatever it says: a layer may be called "nan".
+_TEXT = frozenset({"layer", "output", "kind", "reason", "norm", "method", "folder", "run", "data"})
+_NOT_FINITE = frozenset({"nan", "inf", "-inf"})
+
+
+def read_numbers(path: Path) -> Any:
+    """Returns the content of a JSON file, with numbers that are not finite as what they are.
+
+    Raises:
+        ValueError: If there is none, or it is not JSON.
+    """
+    return _numbers(read_json(path))
+
+
+def _numbers(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {k: v if k in _TEXT else _numbers(v) for k, v in content.items()}
+    if isinstance(content, list):
+        return [_numbers(entry) for entry in content]
+    return float(content) if isinstance(content, str) and content in _NOT_FINITE else content
 
 
 def missing(folder: Path, lengths: dict[str, int]) -> list[str]:
@@ -181,7 +203,7 @@ class Recorder:
         if kind not in self._files:
             self._files[kind] = (self._folder / f"{kind}.jsonl").open("a", encoding="utf-8")
         for row in rows:
-            self._files[kind].write(json.dumps(_plain(row), allow_nan=False) + "\n")
+            self._files[kind].write(json.dumps(to_plain(row), allow_nan=False) + "\n")
         self._files[kind].flush()
 
     def write_scalars(self, step: int, scalars: dict[str, float]) -> None:

@@ -37,6 +37,7 @@ def summarize(run: Run, target: float) -> dict[str, Any]:
         "correct": final["correct"],
         "count": final["count"],
         "cross_entropy": final["cross_entropy"],
+        "not_finite": final.get("not_finite", 0),
         "updates_to_target": updates_to(run.eval_rows, target),
         "ms_per_step": float(np.median(run.step_ms)),
         "train_seconds": run.train_seconds,
@@ -61,7 +62,8 @@ def mean_std(values: list[float], digits: int = 1) -> str:
     if not values:
         return "-"
     mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+    with np.errstate(invalid="ignore"):  # Infinite numbers have no deviation.
+        return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
 def time_ratio(runs: Sequence[RunRows], norm: str, base: str) -> float:
@@ -83,7 +85,7 @@ def result_rows(results: list[dict[str, Any]], target: float) -> list[tuple[str,
     def row(label: str, cell: Callable[[list[dict[str, Any]]], str]) -> None:
         rows.append((label, [cell(group) for group in by_norm.values()]))
 
-    row("test accuracy, %", lambda rs: mean_std([100 * r["accuracy"] for r in rs], 2))
+    row("test accuracy, %", _accuracy_cell)
     row(f"updates to {100 * target:g} %", _updates_cell)
     row("time per step, ms", lambda rs: mean_std([r["ms_per_step"] for r in rs], 2))
     layers = max((list(r["alpha"]) for r in results), key=len)
@@ -126,6 +128,12 @@ def result_table(results: list[dict[str, Any]], title: str, target: float) -> Ta
         ends = following.startswith("mean alpha") and not label.startswith("mean alpha")
         table.add_row(label, *cells, end_section=ends)
     return table
+
+
+def _accuracy_cell(results: list[dict[str, Any]]) -> str:
+    cell = mean_std([100 * r["accuracy"] for r in results], 2)
+    bad = sum(bool(r.get("not_finite")) for r in results)
+    return f"{cell} (logits NaN in {bad} of {len(results)})" if bad else cell
 
 
 def _updates_cell(results: list[dict[str, Any]]) -> str:

@@ -59,7 +59,7 @@ def restored(folder: Path, dataset: Dataset) -> Iterator[Restored]:
         ValueError: If the folder is not that of a finished run, or a checkpoint is damaged, or of
             another update than the last.
     """
-    results = record.read_json(folder / "summary.json")["results"]
+    results = record.read_numbers(folder / "summary.json")["results"]
     config = read_config(folder)
     programs = {norm: build_program(config, norm, dataset) for norm in config.norms}
     images = dataset.example(config.optim.batch_size)["image"]

@@ -66,8 +66,14 @@ def read_results(folder: Path) -> Results:
     """
     config = from_dict(record.read_json(folder / "config.json"))
     versions = record.read_json(folder / "versions.json")
-    summary = record.read_json(folder / "summary.json")
-    runs = [_read_run(folder / r["folder"], r["norm"], r["seed"]) for r in summary["results"]]
+    summary = record.read_numbers(folder / "summary.json")
+    try:
+        runs = [_read_run(folder / r["folder"], r["norm"], r["seed"]) for r in summary["results"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / 'summary.json'} is not what experiments.train writes ({error!r}); restore "
+            "it from a copy, or repeat the run."
+        ) from error
     return Results(folder, config, versions, summary, runs, config.norms)
 
 

@@ -12,9 +12,10 @@ FREE_FIELDS = frozenset(
     {
         *("run_dir", "resume", "grace_seconds", "max_seconds"),
         *("checkpoint_every", "keep_checkpoints"),
-        *("data.data_dir", "data.cache_dir", "data.threads"),
+        *("data.data_dir", "data.cache_dir", "data.cache_gigabytes", "data.threads"),
         *("devices.parallel", "devices.num_devices", "devices.distributed"),
         *("devices.coordinator_address", "devices.num_processes", "devices.process_id"),
+        "devices.initialization_timeout",
     }
 )
 

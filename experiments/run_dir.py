@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import record
+from experiments.checks import local_path
 from experiments.config import TrainConfig
 from experiments.resumable import check_resumable
 from experiments.storage import storage_errors
@@ -26,7 +27,7 @@ def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
             configuration, or does not exist and must.
         StorageError: If it cannot be made.
     """
-    folder = Path(config.run_dir) if config.run_dir is not None else None
+    folder = local_path("run_dir", config.run_dir) if config.run_dir is not None else None
     if config.resume == "never" or folder is None:
         return _make(config), False
     # A process may have been killed right after it had made the folder.
@@ -47,7 +48,7 @@ def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
     return folder, True
 
 
-def check_data(folder: Path, data: dict[str, Any]) -> None:
+def check_data(folder: Path, data: dict[str, Any], way_out: str) -> None:
     """Raises ``ValueError`` unless the data are those that the run was started with.
 
     What the record of an earlier version does not have is not compared.
@@ -55,26 +56,37 @@ def check_data(folder: Path, data: dict[str, Any]) -> None:
     Args:
         folder: The run folder.
         data: ``Dataset.record()``.
+        way_out: What to do if they are others.
+
+    Raises:
+        ValueError: If they are others; the message says in what.
     """
-    before = record.read_json(folder / "data.json")
-    # With checksums, the name (of an image folder, say) does not matter.
-    free = ("name",) if any(name.endswith(CHECKSUM) for name in before) else ()
+    before, now = identity(record.read_json(folder / "data.json")), identity(data)
     different = [
         f"{name}: {_short(name, before[name])} before, {_short(name, value)} now"
-        for name, value in identity(data).items()
-        if name in before and name not in free and before[name] != value
+        for name, value in now.items()
+        if name in before and before[name] != value
     ]
     if different:
         raise ValueError(
             f"the run in {folder} was started with other data:\n  "
             + "\n  ".join(different)
-            + "\nGive the same data to resume it, or another --run-dir for a run of its own."
+            + f"\n{way_out}"
         )
 
 
 def identity(data: dict[str, Any]) -> dict[str, Any]:
-    """Returns ``Dataset.record()`` without the images that were found to be bad in training."""
-    return {name: value for name, value in data.items() if not name.startswith("bad_images")}
+    """Returns of ``Dataset.record()`` what tells one data set from another.
+
+    The images that were found to be bad in training do not; nor, where there are checksums, does
+    the name (of an image folder, say).
+    """
+    free = {"name"} if any(name.endswith(CHECKSUM) for name in data) else set()
+    return {
+        name: value
+        for name, value in data.items()
+        if not name.startswith("bad_images") and name not in free
+    }
 
 
 def _short(name: str, value: Any) -> Any:
@@ -126,7 +138,7 @@ def new_run_dir(run_dir: str | None, dataset: str) -> Path:
         ValueError: If ``run_dir`` exists.
     """
     if run_dir is not None:
-        folder = Path(run_dir)
+        folder = local_path("run_dir", run_dir)
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

@@ -14,6 +14,7 @@ from experiments.comparison import (
     certificates,
     compare,
 )
+from experiments.order_statistics import largest, smallest
 from experiments.results import Results
 
 TITLES = {
@@ -130,7 +131,7 @@ def seed_range(layer: LayerComparison) -> str:
     """Returns the smallest and largest of the seeds' median ratios."""
     if len(layer.seed_ratios) < 2:
         return "-"
-    return f"{min(layer.seed_ratios):.2f} to {max(layer.seed_ratios):.2f}"
+    return f"{smallest(layer.seed_ratios):.2f} to {largest(layer.seed_ratios):.2f}"
 
 
 def percent(share: float) -> str:
@@ -151,7 +152,8 @@ def _verdict(norm: str, base: str, quantity: str, layers: list[LayerComparison])
     disagree = f", seeds disagree in {undecided}" if undecided else ""
     return (
         f"{quantity.capitalize()} shift: {norm} moved less than {base} in {less} of {len(layers)} "
-        f"layers, more in {more}{disagree}; median ratios {min(ratios):.2f} to {max(ratios):.2f}."
+        f"layers, more in {more}{disagree}; median ratios {smallest(ratios):.2f} to "
+        f"{largest(ratios):.2f}."
     )
 
 

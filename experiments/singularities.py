@@ -97,7 +97,8 @@ def table(networks: list[Network], by_layer: bool) -> Table:
         groups = [[layer] for layer in network.layers] if by_layer else [network.layers]
         for group in groups:
             ratios = np.concatenate([layer.mean_to_std for layer in group])
-            worst = max(group, key=lambda layer: layer.worst)
+            # A NaN is the worst of all, and shows.
+            worst = max(group, key=lambda layer: (np.isnan(layer.worst), layer.worst))
             out.add_row(
                 network.norm,
                 str(network.seed),
@@ -105,7 +106,7 @@ def table(networks: list[Network], by_layer: bool) -> Table:
                 str(sum(layer.channels for layer in group)),
                 str(sum(layer.dead for layer in group)),
                 f"{np.median(ratios):.2f}",
-                f"{ratios.max():.2f}",
+                f"{np.max(ratios):.2f}",
             )
     return out
 

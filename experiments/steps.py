@@ -144,7 +144,7 @@ def train_step(
         loss = cross_entropy + weight_penalty * kernel_penalty(params)
         if penalty is not None:
             loss = loss + penalty(params)
-        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+        accuracy = jnp.mean(predicted(logits) == labels)
         metrics = {"loss": loss, "cross_entropy": cross_entropy, "accuracy": accuracy}
         return loss, (metrics, updated.get("batch_stats", {}))
 
@@ -224,6 +224,15 @@ def _micro_batches(tree: Any, count: int) -> Any:
     return jax.tree.map(split, tree)
 
 
+def predicted(logits: jax.Array) -> jax.Array:
+    """Returns the class with the largest logit; -1, which is none, where a logit is NaN.
+
+    (To ``argmax`` a NaN is larger than all numbers: a network whose logits are NaN would be right
+    about every image of class 0.)
+    """
+    return jnp.where(jnp.isnan(logits).any(-1), -1, jnp.argmax(logits, axis=-1))
+
+
 def eval_step(
     state: TrainState,
     batch: Batch,
@@ -241,7 +250,8 @@ def eval_step(
         axis_name: Mapped axis (or axes) over which the batch is split, None where it is not.
 
     Returns:
-        Sums, not means, so that batches can be added: ``correct``, ``cross_entropy``, ``count``.
+        Sums, not means, so that batches can be added: ``correct``, ``cross_entropy``, ``count``,
+        and ``not_finite``, the number of images with a NaN among their logits.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     images = jnp.asarray(batch["image"])
@@ -250,7 +260,8 @@ def eval_step(
     counts = batch["weight"] > 0
     # `where`, not a product: padding must not matter even where its loss is not finite.
     sums = {
-        "correct": jnp.sum(counts & (jnp.argmax(logits, axis=-1) == batch["label"])),
+        "correct": jnp.sum(counts & (predicted(logits) == batch["label"])),
+        "not_finite": jnp.sum(counts & jnp.isnan(logits).any(-1)),
         "cross_entropy": jnp.sum(jnp.where(counts, losses, 0.0)),
         "count": jnp.sum(counts),
     }
@@ -270,8 +281,8 @@ def evaluate(
         batches: Every image once, with ``weight`` 1, and padding, with ``weight`` 0.
 
     Returns:
-        ``accuracy`` and ``cross_entropy`` (means over the images that count), ``correct``, and
-        ``count``, their number.
+        ``accuracy`` and ``cross_entropy`` (means over the images that count), ``correct``,
+        ``count``, their number, and ``not_finite``, the number of those whose logits are NaN.
     """
     sums = [step(state, batch) for batch in batches]
     total = jax.tree.map(lambda *leaves: sum(leaf.item() for leaf in leaves), *sums)
@@ -280,4 +291,5 @@ def evaluate(
         "cross_entropy": total["cross_entropy"] / total["count"],
         "correct": total["correct"],
         "count": total["count"],
+        "not_finite": total["not_finite"],
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from experiments.checkpoint.reasons import reason
+from experiments.checkpoint.reasons import reason, way_out
 
 # What a full or read-only disk, or a missing permission, says.
 STORAGE_ERRORS = frozenset(
@@ -39,12 +39,16 @@ class StorageError(ValueError):
 def storage_errors(
     what: str, advice: str = "Give a --run-dir that can be written."
 ) -> Iterator[None]:
-    """Turns an ``OSError`` of a full or read-only disk into a ``StorageError`` that says so."""
+    """Turns an ``OSError`` of a full or read-only disk into a ``StorageError`` that says so.
+
+    ``{way_out}`` in the advice becomes what to do about the error.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
+        advice = advice.format(way_out=way_out(reason(error)))
         raise StorageError(f"{what}: {reason(error)}. {advice}") from error
 
 

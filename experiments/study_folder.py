@@ -17,7 +17,8 @@ def options_of(config: Any, *apart: str) -> dict[str, Any]:
         *apart: Its fields that results do not depend on, such as the folder, which may be moved.
     """
     values = dataclasses.asdict(config)
-    return json.loads(json.dumps({n: value for n, value in values.items() if n not in apart}))
+    kept = {name: value for name, value in values.items() if name not in apart}
+    return json.loads(json.dumps(record.to_plain(kept), allow_nan=False))
 
 
 def open_study(out: Path, options: Mapping[str, Any]) -> None:

@@ -56,6 +56,8 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
     """
     start = time.perf_counter()
     dataset = load_dataset(config.data)
+    for note in dataset.notes if distributed.is_writer() else ():
+        console.print(note, soft_wrap=True)
     programs = [
         with_probe(build_program(config, norm, dataset), config.probe, dataset)
         for norm in config.norms
@@ -64,7 +66,7 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
     shared = {"versions": _shared(versions), "dataset": identity(dataset.record())}
     distributed.check_same({**configs.to_dict(config), **shared})
     run_dir, resumed = _open_run_dir(config)
-    advice = "What was saved in it is complete: make room, then continue with --resume auto."
+    advice = "What was saved in it is complete: {way_out}, then continue with --resume auto."
     with ExitStack() as stack:
         distributed.on_writer(lambda: stack.enter_context(locked(run_dir)))
         stack.enter_context(storage_errors(f"run folder {run_dir} cannot be written", advice))
@@ -160,7 +162,11 @@ def _begin(
 ) -> int:
     """Records what is run with what; returns how many times it was started by now."""
     if (run_dir / "config.json").exists():
-        check_data(run_dir, dataset.record())
+        check_data(
+            run_dir,
+            dataset.record(),
+            "Give the same data to resume it, or another --run-dir for a run of its own.",
+        )
         before = record.read_json(run_dir / "versions.json")
         _check_mesh(config, run_dir, before.get("mesh"), versions["mesh"])
         for change in provenance.changes(before, versions):

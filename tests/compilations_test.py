@@ -119,14 +119,7 @@ FUNCTIONS: dict[str, Call] = {
     "weight_standardization": lambda x: F.weight_standardization(x),
     "weight_standardization-std": lambda x: F.weight_standardization(x, epsilon_added_to="std"),
 }
-BY_CORE = ("batch_channel_norm", "batch_norm", "unitized_batch_norm")
-CORE = pytest.mark.xfail(strict=False, reason="core")
-
-
-def rows(table: dict[str, Call]) -> list[Any]:
-    """The table's rows; those built on the shared core wait for it."""
-    marks = {name: [CORE] if name.startswith(BY_CORE) else [] for name in table}
-    return [pytest.param(call, id=name, marks=marks[name]) for name, call in table.items()]
+each_function = pytest.mark.parametrize("call", FUNCTIONS.values(), ids=FUNCTIONS)
 
 
 def compiled_again(call: Callable[..., Any], *args: Any) -> list[str]:
@@ -150,12 +143,12 @@ def scalar(call: Call) -> Callable[[jax.Array], jax.Array]:
     return total
 
 
-@pytest.mark.parametrize("call", rows(FUNCTIONS))
+@each_function
 def test_a_function_compiles_nothing_again(call):
     assert not compiled_again(call, jnp.asarray(X))
 
 
-@pytest.mark.parametrize("call", rows(FUNCTIONS))
+@each_function
 def test_a_gradient_compiles_nothing_again(call):
     assert not compiled_again(jax.grad(scalar(call)), jnp.asarray(X))
 
@@ -193,16 +186,7 @@ def test_the_table_has_every_public_function():
     assert public(unitnorm_jax.functional) == {name.partition("-")[0] for name in FUNCTIONS}
 
 
-def by_core(layer: Any) -> bool:
-    return layer.name.startswith(("UnitizedBatchNorm", "BatchChannelNorm", "IndependentComponent"))
-
-
-LAYER_ROWS = [
-    pytest.param(layer, id=layer.name, marks=[CORE] if by_core(layer) else []) for layer in LAYERS
-]
-
-
-@pytest.mark.parametrize("layer", LAYER_ROWS)
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_a_layer_compiles_nothing_again(layer, mode):
     call = layer.apply if mode == "train" else layer.infer

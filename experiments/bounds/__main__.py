@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.bounds import figure, study
+from experiments.checks import check_seeds, with_local_paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,11 @@ def main(config: Config) -> int:
 
 
 def _problem(config: Config) -> str | None:
+    try:
+        with_local_paths(config)
+        check_seeds(seed=(config.seed,))
+    except ValueError as error:
+        return str(error)
     if config.out.exists():
         return f"--out {config.out} exists and is not overwritten; give another name."
     odd = [d for d in config.dimensions if d < 2 or d % 2]

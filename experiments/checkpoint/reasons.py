@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from typing import Any
 
 
 def reason(error: BaseException) -> str:
@@ -44,18 +45,47 @@ def _from_elsewhere(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
 
 
-def ignore_closed_loop() -> None:
-    """Ignores the threads that a failed restore leaves behind, with their event loop closed.
+_WAYS_OUT = {
+    "No space left": "make room",
+    "quota": "make room",
+    "File too large": "allow longer files (ulimit -f)",
+    "Read-only": "make the disk writable",
+    "ermission denied": "make the folder writable",
+    "not permitted": "make the folder writable",
+    "Input/output error": "have the disk checked",
+}
 
-    Python prints a traceback for each that no caller can catch.
+
+def way_out(problem: str) -> str:
+    """Returns what to do about a reason why something could not be written.
+
+    Example:
+        >>> way_out("No space left on device (file /a/b)")
+        'make room'
+    """
+    ways = (way for words, way in _WAYS_OUT.items() if words.lower() in problem.lower())
+    return next(ways, "remove the cause")
+
+
+def ignore_closed_loop() -> None:
+    """Ignores the threads that a failed save or restore leaves behind, with their loop closed.
+
+    Python prints a traceback for each that no caller can catch, through one of two hooks.
     """
     if getattr(sys.unraisablehook, "ignores_closed_loop", False):
         return
-    before = sys.unraisablehook
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
 
-    def hook(problem: "sys.UnraisableHookArgs") -> None:
-        if str(problem.exc_value) != "Event loop is closed":
-            before(problem)
+    def on_unraisable(problem: "sys.UnraisableHookArgs") -> None:
+        if str(problem.exc_value) != _CLOSED:
+            unraisable(problem)
 
-    hook.ignores_closed_loop = True  # type: ignore[attr-defined]
-    sys.unraisablehook = hook
+    def on_uncaught(kind: Any, error: BaseException, trace: Any) -> None:
+        if str(error) != _CLOSED:
+            uncaught(kind, error, trace)
+
+    on_unraisable.ignores_closed_loop = True  # type: ignore[attr-defined]
+    sys.unraisablehook, sys.excepthook = on_unraisable, on_uncaught
+
+
+_CLOSED = "Event loop is closed"

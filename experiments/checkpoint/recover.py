@@ -61,7 +61,7 @@ def _check_accuracy(folder: Path, step: int, expected: float | None) -> None:
     path = folder / str(step) / "metrics" / "metrics"
     try:
         accuracy = json.loads(path.read_text())[ACCURACY] if path.exists() else None
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
     if accuracy != expected:
         raise CheckpointError(f"{path} has accuracy {accuracy}, but {expected} was saved")

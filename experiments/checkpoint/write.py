@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+import jax
 import orbax.checkpoint as ocp
 
 from experiments.checkpoint.content import (
@@ -19,7 +20,9 @@ from experiments.checkpoint.content import (
     on_host,
     state_arrays,
 )
-from experiments.checkpoint.reasons import drop_logs, reason
+from experiments.checkpoint.reasons import drop_logs, ignore_closed_loop, reason, way_out
+
+_DELETED = "deleted"  # Folder of checkpoints to be deleted.
 
 
 class _Manager(ocp.CheckpointManager):
@@ -64,10 +67,14 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             best_fn=_accuracy,
             cleanup_tmp_directories=True,
+            # A renamed checkpoint is gone at once; a process killed while it deletes one file after
+            # the other would leave what looks like a damaged checkpoint.
+            todelete_subdir=_DELETED,
             # In the foreground, or a folder that cannot be written is noticed after 20 minutes.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         drop_logs()
+        ignore_closed_loop()
         try:
             self._manager = _Manager(self._folder, options=options)
         except OSError as error:
@@ -77,6 +84,7 @@ class Checkpoints:
             ) from error
         self._pending: int | None = None
         self.saved_step: int | None = self._manager.latest_step()
+        self._clear()
 
     @property
     def best_step(self) -> int | None:
@@ -148,9 +156,16 @@ class Checkpoints:
             raise self._failed(error) from error
         if self._pending is not None:
             self.saved_step, self._pending = self._pending, None
+        self._clear()
+
+    def _clear(self) -> None:
+        """Removes the checkpoints that orbax has put aside to be deleted."""
+        if jax.process_index() == 0:
+            shutil.rmtree(self._folder / _DELETED, ignore_errors=True)
 
     def _failed(self, error: Exception) -> CheckpointError:
         step, self._pending = self._pending, None
+        problem = reason(error)
         # It holds the very space that is missing.
         for rest in self._folder.glob(f"{step}.orbax-checkpoint-tmp*"):
             shutil.rmtree(rest, ignore_errors=True)
@@ -160,9 +175,8 @@ class Checkpoints:
             else f"The one before, of update {self.saved_step}, is complete"
         )
         return CheckpointError(
-            f"the checkpoint of update {step} could not be written in {self._folder}: "
-            f"{reason(error)}",
-            f"{before}; make room, then continue with --resume auto.",
+            f"the checkpoint of update {step} could not be written in {self._folder}: {problem}",
+            f"{before}; {way_out(problem)}, then continue with --resume auto.",
         )
 
     def close(self) -> None:

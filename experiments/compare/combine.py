@@ -1,15 +1,18 @@
 """Puts run folders together, if nothing but what is compared differs between them."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import record
 from experiments.config import to_dict
 from experiments.norms import Context, NormConfig, make_method
 from experiments.report import updates_to
 from experiments.results import Results, RunRows, read_results
 from experiments.resumable import FREE_FIELDS, flatten
+from experiments.run_dir import identity
 
 # Fields of the configuration that change no number of a run, are checked apart, or recomputed.
 FREE = FREE_FIELDS | {"norms", "seeds", "target_accuracy"}
@@ -77,8 +80,8 @@ def combine(
         folders: Run folders; each may hold several norms and seeds.
         base: Name of the arm with which all others are compared; default: the first.
         vary: Further fields that are compared: ``optim.learning_rate``; or a group: ``optim``.
-        allow: Fields that may differ and do not matter: ``versions.git_commit``; ``seeds`` compares
-            those that all have.
+        allow: Fields that may differ and do not matter: ``versions.git_commit``; ``data``: the
+            images; ``seeds`` compares those that all have.
         target: Test accuracy, in (0, 1], for which epochs are counted; default: the runs' own.
 
     Raises:
@@ -87,8 +90,9 @@ def combine(
     if not folders:
         raise ValueError("`folders` (=[]) must be at least one run folder.")
     read = [read_results(Path(folder)) for folder in folders]
-    _check_alike(read, (*vary, *allow, "norm"))
-    runs, notes = _gather(read, vary)
+    notes = _check_alike(read, (*vary, "norm"), allow)
+    runs, doubles = _gather(read, vary)
+    notes += doubles
     arms = _name_arms(runs, vary)
     names = [arm.name for arm in arms]
     if base is not None and base not in names:
@@ -152,28 +156,38 @@ def _facts(results: Results) -> dict[str, Any]:
     versions = {k: v for k, v in results.versions.items() if k != "time"}
     config = flatten(to_dict(results.config))
     facts = {name: value for name, value in config.items() if name not in FREE}
-    return facts | flatten({"versions": versions, "data": {"name": results.summary["data"]}})
+    path = results.folder / "data.json"  # Earlier versions had none.
+    data = identity(record.read_json(path)) if path.exists() else {"name": results.summary["data"]}
+    return facts | flatten({"versions": versions, "data": data})
 
 
-def _check_alike(read: Sequence[Results], may_differ: Sequence[str]) -> None:
+def _check_alike(read: Sequence[Results], vary: Sequence[str], allow: Sequence[str]) -> list[str]:
+    """Returns a note on each field that differs and may."""
     all_facts = [_facts(results) for results in read]
     known = list(dict.fromkeys(name for facts in all_facts for name in facts))
-    for name in may_differ:
+    for name in (*vary, *allow):
         if name != "seeds" and not any(_within(field, [name]) for field in known):
             raise ValueError(
                 f"field (={name!r}) is unknown; choose from {', '.join(known)}, seeds, or a group."
             )
-    lines = []
+    lines, notes = [], []
     for field in known:
-        values = [facts.get(field) for facts in all_facts]
-        if _within(field, may_differ) or all(value == values[0] for value in values):
+        # Records of earlier versions have fewer facts of the data.
+        either = [facts for facts in all_facts if field in facts or not field.startswith("data.")]
+        values = [facts.get(field) for facts in either]
+        if _within(field, vary) or all(value == values[0] for value in values):
             continue
         each = "; ".join(
-            f"{value!r} in {results.folder}" for value, results in zip(values, read, strict=True)
+            f"{facts.get(field)!r} in {results.folder}"
+            for facts, results in zip(all_facts, read, strict=True)
         )
-        lines.append(f"  `{field}`: {each}")
+        if _within(field, allow):
+            notes.append(f"The runs differ in `{field}`, as allowed: {each}.")
+        else:
+            lines.append(f"  `{field}`: {each}")
     if lines:
         raise ValueError("the runs differ in:\n" + "\n".join(lines) + f"\n{WAY_OUT}")
+    return notes
 
 
 Key = tuple[Any, ...]
@@ -236,12 +250,14 @@ def _name(arm: Arm, arms: Sequence[Arm]) -> str:
 
 def _check_methods(arms: Sequence[Arm], may_differ: Sequence[str]) -> None:
     """Options that different methods share must be equal: they are no part of either."""
-    base, lines = arms[0], []
-    for arm in arms[1:]:
-        for field in arm.options.keys() & base.options.keys() if arm.norm != base.norm else ():
-            ours, theirs = arm.options[field], base.options[field]
-            if ours != theirs and not _within(field, may_differ):
-                lines.append(f"  `{field}`: {theirs!r} of {base.name}, {ours!r} of {arm.name}")
+    lines = []
+    for one, other in itertools.combinations(arms, 2):
+        for field in one.options.keys() & other.options.keys() if one.norm != other.norm else ():
+            values = one.options[field], other.options[field]
+            if values[0] != values[1] and not _within(field, may_differ):
+                lines.append(
+                    f"  `{field}`: {values[0]!r} of {one.name}, {values[1]!r} of {other.name}"
+                )
     if lines:
         raise ValueError(
             "the runs differ in more than the method:\n" + "\n".join(sorted(lines)) + f"\n{WAY_OUT}"

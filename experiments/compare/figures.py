@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from experiments import plots
 from experiments.compare.statistics import paired
+from experiments.compare.tables import number
+from experiments.order_statistics import largest, smallest
 
 PAIRING = "upper_pairing"
 
@@ -92,7 +94,9 @@ def shift_figure(record: Mapping[str, Any]) -> Figure | None:
 def _draw_distances(
     axis: Axes, arm: Mapping[str, Any], quantity: str, offset: float, style: Mapping[str, Any]
 ) -> None:
-    found = [row[quantity] for row in arm["distances"]]
+    found = [
+        {name: number(value) for name, value in row[quantity].items()} for row in arm["distances"]
+    ]
     ends = [
         [row["value"] - row["lower"] for row in found],
         [row["upper"] - row["value"] for row in found],
@@ -109,8 +113,8 @@ def _draw_bounds(
     at = looseness["layers"] if key == "by_layer" else looseness["epochs"]
     above = [v[key] for name, v in bounds.items() if name.startswith("upper") and name != PAIRING]
     below = [v[key] for name, v in bounds.items() if name.startswith("lower")]
-    upper = [min(values) for values in zip(*above, strict=True)]
-    lower = [max(values) for values in zip(*below, strict=True)]
+    upper = [smallest(map(number, values)) for values in zip(*above, strict=True)]
+    lower = [largest(map(number, values)) for values in zip(*below, strict=True)]
     x = [i + offset for i in (range(len(at)) if key == "by_layer" else at)]
     axis.vlines(x, lower, upper, color=style["color"], alpha=0.25, lw=5)
     for ends in (lower, upper):

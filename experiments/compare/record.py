@@ -5,12 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from experiments.compare.combine import FREE, Arm, Compared, by_arm
 from experiments.compare.command import train_command
 from experiments.comparison import QUANTITIES, certificates, compare, tightness
 from experiments.config import to_dict
+from experiments.order_statistics import median
 from experiments.report import time_ratio
 from experiments.results import RunRows
 from experiments.resumable import flatten
@@ -44,7 +43,7 @@ def make_record(compared: Compared, command: str) -> dict[str, Any]:
     }
     versions = compared.results.versions
     arms = list(by_arm(compared))
-    return _json(
+    return to_plain(
         {
             "format": FORMAT,
             "command": command,
@@ -69,7 +68,7 @@ def make_record(compared: Compared, command: str) -> dict[str, Any]:
 
 def to_json(record: Mapping[str, Any]) -> str:
     """Returns the record as a file; one line per innermost group, so that changes can be read."""
-    return _lines(record, "") + "\n"
+    return _lines(to_plain(record), "") + "\n"
 
 
 def _lines(value: Any, indent: str) -> str:
@@ -102,6 +101,7 @@ def _arm(
                 "accuracy": row["accuracy"],
                 "correct": row["correct"],
                 "count": row["count"],
+                "not_finite": row.get("not_finite", 0),
                 "cross_entropy": _round(row["cross_entropy"]),
                 "updates": row["step"],
                 "epochs_to_target": _epochs(row, compared.results.config.optim.epochs),
@@ -150,7 +150,7 @@ def distances(shift: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str
             "d": rows[0]["d"],
             **{
                 quantity: {
-                    part: _round(float(np.median([row[name] for row in rows])))
+                    part: _round(median(row[name] for row in rows))
                     for part, name in zip(("value", "lower", "upper"), names, strict=True)
                 }
                 for quantity, names in QUANTITIES.items()
@@ -185,17 +185,17 @@ def looseness(
     found = sorted({epoch for _, epoch, _ in moved})
     names = [k for k in (moved[0][2] if moved else {}) if k.startswith(("lower_", "upper_"))]
 
-    def median(name: str, wanted: Any) -> float | None:
+    def ratio(name: str, wanted: Any) -> float | None:
         ratios = [row[name] / row["value"] for layer, epoch, row in moved if wanted(layer, epoch)]
-        return _round(float(np.median(ratios)), 4) if ratios else None
+        return _round(median(ratios), 4) if ratios else None
 
     return {
         "layers": layers,
         "epochs": found,
         "bounds": {
             name: {
-                "by_layer": [median(name, lambda layer, _, k=k: layer == k) for k in layers],
-                "by_epoch": [median(name, lambda _, epoch, k=k: epoch == k) for k in found],
+                "by_layer": [ratio(name, lambda layer, _, k=k: layer == k) for k in layers],
+                "by_epoch": [ratio(name, lambda _, epoch, k=k: epoch == k) for k in found],
             }
             for name in names
         },
@@ -223,12 +223,12 @@ def _round(value: Any, digits: int = 6) -> Any:
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
-def _json(value: Any) -> Any:
-    """What JSON can hold: no tuples, and null for NaN; inf is a string."""
+def to_plain(value: Any) -> Any:
+    """Returns what JSON can hold: no tuples, and null for NaN; inf is a string."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if isinstance(value, Mapping):
-        return {name: _json(entry) for name, entry in value.items()}
+        return {name: to_plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(entry) for entry in value]
+        return [to_plain(entry) for entry in value]
     return value

@@ -35,7 +35,8 @@ def mean_std(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
         (2.0, 1.0)
     """
     mean = float(np.mean(values)) if len(values) else math.nan
-    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    with np.errstate(invalid="ignore"):  # Infinite numbers have no deviation.
+        return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def paired(
@@ -66,7 +67,8 @@ def paired(
             f"`values` (={len(values)} numbers) and `base` (={len(base)}) must be as many: one "
             "pair for each seed."
         )
-    differences = np.asarray(values, np.float64) - np.asarray(base, np.float64)
+    with np.errstate(invalid="ignore"):
+        differences = np.asarray(values, np.float64) - np.asarray(base, np.float64)
     n, mean = len(differences), mean_std(differences)[0]
     # Equal differences have no spread to judge by (three times "the same evaluation", say).
     if n < 2 or not np.isfinite(differences).all() or np.ptp(differences) <= 1e-12 * abs(mean):

@@ -9,6 +9,7 @@ import numpy as np
 from experiments.compare.statistics import Paired, holm, mean_std, paired
 from experiments.compare.table import Column, Table, interval
 from experiments.compare.table import mean_std as mean_std_column
+from experiments.order_statistics import largest, smallest
 
 Arm = Mapping[str, Any]
 
@@ -65,6 +66,13 @@ def results_table(record: Mapping[str, Any]) -> Table:
     )
     if len(arms) > 2:
         caption += f"; p (Holm): adjusted for {len(arms) - 1} comparisons"
+    caption += "".join(
+        f"; {arm['name']}, seed {run['seed']}: logits NaN for {run['not_finite']} of "
+        f"{run['count']} images, which count as wrong"
+        for arm in arms
+        for run in arm["runs"]
+        if run.get("not_finite")
+    )
     return Table("results", f"Test accuracy on {record['data']}", caption, columns, rows)
 
 
@@ -122,11 +130,11 @@ def shift_table(record: Mapping[str, Any]) -> Table:
                 cells += [None, None, None]
                 continue
             signs = [_sign(layer["seed_ratios"]) for layer in layers]
-            ratios = [_number(layer["ratio"]) for layer in layers]
-            cells += [signs.count(-1), signs.count(1), (min(ratios), max(ratios))]
+            ratios = [number(layer["ratio"]) for layer in layers]
+            cells += [signs.count(-1), signs.count(1), _ends(ratios)]
         found = arm["certificates"]
         cells += [sum(c["measured"] for c in found), sum(c["open"] for c in found)]
-        cells.append(max((_number(c["largest_gap"]) for c in found), default=None))
+        cells.append(largest(number(c["largest_gap"]) for c in found) if found else None)
         rows.append(tuple(cells))
     columns = [Column("method")]
     for quantity in ("absolute", "relative"):
@@ -147,9 +155,9 @@ def layers_table(record: Mapping[str, Any]) -> Table:
     rows = [
         (
             *(arm["name"], layer["quantity"], layer["layer"], layer["d"], layer["pairs"]),
-            *(layer["median_base"], layer["median"], _number(layer["ratio"])),
-            tuple(_number(q) for q in layer["quartiles"]),
-            _ends([_number(ratio) for ratio in layer["seed_ratios"]]),
+            *(layer["median_base"], layer["median"], number(layer["ratio"])),
+            tuple(number(q) for q in layer["quartiles"]),
+            _ends([number(ratio) for ratio in layer["seed_ratios"]]),
             *(layer["certified_less"], layer["certified_more"]),
             {-1: arm["name"], 1: record["arms"][0]["name"], 0: "neither"}[
                 _sign(layer["seed_ratios"])
@@ -253,26 +261,26 @@ def _bound_columns(names: Sequence[str]) -> list[Column]:
 
 
 def _column(arm: Arm, name: str) -> list[float]:
-    return [run[name] for run in arm["runs"]]
+    return [number(run[name]) for run in arm["runs"]]
 
 
 def _reached(arm: Arm) -> list[float]:
-    return [e for e in _column(arm, "epochs_to_target") if e is not None]
+    return [e for run in arm["runs"] if (e := run["epochs_to_target"]) is not None]
 
 
-def _number(value: Any) -> float:
-    """Undoes what JSON cannot hold."""
+def number(value: Any) -> float:
+    """Returns a number of a record: NaN is null there, and what is infinite a string."""
     return math.nan if value is None else float(value)
 
 
 def _sign(ratios: Sequence[Any]) -> int:
     """-1 if all seeds moved less, 1 if all moved more, 0 if they disagree."""
-    signs = set(np.sign(np.array([_number(ratio) for ratio in ratios]) - 1))
+    signs = set(np.sign(np.array([number(ratio) for ratio in ratios]) - 1))
     return int(signs.pop()) if len(signs) == 1 and not np.isnan(list(signs)).any() else 0
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
-    return (min(values), max(values)) if values else (math.nan, math.nan)
+    return smallest(values), largest(values)
 
 
 def _without(

@@ -1,9 +1,12 @@
 """Folders of arrays that were expensive to make: written once and completely, then mapped."""
 
+import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 
 _DESCRIPTION = "description.json"
+_CHUNK = 2**26  # Bytes that are looked at together.
 
 
 def cache_root(cache_dir: str | None) -> Path:
@@ -38,8 +42,10 @@ class Writer:
         # A plain write, not a mapped file: on a full disk that would end in a signal, not an error.
         with (self._folder / name).open("ab") as file:
             file.write(np.ascontiguousarray(rows).data)
-        new = {"dtype": rows.dtype.str, "shape": [0, *rows.shape[1:]]}
-        self._arrays.setdefault(name, new)["shape"][0] += len(rows)
+        new = {"dtype": rows.dtype.str, "shape": [0, *rows.shape[1:]], "crc32": 0}
+        entry = self._arrays.setdefault(name, new)
+        entry["shape"][0] += len(rows)
+        entry["crc32"] = zlib.crc32(np.ascontiguousarray(rows).data, entry["crc32"])
 
     def rows(self, name: str) -> np.ndarray:
         """Returns what the array called ``name`` has so far, mapped into memory."""
@@ -79,23 +85,86 @@ def write_cache(folder: Path, make: Callable[[Writer], dict[str, Any]]) -> None:
             shutil.rmtree(incomplete, ignore_errors=True)
 
 
-def read_cache(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns the arrays of a cache, mapped into memory, and the notes.
+def open_cache(
+    folder: Path, make: Callable[[Writer], dict[str, Any]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays of a cache, mapped into memory, and the notes; makes it where need be.
+
+    One that is damaged, by its checksums, is made again.
+
+    Args:
+        folder: The cache.
+        make: As for ``write_cache``.
 
     Raises:
-        ValueError: If a file is missing or too short.
+        ValueError: If the files cannot be written.
     """
+    found = _read(folder)
+    if found is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_cache(folder, make)
+        found = _read(folder)
+    if found is None:
+        raise ValueError(
+            f"the decoded images in {folder} are damaged as soon as they are written. Give a "
+            "folder on another disk: --data.cache-dir FOLDER."
+        )
+    with contextlib.suppress(OSError):  # A cache may be read-only.
+        os.utime(folder)  # When it was last used.
+    return found
+
+
+def limit_size(keep: Path, gigabytes: float) -> list[Path]:
+    """Deletes the caches beside ``keep`` that were used longest ago, until all fit.
+
+    A process that still has one of them open keeps what it has mapped.
+
+    Returns:
+        What was deleted.
+    """
+    caches = sorted(caches_in(keep.parent), key=lambda path: path.stat().st_mtime)
+    total = sum(map(size_of, caches))
+    deleted = []
+    for path in caches:
+        if total > gigabytes * 1e9 and path != keep:
+            total -= size_of(path)
+            shutil.rmtree(path, ignore_errors=True)
+            deleted.append(path)
+    return deleted
+
+
+def caches_in(root: Path) -> list[Path]:
+    """Returns the complete caches in a folder of caches."""
+    return sorted(path.parent for path in root.glob(f"*/{_DESCRIPTION}"))
+
+
+def size_of(folder: Path) -> int:
+    """Returns the size of a cache in bytes."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays and notes; None if there is no such cache, or it is not what was written."""
     try:
         content = json.loads((folder / _DESCRIPTION).read_text())
         arrays = {name: _open(folder / name, entry) for name, entry in content["arrays"].items()}
-        return arrays, content["notes"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"the decoded images in {folder} are damaged: {error}. Delete that folder; they are "
-            "then decoded again."
-        ) from error
+        whole = all(
+            _crc32(array) == content["arrays"][name]["crc32"] for name, array in arrays.items()
+        )
+        return (arrays, content["notes"]) if whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _open(path: Path, entry: dict[str, Any]) -> np.ndarray:
-    shape = tuple(entry["shape"])
-    return np.memmap(path, dtype=np.dtype(entry["dtype"]), mode="r", shape=shape)
+    shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
+    if path.stat().st_size != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{path} has another size")  # Mapped, a read behind its end is a signal.
+    return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def _crc32(array: np.ndarray) -> int:
+    found = 0
+    for rows in np.array_split(array, max(1, array.nbytes // _CHUNK)) if len(array) else ():
+        found = zlib.crc32(np.ascontiguousarray(rows).data, found)
+    return found

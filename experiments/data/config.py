@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.checks import not_negative
+from experiments.checks import not_negative, positive
 
 DATASETS = ("digits", "mnist", "cifar10", "cifar100", "imagenet2012", "imagefolder")
 SCALINGS = ("channel-std", "pixel-variance")
@@ -21,7 +21,7 @@ class DataConfig:
     dataset: str = "digits"
     """Data set: digits (scikit-learn's 1,797 8x8 images; no download), mnist, cifar10, cifar100,
     imagenet2012 (these four: first python -m experiments.prepare DATASET), or imagefolder (your own
-    images, in DATA_DIR/train/CLASS/ and DATA_DIR/test/CLASS/, jpg or png)."""
+    images, in DATA_DIR/train/CLASS/ and DATA_DIR/test/CLASS/, jpg, png or webp)."""
     data_dir: str | None = None
     """Folder of the prepared data sets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets);
     of imagefolder, that of the images."""
@@ -50,12 +50,16 @@ class DataConfig:
     """Convert grayscale, CMYK and 16-bit images to 8-bit RGB, and drop alpha channels. Default: yes
     for imagenet2012 (it has some), no for imagefolder (they are errors)."""
     on_bad_image: str = "error"
-    """Images that cannot be used (damaged, truncated, not RGB, another size, an impossible label):
-    error stops and names the first; skip leaves them out and counts them. Training on imagenet2012
-    takes the next good image instead, so that all batches are full."""
+    """Images that cannot be used (damaged, truncated, not RGB, another size, an impossible label,
+    too large to decode; a folder or a dangling link named like an image): error stops and names the
+    first; skip leaves them out and counts them. Training on imagenet2012 takes the next good image
+    instead, so that all batches are full."""
     cache_dir: str | None = None
     """Where imagefolder keeps its decoded images. Default: $XDG_CACHE_HOME or ~/.cache, and
     unitnorm_jax/images there."""
+    cache_gigabytes: float = 20.0
+    """Room for decoded images: beyond it, those of the image folders that were used longest ago are
+    deleted. python -m experiments.image_cache lists and clears them."""
     threads: int | None = None
     """Threads that read and decode imagenet2012. Default: the CPUs of this process, at most 16."""
 
@@ -69,6 +73,7 @@ class DataConfig:
         for name, choices in {"scaling": SCALINGS, "on_bad_image": ("error", "skip")}.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(choices)}.")
+        positive(cache_gigabytes=self.cache_gigabytes)
         for name in ("image_size", "threads", "train_images"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"`{name}` (={value}) must be at least 1.")

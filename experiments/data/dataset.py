@@ -24,6 +24,8 @@ class Dataset(ABC):
     Attributes:
         name: What the tables and figures call it, with its split.
         num_classes: Number of classes.
+        classes: Their names, in the order of the labels, where they are known.
+        notes: What a user should know of how it was read.
         scaling: How a batch's images become the network's input; None if they are it already.
         background: The scaled value that shifted images are filled with.
         flip: Whether augmentation mirrors half of the images.
@@ -34,6 +36,8 @@ class Dataset(ABC):
 
     name: str
     num_classes: int
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
     scaling: Scaling | None = None
     background: float = 0.0
     flip: bool = False
@@ -101,6 +105,7 @@ class Dataset(ABC):
         return {
             "name": self.name,
             "num_classes": self.num_classes,
+            **({} if self.classes is None else {"classes": list(self.classes)}),
             "train_size": self.train_size,
             "test_size": self.test_size,
             "flip": self.flip,

@@ -1,7 +1,9 @@
-"""The user's own images: ``FOLDER/{train,test}/CLASS/*.{jpg,jpeg,png}``, decoded once."""
+"""The user's own images: ``FOLDER/{train,test}/CLASS/*.{jpg,png,webp}``, decoded once."""
 
 import hashlib
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,15 +13,17 @@ import numpy as np
 import rich
 from rich.progress import track
 
-from experiments.data.array_cache import Writer, cache_root, read_cache, write_cache
+from experiments.data.array_cache import Writer, cache_root, limit_size, open_cache
 from experiments.data.config import DataConfig
 from experiments.data.dataset import ArrayDataset
 from experiments.data.images import BadImageError, BadImages, center_crop, decode_rgb, need
 from experiments.data.scaling import make_scaling, pixel_moments
 
 SPLITS = ("train", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png")
-_FORMAT = 1  # Of the decoded images; part of their key.
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
+# What archives and file managers leave beside images.
+_LEFT_BEHIND = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+_FORMAT = 2  # Of the decoded images; part of their key.
 _CHUNK = 256  # Images that are decoded before they are written.
 
 
@@ -27,12 +31,17 @@ class Listing(NamedTuple):
     """What is in an image folder.
 
     Attributes:
-        classes: Names of the classes, sorted: a class's place is its label.
+        classes: Names of the classes, sorted: a class's place is its label. Names that are the
+            same text in other code points (NFC, NFD) are one class.
         files: Files of each split, sorted.
+        bad: Why what is named like an image is none: folders, dangling links, impossible names.
+        ignored: What is not named like an image, by kind, counted.
     """
 
     classes: list[str]
     files: dict[str, list[Path]]
+    bad: list[BadImageError]
+    ignored: Counter[str]
 
 
 def load_image_folder(config: DataConfig) -> ArrayDataset:
@@ -47,21 +56,25 @@ def load_image_folder(config: DataConfig) -> ArrayDataset:
     """
     root = Path(str(config.data_dir)).expanduser()
     listing = list_images(root)
+    bad = BadImages(config.on_bad_image)
+    for error in listing.bad:
+        bad.add(error)
     cache = cache_root(config.cache_dir) / _key(root, listing, config)
-    if not cache.is_dir():
-        need("cv2")  # Its absence is one error, not one of each image.
-        write_cache(cache, lambda writer: _decode_all(listing, config, writer))
-    arrays, notes = read_cache(cache)
+    arrays, notes = open_cache(cache, lambda writer: _decode_all(listing, config, writer))
+    bad.add_known(notes["bad_images"])
+    limit_size(cache, config.cache_gigabytes)
     train, test = arrays["train_images"], arrays["test_images"]
     h, w = train.shape[1:3]
     mean, var = arrays["train_moments"]
     return ArrayDataset(
         name=f"{root.name} ({len(train):,} training and {len(test):,} test images, {h}x{w})",
         num_classes=len(listing.classes),
+        classes=tuple(listing.classes),
+        notes=_notes(root, listing),
         scaling=make_scaling(config.scaling, mean, var, str(root)),
         flip=config.flip is not False,
         max_shift=min(h, w) // 8 if config.max_shift is None else config.max_shift,
-        bad=BadImages(config.on_bad_image, notes["bad_images"]),
+        bad=bad,
         train_images=train,
         train_labels=np.asarray(arrays["train_labels"]),
         test_images=test,
@@ -72,15 +85,18 @@ def load_image_folder(config: DataConfig) -> ArrayDataset:
 def list_images(root: Path) -> Listing:
     """Returns the images of a folder; names that begin with a dot are passed over.
 
+    Sub-folders of a class, and files of other kinds, are counted and not used.
+
     Raises:
         ValueError: If a split, a class of one of them, or a class's images are missing.
     """
-    shape = "an image folder has train/CLASS/ and test/CLASS/ with jpg or png files"
-    classes: dict[str, list[str]] = {}
+    shape = "an image folder has train/CLASS/ and test/CLASS/ with jpg, png or webp files"
+    classes: dict[str, dict[str, list[Path]]] = {}
+    ignored: Counter[str] = Counter()
     for split in SPLITS:
         if not (root / split).is_dir():
             raise ValueError(f"{root / split} is missing: {shape}.")
-        classes[split] = sorted(p.name for p in _visible(root / split) if p.is_dir())
+        classes[split] = _class_folders(root / split, ignored)
         if not classes[split]:
             raise ValueError(f"{root / split} is empty, it has no class folders: {shape}.")
     for split, other in (("test", "train"), ("train", "test")):
@@ -91,27 +107,79 @@ def list_images(root: Path) -> Listing:
                 f"classes in {root / other} are not in {root / split}. Both must have the same."
             )
     files: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    bad: list[BadImageError] = []
     for split in SPLITS:
-        for name in classes[split]:
-            found = [p for p in _visible(root / split / name) if p.suffix.lower() in SUFFIXES]
+        for folders in classes[split].values():
+            found = sorted(path for folder in folders for path in _images(folder, bad, ignored))
             if not found:
                 raise ValueError(
-                    f"class folder {root / split / name} is empty: it has no "
-                    f"{', '.join(SUFFIXES)} file."
+                    f"class folder {folders[0]} is empty: it has no {', '.join(SUFFIXES)} file."
+                    + (f" {bad[-1]}" if bad else "")
                 )
-            files[split].extend(sorted(found))
-    return Listing(classes["train"], files)
+            files[split].extend(found)
+    return Listing(list(classes["train"]), files, bad, ignored)
 
 
-def _visible(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if not path.name.startswith("."))
+def class_name(folder: Path) -> str:
+    """Returns the class of a folder: its name, composed (NFC), as people read it."""
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def _class_folders(split: Path, ignored: Counter[str]) -> dict[str, list[Path]]:
+    """Returns the folders of each class, classes sorted."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(split.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir() or path.name in _LEFT_BEHIND:
+            ignored[path.name if path.name in _LEFT_BEHIND else "file outside of a class"] += 1
+            continue
+        if not _is_text(path.name):
+            raise ValueError(
+                f"class folder {_shown(path)} has a name that is no UTF-8 text; rename it."
+            )
+        found.setdefault(class_name(path), []).append(path)
+    return dict(sorted(found.items()))
+
+
+def _images(folder: Path, bad: list[BadImageError], ignored: Counter[str]) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() not in SUFFIXES:
+            kind = "sub-folder" if path.is_dir() else f"{path.suffix or 'unnamed kind of'} file"
+            ignored[path.name if path.name in _LEFT_BEHIND else kind] += 1
+        elif not _is_text(path.name):
+            bad.append(BadImageError(f"image {_shown(path)} has a name that is no UTF-8 text."))
+        elif path.is_dir():
+            bad.append(BadImageError(f"image {path} is a folder."))
+        elif not path.exists():
+            bad.append(BadImageError(f"image {path} is a link to a file that is not there."))
+        else:
+            yield path
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8; other bytes come as lone surrogates."""
+    return name.isprintable() or not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def _shown(path: Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _notes(root: Path, listing: Listing) -> tuple[str, ...]:
+    if not listing.ignored:
+        return ()
+    kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(listing.ignored.items()))
+    return (f"Not used in {root}, since they are no images of a class: {kinds}.",)
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(f"image {path} cannot be read: {error.strerror}.") from error
+        raise BadImageError(f"image {path} cannot be read: {error.strerror}.") from error
 
 
 def _key(root: Path, listing: Listing, config: DataConfig) -> str:
@@ -119,8 +187,15 @@ def _key(root: Path, listing: Listing, config: DataConfig) -> str:
     options = [_FORMAT, config.image_size, bool(config.convert_images), config.on_bad_image]
     digest = hashlib.sha256(json.dumps(options).encode())
     files = [path for split in SPLITS for path in listing.files[split]]
+
+    def content_hash(path: Path) -> bytes:
+        try:
+            return hashlib.sha256(_read(path)).digest()
+        except BadImageError:  # Is told, or skipped, when it is decoded.
+            return b"unreadable"
+
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(lambda path: hashlib.sha256(_read(path)).digest(), files)
+        hashes = pool.map(content_hash, files)
         for path, content in zip(_track(files, "Reading images"), hashes, strict=True):
             digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
             digest.update(content)
@@ -135,6 +210,8 @@ def _track(files: list[Path], what: str) -> Iterable[Path]:
 
 def _decode_all(listing: Listing, config: DataConfig, writer: Writer) -> dict[str, Any]:
     """Writes images and labels of both splits, and the moments of the training images' pixels."""
+    for module in ("cv2", "PIL.Image", "simplejpeg"):
+        need(module)  # Its absence is one error, not one of each image.
     bad = BadImages(config.on_bad_image)
     fits = _SameSize()
 
@@ -155,7 +232,7 @@ def _decode_all(listing: Listing, config: DataConfig, writer: Writer) -> dict[st
                 except BadImageError as error:
                     bad.add(error)
                     continue
-                labels.append(listing.classes.index(path.parent.name))
+                labels.append(listing.classes.index(class_name(path.parent)))
             if images:
                 writer.extend(f"{split}_images", np.stack(images))
                 writer.extend(f"{split}_labels", np.asarray(labels, np.int32))

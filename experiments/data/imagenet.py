@@ -205,7 +205,8 @@ class RecordDataset(Dataset):
         """Puts an image into place ``i`` of a batch; False if it is bad and may be skipped."""
         try:
             label = check_label(example.label, split.num_classes, example.where)
-            image = decode_rgb(example.content, example.where, self.convert)
+            # Some of the original files have a few stray bytes, which decoders pass over.
+            image = decode_rgb(example.content, example.where, self.convert, strict=False)
         except BadImageError as error:
             self.bad.add(error)
             return False

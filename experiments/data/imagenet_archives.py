@@ -108,7 +108,7 @@ class _Written:
         digest = hashlib.sha256(json.dumps([version, splits]).encode()).hexdigest()
         self._state: dict[str, Any] = {"made_from": digest, "files": {}}
         if self._path.is_file():
-            self._state = json.loads(self._path.read_text())
+            self._state = _state(self._path)
         if self._state["made_from"] != digest:
             raise ValueError(
                 f"{folder} was written from other archives or by another tensorflow-datasets. "
@@ -128,7 +128,16 @@ class _Written:
 def files_written(folder: Path) -> int:
     """Number of files that an interrupted run has left complete in the partial folder."""
     path = partial_folder(folder) / _Written.FILE
-    return len(json.loads(path.read_text())["files"]) if path.is_file() else 0
+    return len(_state(path)["files"]) if path.is_file() else 0
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """What ``_Written`` has noted; that of no archives where it cannot be read."""
+    try:
+        state = json.loads(path.read_text())
+        return {"made_from": state["made_from"], "files": dict(state["files"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"made_from": None, "files": {}}
 
 
 def _list(builder: Any, split: str, path: Path, console: Console) -> list[_Image]:
@@ -146,7 +155,7 @@ def _list(builder: Any, split: str, path: Path, console: Console) -> list[_Image
                 if images.setdefault(image.name, image) is not image:
                     raise ValueError(f"{path} has two images {image.name}.")
                 progress.advance(task)
-        except tarfile.TarError as error:
+        except (tarfile.TarError, EOFError, OSError) as error:
             raise ValueError(f"{path} is damaged or incomplete: {error}. Get it again.") from error
     if not images:
         raise ValueError(f"{path} has no images. Get it again.")

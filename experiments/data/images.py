@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import struct
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -16,6 +17,7 @@ _KINDS = {
     "CMYK": "CMYK",
     "YCCK": "CMYK",
 }
+_MOST_PIXELS = 100_000_000  # Of one image: 10,000 x 10,000, 300 MB.
 # Where the customary evaluation on ImageNet crops 224 pixels of an image of 256.
 EVAL_MARGIN = 32
 
@@ -68,10 +70,12 @@ def need(module: str, extra: str = "data") -> ModuleType:
             f"{error.name} is not installed, and this data set needs it: "
             f"pip install 'unitnorm-jax[{extra}]' (in a checkout: pip install -e '.[{extra}]')."
         ) from None
+    except ImportError as error:  # A library of the system is missing, say.
+        raise ValueError(f"{module} is installed, but cannot be imported: {error}.") from error
 
 
-def decode_rgb(content: bytes, name: str, convert: bool) -> np.ndarray:
-    """Returns the pixels of a JPEG or PNG file.
+def decode_rgb(content: bytes, name: str, convert: bool, strict: bool = True) -> np.ndarray:
+    """Returns the pixels of a JPEG, PNG or WebP file.
 
     Orientation tags are ignored, as is customary in training; palettes are looked up.
 
@@ -81,6 +85,8 @@ def decode_rgb(content: bytes, name: str, convert: bool) -> np.ndarray:
         convert: Whether to convert what is not 8-bit RGB: grayscale is repeated in each channel,
             CMYK goes to RGB without a colour profile, 16-bit values lose their lower byte, and an
             alpha channel is dropped.
+        strict: Whether what decoders only warn of, or do not look at, is an error: JPEG data that
+            are corrupt though they end as they should, PNG checksums, and more pixels than fit.
 
     Returns:
         ``(h, w, 3)`` uint8.
@@ -90,6 +96,13 @@ def decode_rgb(content: bytes, name: str, convert: bool) -> np.ndarray:
     """
     cv2 = need("cv2")
     data = np.frombuffer(content, np.uint8)
+    image: np.ndarray | None
+    if strict:
+        kind, mode = inspect(content, name)
+        if kind == "JPEG":
+            image = _decode_jpeg(content, name, mode)
+            if mode == "RGB" or (mode == "L" and convert):
+                return image
     if convert:
         image = _decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     else:
@@ -113,6 +126,9 @@ def decode_gray(content: bytes, name: str) -> np.ndarray:
         BadImageError: If the file is damaged or truncated, or not 8-bit grayscale.
     """
     cv2 = need("cv2")
+    kind, mode = inspect(content, name)
+    if kind == "JPEG":
+        _decode_jpeg(content, name, mode)
     image = _decode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise BadImageError(f"{name} is damaged or truncated ({len(content):,} bytes).")
@@ -128,6 +144,42 @@ def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
         return cv2.imdecode(data, flags)
     except cv2.error:  # Of an empty file, or sizes beyond all limits.
         return None
+
+
+def inspect(content: bytes, name: str) -> tuple[str, str]:
+    """Returns format ("JPEG", "PNG", ...) and mode ("RGB", "L", ...) as Pillow calls them.
+
+    Raises:
+        BadImageError: If the header cannot be read, or says that there are more pixels than an
+            image may have; if checksums of a PNG file do not fit what they are of.
+    """
+    image_module = need("PIL.Image")
+    too_large = (image_module.DecompressionBombError, image_module.DecompressionBombWarning)
+    try:
+        with image_module.open(io.BytesIO(content)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise image_module.DecompressionBombError
+            if image.format == "PNG":
+                image.verify()
+            return str(image.format), image.mode
+    except too_large:
+        raise BadImageError(
+            f"{name} has more than {_MOST_PIXELS:,} pixels, and is not decoded: it would not fit "
+            "in memory, or its header is damaged. Make it smaller."
+        ) from None
+    except (OSError, ValueError, SyntaxError, struct.error):
+        raise BadImageError(f"{name} is damaged or truncated ({len(content):,} bytes).") from None
+
+
+def _decode_jpeg(content: bytes, name: str, mode: str) -> np.ndarray:
+    """Returns RGB pixels, those of CMYK images as they are; what libjpeg warns of is an error."""
+    simplejpeg = need("simplejpeg")
+    try:
+        return simplejpeg.decode_jpeg(content, "CMYK" if mode == "CMYK" else "RGB", strict=True)
+    except ValueError as error:
+        raise BadImageError(
+            f"{name} is damaged or truncated ({len(content):,} bytes). The decoder: {error}."
+        ) from None
 
 
 def _check_mode(content: bytes, name: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.checks import check_seeds
 from experiments.cli import command_line, run_cli
 from experiments.compare.record import to_json
 from experiments.compare.table import to_rich
@@ -76,6 +77,7 @@ class FaultsConfig:
         """Checks the values."""
         if self.kills < 1:
             raise ValueError(f"`kills` (={self.kills}) must be a positive number.")
+        check_seeds(seed=(self.seed,), seeds=self.seeds)
         check_new(self.json)
 
     @property

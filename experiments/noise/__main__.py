@@ -13,7 +13,7 @@ from rich.table import Table
 
 from experiments import config as configs
 from experiments import provenance, record
-from experiments.checks import not_negative, positive
+from experiments.checks import check_seeds, not_negative, positive
 from experiments.cli import run_cli
 from experiments.data import load_arrays
 from experiments.noise import figure
@@ -72,6 +72,7 @@ class NoiseConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
+        check_seeds(seeds=self.seeds)
         for kind in self.kinds:
             if kind not in KINDS:
                 raise ValueError(f"noise (={kind!r}) is unknown; choose from {', '.join(KINDS)}.")

@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.data import ArrayDataset
 from experiments.noise.networks import Network, Variables
+from experiments.steps import predicted
 from unitnorm_jax.functional import (
     additive_noise,
     drift,
@@ -112,7 +113,7 @@ def measure(
         return {**variables, "params": noise(key, network.variables["params"], strength)}
 
     def row(method: str, logits: Sequence[jax.Array]) -> Row:
-        found = np.concatenate([np.asarray(y).argmax(-1) for y in logits])
+        found = np.concatenate([np.asarray(predicted(y)) for y in logits])
         accuracy = float(np.mean(found == dataset.test_labels))
         return Row(kind, level, network.norm, method, network.seed, chip, accuracy)
 

@@ -10,6 +10,7 @@ from experiments import ics_plots, plots, report, shift_report
 from experiments.comparison import LayerComparison, certificates, gap, tightness
 from experiments.config import to_dict
 from experiments.ics_panels import all_layers, shown_layers
+from experiments.order_statistics import largest
 from experiments.page.svg import inline_svg
 from experiments.results import Results
 from unitnorm_jax.ics.report import row_name
@@ -69,7 +70,7 @@ def with_certificates(
                 "of": layer,
                 "less": layer.less(norm, base),
                 "open": ", ".join(str(side.open) for side in sides),
-                "gap": max(side.largest_gap for side in sides),
+                "gap": largest(side.largest_gap for side in sides),
             }
         )
     return rows

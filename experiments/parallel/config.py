@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, Literal, get_args
 
+from experiments.checks import positive
+
 Parallel = Literal["auto", "jit", "pmap", "shard_map"]
 Statistics = Literal["synchronised", "grouped", "per_device"]
 Precision = Literal["float32", "bfloat16"]
@@ -34,6 +36,8 @@ class DevicesConfig:
     """Number of processes; each is started with the same command but for --process-id."""
     process_id: int | None = None
     """Number of this process, from 0."""
+    initialization_timeout: float = 120.0
+    """How long processes wait for one another at the start, in seconds."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -51,6 +55,7 @@ class DevicesConfig:
                 f"`statistics_group` (={self.statistics_group}) must be given if, and only if, "
                 f"`statistics` (={self.statistics!r}) is 'grouped'."
             )
+        positive(initialization_timeout=self.initialization_timeout)
         if self.statistics_group is not None and self.statistics_group < 1:
             raise ValueError(
                 f"`statistics_group` (={self.statistics_group}) must be a positive number."

@@ -64,7 +64,7 @@ def run(config: Config, console: Console) -> Path:
         record.write_json(config.out / "summary.json", found)
     for table in summary.tables(found, config.penalties, title):
         console.print(table)
-    worst = max(entry["constraint"] for entry in found)
+    worst = np.max([entry["constraint"] for entry in found])
     residual = np.median([value for entry in found for value in entry["residual"]])
     console.print(
         f"sd(v'x) differs from gamma = {config.scale:g} by at most {worst:.0e} (relative). "

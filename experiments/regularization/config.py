@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from experiments.checks import not_negative, positive
+from experiments.checks import check_seeds, not_negative, positive
 from experiments.data import check_dataset
 
 
@@ -50,6 +50,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Checks the values."""
+        check_seeds(seeds=self.seeds)
         check_dataset(self.dataset)
         for name in ("noises", "penalties", "seeds"):
             values = getattr(self, name)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from experiments.data import ArrayDataset
+from experiments.steps import predicted
 from unitnorm_jax.functional import fold_batch_norm, implied_penalty
 
 NETWORKS = ("bn", "bn, trained scale", "no norm")
@@ -174,7 +175,7 @@ def _measure(params: Any, data: Data, network: str, settings: Settings) -> dict[
         x, labels = getattr(data, part), getattr(data, f"{part}_labels")
         values = logits(x @ kernel + bias[None], output)
         found[f"{part}_cross_entropy"] = cross_entropy(kernel, bias, output, x, labels)
-        found[f"{part}_accuracy"] = jnp.mean(jnp.argmax(values, -1) == labels)
+        found[f"{part}_accuracy"] = jnp.mean(predicted(values) == labels)
     return found
 
 

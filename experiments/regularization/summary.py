@@ -30,7 +30,8 @@ def best_penalty(rows: Sequence[Row], noise: float) -> float:
         np.mean([row["validation_cross_entropy"] for row in choose(plain, penalty=penalty)])
         for penalty in penalties
     ]
-    return penalties[int(np.argmin(losses))]
+    # One that diverged in any seed is not the best.
+    return penalties[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
 
 
 def summarize(rows: Sequence[Row]) -> list[Row]:
@@ -59,10 +60,14 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
                 },
                 "residual": [r["residual"] for r in groups["bn"]],
                 "power": float(np.mean([r["power"] for r in groups["bn"]])),
-                "constraint": max(
-                    abs(deviation / r["scale"] - 1)
-                    for r in groups["bn"]
-                    for deviation in r["deviations"]
+                "constraint": float(
+                    np.max(  # A NaN, unlike with max, is the largest.
+                        [
+                            abs(deviation / r["scale"] - 1)
+                            for r in groups["bn"]
+                            for deviation in r["deviations"]
+                        ]
+                    )
                 ),
             }
         )

@@ -13,9 +13,11 @@ from rich.console import Console
 
 from experiments.compare import combine, make_record
 from experiments.compare.command import train_command
-from experiments.compare.record import FORMAT
+from experiments.compare.record import FORMAT, to_plain
+from experiments.compare.tables import number
 from experiments.config import TrainConfig
 from experiments.nonfinite import NonFiniteLossError
+from experiments.order_statistics import largest
 from experiments.preemption import Preempted
 from experiments.provenance import versions
 from experiments.record import write_json
@@ -121,11 +123,24 @@ def compare_setting(setting: Setting, out: Path) -> dict[str, Any]:
         for config, folder in zip(setting.configs, folders, strict=True)
         if folder not in done
     ]
-    record: dict[str, Any] = {"setting": setting.name, "failed": failed}
+    # Differences are against the first method; without it there are none.
+    record: dict[str, Any] = {
+        "setting": setting.name,
+        "failed": failed,
+        "base_failed": folders[0] not in done,
+    }
     if done:
         record |= make_record(combine(done), "")
         record["arms"] = [small(arm) for arm in record["arms"]]
+        if record["base_failed"]:
+            record["arms"] = [without_base(arm) for arm in record["arms"]]
     return record
+
+
+def without_base(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is left of a method where the one that it is compared with has failed."""
+    runs = [{**run, "time_ratio": None} for run in arm["runs"]]
+    return {**arm, "runs": runs, "shift": []}
 
 
 def small(arm: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,10 +149,9 @@ def small(arm: Mapping[str, Any]) -> dict[str, Any]:
     parts = ("quantity", "layer", "ratio", "seed_ratios", "certified_less", "certified_more")
     shift = [{name: layer[name] for name in parts} for layer in arm["shift"]]
     certificates = arm["certificates"]
-    gaps = [c["largest_gap"] for c in certificates if c["largest_gap"] is not None]
     total = {
         "layer": "all",
         **{name: sum(c[name] for c in certificates) for name in ("measured", "open", "not_finite")},
-        "largest_gap": max(gaps, default=None),
+        "largest_gap": to_plain(largest(number(c["largest_gap"]) for c in certificates)),
     }
     return {**kept, "shift": shift, "certificates": [total] if certificates else []}

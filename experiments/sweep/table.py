@@ -27,12 +27,17 @@ def sweep_table(record: Mapping[str, Any]) -> Table:
         for arm in arms:
             name = arm["name"]
             found, moved = results[name], shift.get(name, {})
+            difference = [
+                next(value for key, value in found.items() if key.startswith("minus ")),
+                *(found["95 % interval"], found["p"]),
+            ]
+            if setting.get("base_failed"):
+                difference, moved = [None] * 3, {}
             alphas = [float(np.mean(values)) for values in arm["alpha"].values()]
             rows.append(
                 (
                     *(setting["setting"], name, found["n"], found["test accuracy, %"]),
-                    next(value for key, value in found.items() if key.startswith("minus ")),
-                    *(found["95 % interval"], found["p"]),
+                    *difference,
                     next(value for key, value in cost[name].items() if key.startswith("epochs")),
                     *(moved.get("absolute: ratio"), moved.get("relative: ratio")),
                     *(moved.get("relative: less"), moved.get("relative: more")),
@@ -43,7 +48,8 @@ def sweep_table(record: Mapping[str, Any]) -> Table:
             words = f"failed: {failed['command'].split('experiments.train ')[-1]}"
             rows.append((setting["setting"], words, *[None] * 11))
     caption = (
-        "differences and ratios are against the first method of the setting, paired by seed; "
+        "differences and ratios are against the first method of the setting, paired by seed, and "
+        "there are none where that failed; "
         "n seeds, mean ± sample standard deviation; 95 % confidence interval and p-value of "
         "Student's paired t-test, not adjusted for the number of comparisons; shift: range over "
         "layers of the median ratio of Earth Mover distances in an update, absolute and in "

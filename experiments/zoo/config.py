@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import config as configs
-from experiments.checks import positive
+from experiments.checks import check_seeds, positive
 from experiments.study_folder import options_of
 
 # Every row of experiments.norms, and what stands behind a "+" under one norm that it is for.
@@ -96,6 +96,7 @@ class ZooConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
+        check_seeds(seeds=self.seeds)
         for part in self.parts:
             if part not in PARTS:
                 raise ValueError(f"part (={part!r}) is unknown; choose from {', '.join(PARTS)}.")

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments import record, report
 from experiments.compare.statistics import mean_std
 from experiments.compare.table import Cell, Column, Table, choose, to_markdown
 from experiments.compare.table import mean_std as mean_std_column
 from experiments.comparison import QUANTITIES, all_certificates, compare
+from experiments.order_statistics import largest, median, smallest
 from experiments.results import Results, read_results
 from experiments.zoo.config import METHODS, PARTS, ZooConfig
 from unitnorm_jax.ics.report import row_name
@@ -33,7 +32,7 @@ def read_entries(config: ZooConfig) -> list[Entry]:
         for part in PARTS:
             path = result_path(config.out, method, part)
             if path.exists():
-                entry[part] = record.read_json(path)
+                entry[part] = record.read_numbers(path)
         found = _run(config, method)
         if found is not None and found.ics(method):
             entry["shift"] = _shift(method, found, config.base, base)
@@ -47,7 +46,7 @@ def _run(config: ZooConfig, method: str) -> Results | None:
     path = result_path(config.out, method, "train")
     if not path.exists():
         return None
-    train = record.read_json(path)
+    train = record.read_numbers(path)
     return read_results(config.out / "runs" / train["run"]) if "results" in train else None
 
 
@@ -87,7 +86,7 @@ def _layers(rows: Mapping[int, Any]) -> list[Entry]:
                 by_layer.setdefault(row_name(row), []).append(row)
     names = [name for quantity in QUANTITIES.values() for name in quantity]
     return [
-        {"layer": layer, **{n: float(np.median([row[n] for row in found])) for n in names}}
+        {"layer": layer, **{n: median(row[n] for row in found) for n in names}}
         for layer, found in by_layer.items()
     ]
 
@@ -141,7 +140,7 @@ def _median(entry: Entry, quantity: str) -> Cell:
     if "shift" not in entry:
         return None if "diverged" in entry.get("train", {}) else ""
     values = [layer[quantity] for layer in entry["shift"]["layers"]]
-    return (np.median(values), min(values), max(values)) if values else None
+    return (median(values), smallest(values), largest(values)) if values else None
 
 
 def _moved(entry: Entry, quantity: str) -> Cell:

@@ -1,6 +1,7 @@
 """Which moved less: against a restatement by plain loops, and examples worked out by hand."""
 
 import doctest
+import itertools
 import math
 import random
 import statistics
@@ -8,6 +9,7 @@ import statistics
 import pytest
 
 from experiments import comparison, plots, shift_report
+from experiments.compare.tables import shift_table
 from experiments.comparison import all_certificates, certificates, compare, tightness
 
 
@@ -97,6 +99,32 @@ def test_what_is_not_finite_or_did_not_move_is_left_out():
     (layer,) = compare({0: [row(1, 0.0)]}, {0: [row(1, 0.0)]}, "absolute")
     assert math.isnan(layer.ratio)
     assert layer.less("norm", "base") is None
+
+
+def test_one_update_in_which_the_base_did_not_move_decides_nothing():
+    base = {0: [row(1, 1.0), row(2, 1.0), row(3, 1.0), row(4, 0.0)]}
+    norm = {0: [row(1, 0.5), row(2, 0.9), row(3, 1.05), row(4, 1.0)]}
+    (layer,) = compare(norm, base, "absolute")
+    assert layer.ratio == pytest.approx(0.975)
+    assert layer.less("norm", "base") == "norm"
+
+
+def test_numbers_that_are_not_finite_are_left_out_in_any_order():
+    """What is shown is that of the layers that have a ratio, wherever the others stand."""
+    record_layers = [{"ratio": r, "seed_ratios": [r]} for r in (None, 0.5, 2.0, "inf")]
+    shown = set()
+    for layers in itertools.permutations(record_layers):
+        shift = [{"quantity": q, **layer} for q in ("absolute", "relative") for layer in layers]
+        arm = {"name": "b", "shift": shift, "certificates": []}
+        table = shift_table({"arms": [{"name": "a"}, arm]})
+        shown.add(tuple(next(iter(table.cells()))))
+    ((_, less, more, ratio, *_),) = shown
+    assert (less, more, ratio) == ("1", "2", "0.50 to inf")
+
+
+def test_a_certificate_without_an_upper_end_is_all_open():
+    rows = {0: [row(1, 1.0, certified_upper=math.inf, exact=False), row(2, 1.0)]}
+    assert all_certificates(rows).largest_gap == 1.0
 
 
 def test_layers_are_matched_by_path_and_call():

@@ -1,6 +1,8 @@
 """Bad configurations are named, with the choices there are."""
 
+import dataclasses
 import json
+import math
 
 import flax.linen as nn
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import norms
+from experiments import norms, study_folder
 from experiments.config import (
     DataConfig,
     ModelConfig,
@@ -77,7 +79,10 @@ def test_unknown_names(values, message):
         (lambda: OptimConfig(warmup=1.0), r"`warmup` \(=1.0\) must be in \[0, 1\)"),
         (lambda: OptimConfig(weight_penalty=-1), r"`weight_penalty` \(=-1\) must be zero or"),
         (lambda: TrainConfig(seeds=()), r"`seeds` \(=\(\)\) must be one or more different"),
-        (lambda: TrainConfig(seeds=(-1,)), r"`seeds` \(=-1\) must be zero or a positive number"),
+        (lambda: TrainConfig(seeds=(-1,)), r"`seeds` \(=-1\) must be from 0 to 2\^32 - 1"),
+        (lambda: TrainConfig(seeds=(0, 2**32)), r"`seeds` \(=4294967296\) must be from 0 to"),
+        (lambda: TrainConfig(seeds=(2**63,)), r"`seeds` \(=9223372036854775808\) must be from"),
+        (lambda: DataConfig(cache_gigabytes=0), r"`cache_gigabytes` \(=0\) must be a positive"),
         (lambda: TrainConfig(norms=("bn", "bn")), r"`norms` .* must be one or more different"),
         (lambda: TrainConfig(target_accuracy=97.0), r"`target_accuracy` \(=97.0\) must be in"),
         (lambda: TrainConfig(evals_per_epoch=0), r"`evals_per_epoch` \(=0\) must be a positive"),
@@ -86,6 +91,15 @@ def test_unknown_names(values, message):
 def test_impossible_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_study_with_infinite_options_goes_on(tmp_path):
+    @dataclasses.dataclass
+    class Options:
+        seconds: float = math.inf
+
+    for _ in range(2):
+        study_folder.open_study(tmp_path / "study", study_folder.options_of(Options()))
 
 
 def test_options_reach_the_layers():

@@ -28,9 +28,14 @@ def make_run(
     rows=ics_row,
     correct=lambda norm, seed: 360,
     versions=None,
+    data=None,
+    row=None,
     **fields,
 ):
-    """Writes what a training job leaves; the shift of norm i is 1 / 2**i of the first one's."""
+    """Writes what a training job leaves; the shift of norm i is 1 / 2**i of the first one's.
+
+    ``data`` is in data.json, ``row`` in every row of the summary; both besides the usual.
+    """
     folder.mkdir()
     config = TrainConfig(norms=norms, seeds=seeds, probe=ProbeConfig(every=5), **fields)
     results = []
@@ -62,6 +67,7 @@ def make_run(
                     **{"updates_to_target": 20, "ms_per_step": 2.0, "train_seconds": 4.0},
                     **{"probe_seconds": 0.25 if norm != "none" else 0.0},
                     "alpha": {name.removeprefix("alpha/"): v for name, v in alpha.items()},
+                    **(row or {}),
                 }
             )
     summary = {"data": "digits & <more>", "target_accuracy": 0.97, "seconds": 9.0}
@@ -72,6 +78,7 @@ def make_run(
             **(versions or {}),
         },
         "summary": {**summary, "results": results},
+        "data": {"name": summary["data"], "train_size": 1437, **(data or {})},
     }.items():
         (folder / f"{name}.json").write_text(json.dumps(values))
     return read_results(folder)

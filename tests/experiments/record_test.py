@@ -57,6 +57,20 @@ def test_back_to_a_checkpoint(tmp_path):
     assert read_scalars(folder / "tensorboard") == expected
 
 
+def test_numbers_that_are_not_finite_come_back_as_numbers(tmp_path):
+    """Wherever they stand; what is text stays so, even if it says "nan"."""
+    content = {
+        "seconds": math.inf,
+        "results": [{"norm": "nan", "folder": "inf", "cross_entropy": math.nan, "step": 3}],
+        "alpha": {"layer": "inf", "inf": -math.inf},
+    }
+    record.write_json(tmp_path / "a.json", content)
+    found = record.read_numbers(tmp_path / "a.json")
+    assert math.isnan(found["results"][0].pop("cross_entropy"))
+    del content["results"][0]["cross_entropy"]
+    assert found == content
+
+
 def test_what_is_missing(tmp_path):
     with Recorder(tmp_path / "run") as recorder:
         recorder.write("train", ROWS)
@@ -65,6 +79,22 @@ def test_what_is_missing(tmp_path):
     (tmp_path / "run" / "eval.jsonl").unlink()
     (tmp_path / "run" / "train.jsonl").write_text("{}\n")
     assert missing(tmp_path / "run", lengths) == ["eval.jsonl", "train.jsonl"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+def test_a_file_that_is_not_json(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is not JSON \(.*restore it from a copy"):
+        record.read_json(tmp_path / "a.json")
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        record.read_json(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b"{", b"\xff", b"3", b'["step"]'])
+def test_a_line_that_is_no_row(tmp_path, line):
+    (tmp_path / "a.jsonl").write_bytes(b'{"step": 1}\n' + line + b"\n")
+    with pytest.raises(ValueError, match=r"line 2 of .*a\.jsonl is not JSON"):
+        read_rows(tmp_path / "a.jsonl")
 
 
 def test_a_line_that_is_not_json(tmp_path):

@@ -65,6 +65,15 @@ def test_best_penalty_is_that_of_least_mean_loss():
     assert best_penalty(rows, 0.0) == 0.1
 
 
+def test_a_penalty_with_which_a_network_diverged_is_not_the_best():
+    def row(penalty, loss):
+        common = {"network": "no norm", "noise": 1.0}
+        return {**common, "penalty": penalty, "validation_cross_entropy": loss}
+
+    rows = [row(0.0, np.nan), row(0.0, 0.1), row(0.1, 0.7), row(0.2, 0.6)]
+    assert best_penalty(rows, 1.0) == 0.2
+
+
 def test_noise_is_of_the_size_it_says_and_belongs_to_the_data():
     dataset = load_arrays("digits")
     clean, noisy = (noisy_data(dataset, noise, 3, 100) for noise in (0.0, 0.5))

@@ -16,6 +16,14 @@ from experiments.record import read_json, write_json
 from experiments.run_dir import locked, new_run_dir, open_run_dir
 
 
+def test_a_run_folder_is_a_local_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder, _ = open_run_dir(TrainConfig(run_dir="~/run"))
+    assert folder == tmp_path / "run"
+    with pytest.raises(ValueError, match=r"`run_dir` \(='gs://bucket/x'\) must be on a file syst"):
+        open_run_dir(TrainConfig(run_dir="gs://bucket/x"))
+
+
 def test_run_folder_is_never_overwritten(tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
     message = r"run folder \(='.*there'\) exists, .* another --run-dir, .* with --resume auto"

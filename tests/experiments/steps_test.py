@@ -2,6 +2,7 @@
 
 import functools
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,18 @@ def make_state(norm="ubn", axis_name=None):
     tx = optax.sgd(0.1, momentum=0.9, nesterov=True)
     init = jax.jit(partial(steps.create_state, model=model, tx=tx))
     return init(jax.random.key(0), IMAGES)
+
+
+def test_logits_that_are_nan_are_right_about_nothing():
+    """argmax takes a NaN for the largest: class 0 would win."""
+    logits = jnp.array([[jnp.nan, 0.0], [0.0, jnp.nan], [jnp.nan, jnp.nan], [1.0, 0.0]])
+    assert steps.predicted(logits).tolist() == [-1, -1, -1, 0]
+    state = SimpleNamespace(
+        params={}, batch_stats={}, apply_fn=lambda variables, images, train: logits
+    )
+    batch = {"image": np.zeros((4, 1)), "label": np.zeros(4, int), "weight": np.ones(4)}
+    found = steps.evaluate(steps.eval_step, state, [batch])
+    assert (found["correct"], found["not_finite"], found["count"]) == (1, 3, 4)
 
 
 def test_penalty_is_the_sum_of_squared_kernels():

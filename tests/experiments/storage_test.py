@@ -130,7 +130,7 @@ def test_full_while_training_from_the_command_line(tmp_path, capfd, size):
     error = capfd.readouterr().err
     assert error.startswith("error: ")
     assert "File too large" in error
-    assert "make room, then continue with --resume auto." in error
+    assert "allow longer files (ulimit -f), then continue with --resume auto." in error
     assert error.count("\n") == 1
     assert run_cli(folder, "--resume", "auto") == 0
     assert (folder / "summary.json").exists()

@@ -144,6 +144,18 @@ def test_evaluate_reports_a_difference(finished, tmp_path, capsys):
     assert "1 of 4 accuracies were NOT reproduced: ubn, seed 0" in capsys.readouterr().err
 
 
+def test_evaluate_blames_other_data(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    data = json.loads((folder / "data.json").read_text())
+    data["test_images_sha256"] = "0" * 64
+    (folder / "data.json").write_text(json.dumps(data))
+    assert evaluate.main([str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert "was started with other data" in error
+    assert "test_images_sha256: 0000" in error
+    assert "versions" not in error
+
+
 def test_evaluate_needs_a_finished_run(tmp_path, capsys):
     assert evaluate.main([str(tmp_path)]) == 1
     error = capsys.readouterr().err

@@ -65,6 +65,15 @@ def test_devices_add_up():
     assert_is(activity, X[:8].reshape(-1, 4).T, 1e-5)
 
 
+def test_what_is_not_finite_is_not_healthy():
+    x = np.tile(np.array([[1.0, 1, 1, 0, 1]], np.float32), (4, 1))
+    x[1] = [np.nan, np.inf, 1e30, 0, 3]
+    ratios = mean_to_std(channel_activity(jnp.asarray(x)))
+    np.testing.assert_array_equal(ratios[:4], [np.nan, np.nan, np.nan, 0])
+    later = channel_activity(jnp.ones((4, 5)), channel_activity(jnp.asarray(x)))
+    np.testing.assert_array_equal(np.isnan(mean_to_std(later)), [True, True, True, False, False])
+
+
 def test_constants():
     activity = channel_activity(jnp.array([[0.0, 2.0, -1.0], [0.0, 2.0, -1.0]]))
     np.testing.assert_array_equal(dead_channels(activity), [True, False, True])

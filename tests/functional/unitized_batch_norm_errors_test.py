@@ -1,5 +1,7 @@
 """Wrong arguments are refused at trace time, by name; degenerate ones give finite numbers."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,8 @@ def of_shape(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
+# As users call it: in tests, types are checked before the layer could.
+unitized_batch_norm = inspect.unwrap(functional.unitized_batch_norm)
 X, PER_CHANNEL = of_shape(4, 6, 3), of_shape(3)
 
 
@@ -21,7 +25,7 @@ def trace(x=X, alpha=PER_CHANNEL, mean=PER_CHANNEL, var=PER_CHANNEL, arrays=None
     """The layer, traced without values: every error must come out here."""
 
     def run(x, stats, alpha, arrays):
-        return functional.unitized_batch_norm(
+        return unitized_batch_norm(
             x, stats, alpha, **arrays, **({"use_running_average": False} | config)
         )
 
@@ -50,8 +54,27 @@ WRONG = {
     ),
     "mask of another length": ("mask", {"arrays": {"mask": jax.ShapeDtypeStruct((4, 5, 1), bool)}}),
     "mask of more axes": ("mask", {"arrays": {"mask": jax.ShapeDtypeStruct((1, 4, 6, 3), bool)}}),
-    "integers": ("integer|floating", {"x": jax.ShapeDtypeStruct((4, 6, 3), jnp.int32)}),
-    "booleans": ("integer|floating", {"x": jax.ShapeDtypeStruct((4, 6, 3), bool)}),
+    "mask of fractions": ("mask", {"arrays": {"mask": of_shape(4, 6, 1)}}),
+    "mask of letters": ("mask", {"mask": "abc"}),
+    "mask of a list of fractions": ("mask", {"mask": [0.3, 1.0, 1.0]}),
+    "complex": ("real", {"x": jax.ShapeDtypeStruct((4, 6, 3), jnp.complex64)}),
+    "empty batch": ("empty", {"x": of_shape(0, 6, 3)}),
+    "integer result": ("dtype", {"dtype": jnp.int32}),
+    "complex result": ("dtype", {"dtype": jnp.complex64}),
+    "no dtype": ("dtype", {"dtype": "abc"}),
+    "axis a float": ("axis", {"axis": 1.0}),
+    "axis None": ("axis", {"axis": None}),
+    "axis a string": ("axis", {"axis": "channels"}),
+    "axes of floats": ("axis", {"axis": (0.5,)}),
+    "sample_axis None": ("sample_axis", {"sample_axis": None}),
+    "sample_axis a float": ("sample_axis", {"sample_axis": 0.0}),
+    "unit None": ("unit", {"unit": None}),
+    "unit of an array": ("unit", {"unit": np.ones(3)}),
+    "momentum a string": ("momentum", {"momentum": "fast"}),
+    "momentum None": ("momentum", {"momentum": None}),
+    "momentum NaN": ("momentum", {"momentum": float("nan")}),
+    "epsilon None": ("epsilon", {"epsilon": None}),
+    "epsilon infinite": ("epsilon", {"epsilon": float("inf")}),
     "alpha": ("alpha", {"alpha": of_shape(6)}),
     "alpha of rank 2": ("alpha", {"alpha": of_shape(1, 3)}),
     "scale": ("scale", {"arrays": {"scale": of_shape(4)}}),
@@ -69,6 +92,11 @@ def test_wrong_arguments(match, wrong):
         trace(**wrong)
     assert len(error.value.args) == 1  # a sentence: no comma made it a tuple
     assert len(str(error.value)) > 20
+
+
+def test_a_traced_unit_is_refused():
+    with pytest.raises(ValueError, match="constant"):
+        jax.jit(lambda unit: trace(unit=unit))(0.5)
 
 
 def test_the_message_quotes_the_value():

@@ -40,6 +40,67 @@ def test_poison_in_masked_places(poison, train, unit, fast):
     np.testing.assert_array_equal(np.where(valid, 0, grads["x"]), 0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("epsilon", [1e-5, 0.0])
+@each_mode
+def test_masked_results_are_bounded(train, epsilon, dtype):
+    """Whatever stands there: a later sum with a product with the mask must not be 0 times inf."""
+    p = problem((4, 6, 3), mask=(4, 6, 1))
+    p["mask"][2] = False  # a sample of nothing
+    info = jnp.finfo(dtype)
+    for poison in (info.max, info.min, np.nan, -np.inf, min(1e12, float(info.max))):
+        x = jnp.where(p["mask"], p["x"], poison).astype(dtype)
+
+        def loss(x, params, mask=p["mask"], stats=(p["mean"], p["var"])):
+            y, _ = functional.unitized_batch_norm(
+                x,
+                functional.BatchStats(*map(jnp.asarray, stats)),
+                **params,
+                mask=mask,
+                use_running_average=not train,
+                epsilon=epsilon,
+                dtype=dtype,
+            )
+            return jnp.sum(y.astype(jnp.float32)), y
+
+        grads, y = jax.grad(loss, argnums=(0, 1), has_aux=True)(x, p["params"])
+        for leaf in jax.tree.leaves((y, grads)):
+            assert np.isfinite(np.asarray(leaf, np.float32)).all(), poison
+
+
+@pytest.mark.parametrize("poison", [1e12, 1e20, 1e38])
+def test_a_channel_of_one_value_does_not_reach_the_others(poison):
+    p = problem((4, 6, 3), mask=(4, 6, 3))
+    p["mask"][..., 1] = False
+    p["mask"][0, 0, 1] = True
+    p["x"] = np.where(p["mask"], p["x"], np.float32(poison))
+    p["dy"] = np.ones_like(p["dy"])  # in masked places, too
+    out = layer.value_and_grads(**p, use_running_average=False)
+    for leaf in jax.tree.leaves(out):
+        assert np.isfinite(leaf).all()
+
+
+@each_unit
+@each_mode
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_without_epsilon_a_channel_of_nothing_spoils_itself_alone(alpha, train, unit):
+    p = problem((4, 6, 3), mask=(4, 6, 3))
+    p["mask"][...] = True
+    p["mask"][..., 1] = False
+    p["var"][1] = 0
+    p["params"]["alpha"][:] = alpha
+    config = {"use_running_average": not train, "unit": unit, "epsilon": 0.0}
+    y, stats = layer.forward(*(p[k] for k in ("x", "mean", "var", "params", "mask")), **config)
+    others = [0, 2]
+    q = {k: v[..., others] for k, v in p.items() if k not in ("params", "dy")}
+    params = {k: v[others] for k, v in p["params"].items()}
+    if unit != "rms":  # which counts channels
+        expected, _ = layer.forward(q["x"], q["mean"], q["var"], params, q["mask"], **config)
+        assert_close(y[..., others], expected, 1e-6)
+    assert np.isfinite(y[..., others]).all()
+    assert np.isfinite(jax.tree.leaves(stats)).all()
+
+
 @each_unit
 @each_mode
 def test_padding_is_invisible(train, unit):

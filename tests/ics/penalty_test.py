@@ -1,5 +1,7 @@
 """The penalty on the unitized bound: restated, differentiated, descended."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -75,6 +77,37 @@ def test_where_it_pulls(unit, a, ends):
     np.testing.assert_allclose(alpha, ends, atol=0.03)
 
 
+def test_stacked_layers_are_layers():
+    """What nn.scan makes: one alpha of shape (layers, channels)."""
+    alpha = jnp.stack([jnp.full(4, a) for a in (1.0, 0.0, 0.0)])
+    penalty = partial(ics.unitized_bound_penalty, positions=7, unit="sample")
+    np.testing.assert_allclose(penalty({"a": {"alpha": alpha}}), (1 / 28**0.5 + 2) / 3, rtol=1e-6)
+    apart = {str(i): {"alpha": a} for i, a in enumerate([*alpha, jnp.full(4, 0.3)])}
+    both = {"a": {"alpha": alpha}, "b": {"alpha": jnp.full(4, 0.3)}}
+    for relative in (True, False):
+        np.testing.assert_allclose(
+            penalty(both, relative=relative), penalty(apart, relative=relative), rtol=1e-6
+        )
+
+
+def test_boxed_alphas_and_integers():
+    alpha = jnp.array([0.25, 0.5])
+    expected = ics.unitized_bound_penalty({"a": {"alpha": alpha}}, 200, unit="sample")
+    boxed = {"a": {"alpha": nn.Partitioned(alpha, ("model",))}}
+    positions = (np.uint8(200), np.int64(200), jnp.int32(200))
+    for p in positions:  # 200 * 2 is no uint8
+        for given in (p, {"a": p}):
+            found = ics.unitized_bound_penalty(boxed, given, unit="sample")
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+    grad = jax.grad(lambda v: ics.unitized_bound_penalty(v, 200, unit="sample"))(boxed)
+    assert isinstance(grad["a"]["alpha"], nn.Partitioned)
+    whole = {"a": {"alpha": np.array([0, 1], np.int8)}}
+    np.testing.assert_allclose(
+        ics.unitized_bound_penalty(whole, 200, unit=np.int64(2)),
+        ics.unitized_bound_penalty({"a": {"alpha": jnp.array([0.0, 1.0])}}, 200, unit=2),
+    )
+
+
 def test_no_layer_has_an_alpha():
     assert ics.unitized_bound_penalty({"head": {"kernel": jnp.ones(3)}}) == 0.0
 
@@ -100,3 +133,49 @@ def test_layer_positions():
     shape = jax.ShapeDtypeStruct((2, 8, 6, 3), jnp.float32)
     found = ics.layer_positions(Net(), shape, train=False)
     assert found == {"first": 48, "stride": 12, "turned": 12, "dense": 1}
+
+
+class Inner(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        x = nn.Dense(4)(x)
+        scale = nn.with_partitioning(nn.initializers.zeros, ("model",))
+        alpha = self.param("alpha", scale, (4,))
+        return alpha.reshape(1, 1, 4) * x, None
+
+
+def test_layer_positions_of_scanned_and_boxed_layers():
+    class Scanned(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            layers = nn.scan(
+                Inner,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                length=3,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            return layers(name="layers")(x, None)[0]
+
+    x = jax.ShapeDtypeStruct((2, 5, 4), jnp.float32)
+    # The layer returns (output, None): Inner itself has the alpha.
+    assert ics.layer_positions(Scanned(), x) == {"layers": 5}
+
+
+def test_a_layer_at_two_sizes():
+    class Shared(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            norm = UnitizedBatchNorm(use_running_average=True, name="norm")
+            return norm(norm(x)[:, ::2])
+
+    with pytest.raises(
+        ValueError, match=r"'norm' is called with 8 and with 4 positions, .* by hand"
+    ):
+        ics.layer_positions(Shared(), jax.ShapeDtypeStruct((2, 8, 3), jnp.float32))
+
+
+def test_several_feature_axes_are_not_taken_for_layers():
+    model = UnitizedBatchNorm(use_running_average=True, axis=(1, 2))
+    with pytest.raises(ValueError, match=r"has several feature axes \(alpha of shape \(4, 3\)\)"):
+        layer_positions(model, jnp.zeros((2, 4, 3)))

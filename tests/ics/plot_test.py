@@ -61,6 +61,27 @@ def test_open_marks_and_crosses(tmp_path):
     assert dict(mpl.rcParams) == before
 
 
+def test_points_without_neighbours_are_marked():
+    nan = float("nan")
+    bad = dict.fromkeys(("value", "relative", "relative_lower", "relative_upper", "spread"), nan)
+    bad |= {"reason": "NaN", "lower_mean": nan, "upper_moments": nan}
+    rows = [row(1, **bad), row(2), row(3, **bad), row(4), row(5), row(6, **bad), row(7)]
+    (axis,) = ics.plot(rows).axes
+    marks = [line for line in axis.get_lines() if line.get_marker() == "o"]
+    assert [list(line.get_xdata()) for line in marks] == [[2, 7]]
+    assert [list(line.get_ydata()) for line in marks] == [[0.25, 0.25]]
+    # The bands too: fill_between draws nothing at one point.
+    lines = {
+        tuple(map(tuple, s)) for c in axis.collections for s in getattr(c, "get_segments", list)()
+    }
+    for x in (2, 7):
+        assert ((x, 0.225), (x, 0.275)) in {tuple((a, round(b, 9)) for a, b in s) for s in lines}
+        assert ((x, 0.0625), (x, 1.5)) in lines
+    assert not any(
+        line.get_marker() == "o" for line in ics.plot([row(1), row(2)]).axes[0].get_lines()
+    )
+
+
 def test_nothing_to_draw_is_drawn(tmp_path):
     ics.plot([row(1, value=0.0, upper_moments=0.0)]).savefig(tmp_path / "zero.png")
 

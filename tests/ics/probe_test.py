@@ -236,9 +236,12 @@ class Output(nn.Module):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda x: jnp.sum(x), r"one entry per sample along its first axis \(n=8\), but has sh"),
-        (lambda x: x.T, r"first axis \(n=8\), but has shape \(5, 8\); leave the layer out"),
-        (lambda x: x[:, :0], r"has shape \(8, 0\)"),
+        (
+            lambda x: jnp.sum(x),
+            r"one entry per sample along one axis \(n=8 becomes n=9 .* shape \(\)",
+        ),
+        (lambda x: x.mean(0), r"but has shape \(5,\); return it with the samples first, or leave"),
+        (lambda x: x[:, :0], r"must hold numbers, but has shape \(8, 0\)"),
         (lambda x: x > 0, r"must hold real numbers, but is bool"),
         (lambda x: (x, "text"), r"Output \[1\] layer .* must hold real numbers"),
     ],

@@ -53,6 +53,33 @@ def test_a_restart_leaves_out_what_it_did_not_see(probe):
     assert [row["step"] for row in record.rows()] == [6, 9]
 
 
+@pytest.mark.parametrize("integer", [jnp.int32, np.int64, np.uint8, lambda t: np.array(t), float])
+def test_integers_of_any_kind(probe, integer, tmp_path):
+    record = ics.ICSRecord(probe, np.int32(2), np.int64(1))
+    variables = MODEL.init(jax.random.key(1), X)
+    for step in range(3):
+        record(integer(step), variables)
+    record.write(tmp_path / "ics.jsonl")
+    (row,) = ics.read_rows(tmp_path / "ics.jsonl")
+    assert (row["step"], row["lag"]) == (2, 1)
+    assert all(type(value) in (int, float, bool, str) for value in row.values())
+    (row,) = record._probe(variables, variables).rows(step=integer(2))
+    assert type(row["step"]) in (int, float)
+    for bad in (jnp.arange(2), 2.5, jnp.nan):
+        with pytest.raises(ValueError, match=r"`step` \(=.*\) must be an integer"):
+            record(bad, variables)
+
+
+@pytest.mark.parametrize("name", ["nan", "inf", "-inf"])
+def test_layers_named_as_numbers(name, tmp_path):
+    record = ics.ICSRecord.__new__(ics.ICSRecord)
+    texts = ("layer", "output", "kind", "mode", "statistics", "reason")
+    rows = [dict.fromkeys(texts, name) | {"call": 0, "value": float(name), "upper_radius": np.inf}]
+    record._pending, record._rows = None, rows
+    record.write(tmp_path / "ics.jsonl")
+    np.testing.assert_equal(ics.read_rows(tmp_path / "ics.jsonl"), rows)
+
+
 def test_it_returns_the_report_it_keeps(probe):
     record = ics.ICSRecord(probe, every=2)
     variables = MODEL.init(jax.random.key(1), X)

@@ -108,3 +108,38 @@ def test_which_of_several_arrays():
     )
     with pytest.raises(ValueError, match=match):
         dead(named)
+
+
+def test_channels_that_are_not_finite_are_named():
+    class Poisoned(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x.at[0, 1].set(jnp.nan)
+
+    x = IMAGES[:, :, 0, 0]
+    (layer,) = elimination_singularities(Poisoned(), {}, x, layers=Poisoned)
+    assert layer.not_finite == [1]
+    assert np.isnan(layer.worst)
+    assert np.isfinite(layer.mean_to_std[0])
+
+
+class Step(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.LayerNorm(name="norm")(x), None
+
+
+class Scanned(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        axes = {"params": 0, "intermediates": 0}
+        return nn.scan(Step, variable_axes=axes, split_rngs={"params": True}, length=3)()(x, None)[
+            0
+        ]
+
+
+def test_channels_of_several_layers_are_not_one():
+    x = IMAGES[:, :, 0, 0]
+    variables = Scanned().init(jax.random.key(0), x[0])
+    with pytest.raises(ValueError, match=r"norm', inside nn.scan or nn.vmap, come stacked \(shape"):
+        elimination_singularities(Scanned(), variables, x)

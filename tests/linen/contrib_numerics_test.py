@@ -12,7 +12,6 @@ from tests.oracle import assert_close
 from unitnorm_jax import functional as F
 from unitnorm_jax.linen import IndependentComponent
 
-CORE = pytest.mark.xfail(strict=False, reason="core")
 RNG = np.random.default_rng(0)
 SHAPE = (16, 3, 2, 4)
 Z = RNG.normal(size=SHAPE).astype(np.float32)
@@ -115,10 +114,7 @@ def test_batch_norm_over_several_axes(axis):
     assert_close(inferred, (Z - mean) / np.sqrt(var + 1e-5), 1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if "rate" in n or "est" in n or "kal" in n else CORE)
-             for n in METHODS]
-)  # fmt: skip
+@each
 def test_nan_is_seen_in_the_statistics(name):
     """A running variance that stays finite hides that training has failed."""
     x = jnp.asarray(Z).at[1, 0, 0, 2].set(jnp.nan)
@@ -137,10 +133,7 @@ def test_one_channel_of_a_constant_is_no_nan(name):
     assert all(np.isfinite(a).all() for a in (y, *new, dx))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if "rate" in n or "est" in n or "kal" in n else CORE)
-             for n in METHODS]
-)  # fmt: skip
+@each
 def test_float16_without_float32_reductions(name):
     """Sums of 70,000 values overflow in float16, counts do above 2,048; means need neither."""
     x = np.asarray(3 * RNG.normal(size=(70_000, 4)), np.float16)
@@ -162,10 +155,7 @@ def test_float16_without_float32_reductions(name):
 GROUPS = [[0, 1, 2], [3, 4, 5, 6, 7]]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if "rate" in n or "est" in n or "kal" in n else CORE)
-             for n in METHODS]
-)  # fmt: skip
+@each
 def test_groups_of_devices_of_unequal_sizes(name):
     """The statistics of each group are those of its values: `lax.pmean` divides by the first."""
     stats, options = near(Z), {"use_running_average": False}
@@ -212,7 +202,6 @@ def test_the_guard_of_kalman_counts_unequal_groups():
 
 @each_masked
 @pytest.mark.parametrize("fill", [3.4e38, -3.4e38, 1e12, 1e20, np.inf, np.nan])
-@CORE
 def test_masked_places_stay_bounded(name, fill):
     """Whatever stands there; and no gradient is other than finite."""
     mask = np.broadcast_to(MASK, SHAPE).copy()
@@ -228,9 +217,7 @@ def test_masked_places_stay_bounded(name, fill):
     jax.tree.map(functools.partial(assert_close, tol=1e-5), new, new0)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=CORE if n.startswith("batch") else []) for n in MASKED]
-)
+@each_masked
 def test_epsilon_zero_and_a_channel_masked_out(name):
     mask = np.ones(SHAPE, bool)
     mask[..., 2] = False

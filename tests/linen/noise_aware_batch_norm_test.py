@@ -46,6 +46,30 @@ def moments_at(model, variables, x, name):
     return given.mean((0, 1, 2)), given.var((0, 1, 2))
 
 
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.BatchNorm(use_running_average=True, name="norm")(nn.Dense(3)(x))
+
+
+JITTED = nn.jit(Block)
+
+
+def test_layers_that_were_jitted_before():
+    """Flax's jit keeps programs, in which no interceptor looks at the layers."""
+
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return Block(name="plain")(JITTED(name="jitted")(x))
+
+    x = BATCHES[0].reshape(-1, 2)
+    variables = Two().init(jax.random.key(0), x)
+    Two().apply(variables, x, mutable=["batch_stats"])
+    collected = collect_statistics(Two(), variables, x)
+    assert all("number_of_values" in collected[name]["norm"] for name in ("jitted", "plain"))
+
+
 @pytest.mark.parametrize("norm", ["ubn", "estimated"])
 def test_one_batch_is_calibrated_exactly(norm):
     """Every layer then sees, at inference on that batch, values of its own running statistics."""

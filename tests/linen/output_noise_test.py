@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.linen.noisy_network import BATCHES, setup
 from tests.oracle import assert_close
@@ -59,3 +60,34 @@ def test_recalibration_under_noisy_outputs():
     power = jnp.mean(jnp.square(mean) + clean["norm_0"]["var"])
     expected = 1 + power * len(mean) / clean["norm_0"]["var"].sum()
     np.testing.assert_allclose(ratio, expected, rtol=0.1)
+
+
+class Pair(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        dense = nn.Dense(3, name="dense")
+        return nn.remat(Inside)(name="inside")(dense(dense(x)))
+
+
+class Inside(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        dense = nn.Dense(3, name="dense")
+        return dense(dense(x))
+
+
+def test_passes_in_one_context_have_the_same_noise():
+    model, x = Pair(), jnp.ones((2, 3))
+    variables = model.init(jax.random.key(0), x)
+    with noisy_outputs(jax.random.key(1), 0.1):
+        first = model.apply(variables, x)
+        with pytest.raises(Exception, match="shape"):
+            model.apply(variables, x[:, :2])
+        np.testing.assert_array_equal(model.apply(variables, x), first)
+        bound = model.bind(variables)
+        np.testing.assert_array_equal(bound(x), first)
+        assert_close(jax.jit(model.apply)(variables, x), first, 1e-6)
+        grad = jax.jit(jax.value_and_grad(lambda v: model.apply(v, x).sum()))
+        assert_close(grad(variables)[0], first.sum(), 1e-6)
+    with noisy_outputs(jax.random.key(1), 0.1):
+        np.testing.assert_array_equal(model.apply(variables, x), first)

@@ -11,9 +11,11 @@ from unitnorm_jax.functional._batch_statistics import (
     Reduction,
     correct_variance,
     exact_sums,
+    inverse_std,
     mean_and_variance,
 )
 from unitnorm_jax.functional._folded_sums import Fold, choose_fold, on_cpu
+from unitnorm_jax.functional._norms import inverse_norm, poisoned
 
 # Rows are reduced by matrix products; the default precision is bfloat16 on a TPU.
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
@@ -25,10 +27,11 @@ def normalize_by_row(
     bias: jax.Array,
     alpha: jax.Array,
     *,
+    epsilon: jax.Array | float,
     reduction: Reduction,
     kappa: float,
     bessel_correction: bool,
-) -> tuple[jax.Array, jax.Array, jax.Array, float]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
     """Normalize with batch statistics and unitize, where every row has a norm of its own.
 
     Per-(row, channel) moments would be as large as x, so the norms are a pass of their own, a
@@ -43,6 +46,7 @@ def normalize_by_row(
       scale: (channels,), as bias and alpha; their dtype is that of the arithmetic.
       bias: see scale.
       alpha: see scale.
+      epsilon: added to the variance and to the squared norm.
       reduction: how batch statistics are reduced.
       kappa: squared norm = kappa * sum over channels of xhat^2.
       bessel_correction: as ``unitized_batch_norm``.
@@ -51,20 +55,20 @@ def normalize_by_row(
       y (rows, channels) in scale's dtype, and the batch's mean, variance (channels,) and number
       of values.
     """
-    epsilon = reduction.epsilon
-    count = float(x.shape[0] * reduction.psum(1))
+    count = reduction.values(x.shape[:1], alpha.dtype)
     both = x.astype(alpha.dtype), x
-    totals, shift = _sums(reduction, count, both)
-    mean, var = mean_and_variance(totals, count)
+    totals, shift = _sums(reduction, both, count, epsilon)
+    mean, var = mean_and_variance(totals, count, reduction)
     if bessel_correction:
         var = correct_variance(var, count, epsilon)
-    inv_std = lax.rsqrt(var + epsilon)
+    inv_std = inverse_std(var, epsilon)
     centre = Centre(shift, mean)
     squared_norm = _squared_norms(both, centre, kappa * jnp.square(inv_std))
-    t = lax.rsqrt(squared_norm + epsilon)
+    t, bad = inverse_norm(squared_norm, epsilon)
     slope = scale * inv_std
     u = slope * alpha
     y = _affine(both, centre, t, u, slope - u, bias)
+    y = poisoned(y, bad[:, None] & (alpha != 0)[None])
     return y, centre.shift + mean, var, count
 
 
@@ -83,8 +87,10 @@ class Centre(NamedTuple):
         return (x.astype(self.mean.dtype) - self.shift[None]) - self.mean[None]
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _sums(reduction: Reduction, count: float, both: Both) -> Any:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _sums(
+    reduction: Reduction, both: Both, count: jax.Array | float, epsilon: jax.Array | float
+) -> Any:
     """Totals of ``x - shift`` over the batch, and the shift.
 
     A custom derivative because no gradient flows through the shift.
@@ -103,13 +109,13 @@ def _sums(reduction: Reduction, count: float, both: Both) -> Any:
     def sums(shift: jax.Array | None) -> tuple[None, jax.Array]:
         return None, reduction.psum(add(both, shift))
 
-    return exact_sums(sums, count, reduction)[1:3]
+    return exact_sums(sums, count, epsilon, reduction)[1:3]
 
 
 @_sums.defjvp
-def _sums_jvp(reduction: Reduction, count: float, primals: Any, tangents: Any) -> Any:
-    ((_, x),), ((dx, _),) = primals, tangents
-    totals, shift = _sums(reduction, count, *primals)
+def _sums_jvp(reduction: Reduction, primals: Any, tangents: Any) -> Any:
+    ((_, x), *_), ((dx, _), *_) = primals, tangents
+    totals, shift = _sums(reduction, *primals)
 
     def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
         return jnp.stack([dx.sum(0), 2 * ((x.astype(dx.dtype) - shift[None]) * dx).sum(0)])

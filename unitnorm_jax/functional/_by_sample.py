@@ -10,22 +10,27 @@ from jax import lax
 
 from unitnorm_jax.functional._batch_statistics import (
     Reduction,
+    as_number,
     correct_variance,
     exact_sums,
+    inverse_std,
     mean_and_variance,
+    rounding_of,
     total_count,
 )
 from unitnorm_jax.functional._folded_sums import Fold, choose_fold, on_cpu
+from unitnorm_jax.functional._masked import stand_in
+from unitnorm_jax.functional._norms import inverse_norm, poisoned, squared_norms, unit_weight
 
 
 class Layout(NamedTuple):
     """Shape of an input, and how many of its axes, first and last, are samples and features.
 
     Small arrays are (samples, channels) matrices; the input itself is never reshaped, because
-    XLA would then convert half precision once for each shape.
+    XLA would then convert half precision once for each shape. Sizes may be symbolic.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[Any, ...]
     sample_axes: int
     feature_axes: int
 
@@ -35,7 +40,7 @@ class Layout(NamedTuple):
         return tuple(range(self.sample_axes, len(self.shape) - self.feature_axes))
 
     @property
-    def counts(self) -> tuple[int, int, int]:
+    def counts(self) -> tuple[Any, Any, Any]:
         """Numbers of samples, of positions of a sample, and of channels."""
         last = len(self.shape) - self.feature_axes
         parts = self.shape[: self.sample_axes], self.shape[self.sample_axes : last]
@@ -60,10 +65,12 @@ def normalize_by_sample(
     bias: jax.Array,
     alpha: jax.Array,
     *,
+    epsilon: jax.Array | float,
     layout: Layout,
     reduction: Reduction,
     unit: str | float,
     bessel_correction: bool,
+    dtype: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
     """Normalize with batch statistics and unitize, by one affine map per (sample, channel).
 
@@ -71,68 +78,99 @@ def normalize_by_sample(
 
     Args:
       x: input.
-      mask: None, or True where a value takes part, of x's shape; x must be finite everywhere.
+      mask: None, or True where a value takes part, of x's shape.
       scale: (channels,), as bias and alpha; their dtype is that of the arithmetic.
       bias: see scale.
       alpha: see scale.
+      epsilon: added to the variance and to the squared norm.
       layout: the axes of x.
       reduction: how batch statistics are reduced.
       unit: as ``unitized_batch_norm``; "position" is the same as one position per sample.
       bessel_correction: as ``unitized_batch_norm``.
+      dtype: dtype that y will be converted to.
 
     Returns:
       y, of x's shape and scale's dtype, and the batch's mean, variance (channels,) and number of
       values: one number or, with a mask, (channels,).
     """
-    epsilon = reduction.epsilon
     converted = x.astype(alpha.dtype)
+    count = None if mask is not None else reduction.values(layout.counts[:2], alpha.dtype)
     (sum1, sum2, number), totals, shift, minus_shift = _moments(
-        layout, reduction, converted, x, mask
+        layout, reduction, unit, converted, x, mask, count, epsilon
     )
-    count = None if mask is not None else _static_count(layout, reduction)
     count_or_one = total_count(totals, count)
-    mean, var = mean_and_variance(totals, count_or_one)
+    mean, var = mean_and_variance(totals, count_or_one, reduction)
     if bessel_correction:
         var = correct_variance(var, count_or_one, epsilon)
-    inv_std = lax.rsqrt(var + epsilon)
+    inv_std = inverse_std(var, epsilon)
     # The sum over positions of (x - mean)^2, (n, c).
     squares = sum2 - 2 * mean[None] * sum1 + number * jnp.square(mean)[None]
-    weighted = squares * unit_weight(unit, number, layout.counts[2]) * jnp.square(inv_std)[None]
-    squared_norm = weighted.sum(1)  # (n, c) -> (n,)
-    squared_norm = jnp.where(squared_norm > 0, squared_norm, 0)  # clips roundoff
-    inv_norm = lax.rsqrt(squared_norm + epsilon)
+    if not reduction.checked:  # of sums about zero
+        squares += rounding_of(number * jnp.square(mean)[None])
+    squared_norm = squared_norms(squares, inv_std, number, unit)
+    inv_norm, bad = inverse_norm(squared_norm, epsilon)
     a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
+    a = poisoned(a, bad[:, None] & (alpha != 0)[None])
     b = bias[None] - a * mean[None]
     a, b = lax.optimization_barrier((a, b))
+    if mask is not None:
+        centre = layout.spread(shift + mean), layout.spread(var)
+        x = stand_in(x, mask, *centre, epsilon, dtype)
+        converted = x.astype(alpha.dtype)
     y = _affine(layout, converted, x, shift, minus_shift, a, b)
     return y, shift + mean, var, totals[2] if count is None else count
 
 
-def _static_count(layout: Layout, reduction: Reduction) -> float:
-    samples, positions, _ = layout.counts
-    return float(samples * positions * reduction.psum(1))
+def normalize_with_statistics(
+    x: jax.Array,
+    mask: jax.Array | None,
+    scale: jax.Array,
+    bias: jax.Array,
+    alpha: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    *,
+    epsilon: jax.Array | float,
+    layout: Layout,
+    unit: str | float,
+    dtype: Any,
+) -> jax.Array:
+    """Inference: ``normalize_by_sample`` with given mean and variance, (channels,)."""
+    _, positions, _ = layout.counts
+    x = stand_in(x, mask, layout.spread(mean), layout.spread(var), epsilon, dtype)
+    z = x.astype(mean.dtype) - layout.spread(mean)
+    valid: jax.Array = z
+    number: jax.Array | float = as_number(positions, mean.dtype)
+    if mask is not None:
+        valid, number = jnp.where(mask, z, 0), layout.over_positions(mask, dtype=mean.dtype)
+    inv_std = lax.rsqrt(var + epsilon)
+    squares = layout.over_positions(jnp.square(valid))
+    squared_norm = squared_norms(squares, inv_std, number, unit)
+    inv_norm, bad = inverse_norm(squared_norm, epsilon)
+    a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
+    a = poisoned(a, bad[:, None] & (alpha != 0)[None])
+    return layout.spread(a) * z + layout.spread(bias)
 
 
-def unit_weight(unit: str | float, number: jax.Array | float, channels: int) -> Any:
-    """What multiplies a channel's sum of squares over positions in the squared norm."""
-    # A channel without positions has a sum of squares of 0: any weight will do.
-    some = number if isinstance(number, float) else jnp.maximum(number, 1)
-    if unit == "reference":
-        return 1 / (some * some)
-    if unit == "rms":
-        return 1 / (some * channels)
-    if isinstance(unit, float):
-        return unit / some
-    return 1.0
+def _typical_weight(unit: str | float, layout: Layout, dtype: Any, masked: bool) -> Any:
+    """kappa P: what multiplies a channel's mean square in the squared norm of a sample."""
+    _, positions, channels = layout.counts
+    some = as_number(positions, dtype)
+    if masked and unit == "reference":
+        return 1.0  # 1 / P, of a sample with a single valid position
+    return some * unit_weight(unit, some, channels)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _moments(
     layout: Layout,
     reduction: Reduction,
+    unit: str | float,
     converted: jax.Array,
     x: jax.Array,
     mask: jax.Array | None,
+    count: jax.Array | float | None,
+    epsilon: jax.Array | float,
 ) -> Any:
     """Sums over positions, their totals over the batch, and the shift they are about.
 
@@ -140,7 +178,7 @@ def _moments(
     it must not store a copy of x, and x is all that is kept for the backward pass.
     """
     dtype = converted.dtype
-    number: Any = float(layout.counts[1])
+    number: Any = as_number(layout.counts[1], dtype)
     if mask is not None:
         number = layout.over_positions(mask, dtype=dtype)
 
@@ -167,20 +205,25 @@ def _moments(
         parts = (sum1, sum2) if mask is None else (sum1, sum2, number)
         return (sum1, sum2), reduction.psum(jnp.stack([part.sum(0) for part in parts]))
 
-    count = None if mask is not None else _static_count(layout, reduction)
-    (sum1, sum2), totals, shift, minus_shift = exact_sums(sums, count, reduction)
+    typical = _typical_weight(unit, layout, dtype, masked=mask is not None)
+    (sum1, sum2), totals, shift, minus_shift = exact_sums(
+        sums, count, epsilon, reduction, epsilon / typical
+    )
     return (sum1, sum2, number), totals, shift, minus_shift
 
 
 @_moments.defjvp
-def _moments_jvp(layout: Layout, reduction: Reduction, primals: Any, tangents: Any) -> Any:
-    converted, x, mask = primals
-    out = _moments(layout, reduction, converted, x, mask)
+def _moments_jvp(
+    layout: Layout, reduction: Reduction, unit: str | float, primals: Any, tangents: Any
+) -> Any:
+    _, x, mask, *_ = primals
+    out = _moments(layout, reduction, unit, *primals)
     (_, _, number), _, shift, _ = out
 
     def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> Any:
         dx = dx if mask is None else jnp.where(mask, dx, 0)
         z = x.astype(dx.dtype) - layout.spread(shift)
+        z = z if mask is None else jnp.where(mask, z, 0)
         dsum1, dsum2 = layout.over_positions(dx), 2 * layout.over_positions(z * dx)
         return lax.optimization_barrier((dsum1, dsum2))
 

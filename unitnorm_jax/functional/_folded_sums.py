@@ -65,9 +65,11 @@ class Fold(NamedTuple):
 
 
 def choose_fold(
-    shape: Sequence[int], axes: Sequence[int], dtype: jax.typing.DTypeLike
+    shape: Sequence[Any], axes: Sequence[int], dtype: jax.typing.DTypeLike
 ) -> Fold | None:
     """The fold of the first of the axes that has one, or None if the array or slabs are small."""
+    if not all(isinstance(size, int) for size in shape):  # symbolic
+        return None
     if math.prod(shape) < _LEAST_SIZE or jnp.dtype(dtype).itemsize < 4:
         return None
     for axis in axes:

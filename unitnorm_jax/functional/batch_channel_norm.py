@@ -16,7 +16,6 @@ from unitnorm_jax.functional._batch_norm import (
     normalize_by_batch,
     normalize_by_statistics,
     spread,
-    static_count,
 )
 from unitnorm_jax.functional._batch_statistics import (
     BatchStats,
@@ -41,7 +40,7 @@ def batch_channel_norm(
     axis: int = -1,
     sample_axis: int = 0,
     momentum: Any = 0.99,
-    epsilon: float = 1e-5,
+    epsilon: Any = 1e-5,
     dtype: Any = None,
     bessel_correction: bool = False,
     axis_name: str | None = None,
@@ -99,7 +98,7 @@ def batch_channel_norm(
         Other places are normalized too.
       use_fast_variance: one pass over x for the batch's statistics, and a second only where it
         would lose digits. False: always two.
-      force_float32_reductions: compute in at least float32.
+      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input, and the updated running statistics (``stats`` itself at inference).
@@ -128,7 +127,7 @@ def batch_channel_norm(
     """
     _arguments.check_hyperparameters(momentum, epsilon)
     args = channel_arguments(
-        x, stats, scale, bias, axis, mask, dtype, force_float32_reductions, sample_axis
+        x, stats, scale, bias, axis, mask, dtype, sample_axis, empty=use_running_average
     )
     group_shape = (check_groups(x.shape, args.axis, sample_axis, num_groups),)
     for name, value in (("group_scale", group_scale), ("group_bias", group_bias)):
@@ -142,7 +141,6 @@ def batch_channel_norm(
     reduction = Reduction(
         axis_name=axis_name,
         axis_index_groups=hashable_groups(axis_index_groups),
-        epsilon=epsilon,
         guarded=x.dtype != jnp.bfloat16,
         two_pass=not use_fast_variance,
     )
@@ -164,20 +162,36 @@ def batch_channel_norm(
     elif use_running_average:
         mean, var = (value.astype(args.compute_dtype) for value in stats)
         y = normalize_by_statistics(
-            args.x, *args.affine, mean, var, axis=args.axis, epsilon=epsilon
+            args.x,
+            *args.affine,
+            mean,
+            var,
+            axis=args.axis,
+            epsilon=epsilon,
+            mask=args.mask,
+            dtype=result_dtype,
         )
     else:
-        if args.mask is None and static_count(x.shape, args.axis, reduction) == 1:
+        values = reduction.values([x.size // x.shape[args.axis]], args.compute_dtype)
+        # An array where the number of values is known at run time only.
+        if args.mask is None and isinstance(values, float) and values == 1:
             raise ValueError(
                 f"An input of shape {x.shape} has one value per channel, so that batch statistics "
                 "normalize it to 0: give more samples, or a `rate` for running estimates instead."
             )
         y, mean, var, count = normalize_by_batch(
-            args.x, args.mask, *args.affine, axis=args.axis, reduction=reduction
+            args.x,
+            args.mask,
+            *args.affine,
+            axis=args.axis,
+            epsilon=epsilon,
+            reduction=reduction,
+            dtype=result_dtype,
         )
+        decay = _arguments.weak(momentum), _arguments.weak(1 - momentum)
         if bessel_correction:
             var = var * count / jnp.maximum(count - 1, 1)
-        stats = update_stats(stats, mean, var, count, momentum)
+        stats = update_stats(stats, mean, var, count, decay)
     y = _normalize_by_group(
         y, args.mask, group_scale, group_bias, num_groups, args.axis, sample_axis % x.ndim, epsilon
     )

@@ -36,7 +36,7 @@ def batch_kalman_norm(
     gain: Shaped[Array, ""] | float | int = 0.1,
     guard: Shaped[Array, ""] | float | int = 100.0,
     momentum: Any = 0.9,
-    epsilon: float | int = 1e-5,
+    epsilon: Any = 1e-5,
     bessel_correction: bool = False,
     dtype: Any = None,
     axis_name: str | None = None,
@@ -83,7 +83,7 @@ def batch_kalman_norm(
         spread. Each device cuts its own samples into slices; the guard and the running
         statistics are those of the whole batch.
       axis_index_groups: groups of indices within that axis, each with a batch of its own.
-      force_float32_reductions: compute in at least float32.
+      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input; the posterior moments of x, (slices, channels) or at inference
@@ -110,11 +110,10 @@ def batch_kalman_norm(
       derived here.
     """
     check_gain(gain, guard)
-    momentum = float(momentum) if isinstance(momentum, int) else momentum
-    epsilon = float(epsilon) if isinstance(epsilon, int) else epsilon
+    del force_float32_reductions  # the arithmetic is float32 at least
     _arguments.check_hyperparameters(momentum, epsilon)
     groups = hashable_groups(axis_index_groups)
-    args = channel_arguments(x, stats, scale, bias, axis, None, dtype, force_float32_reductions, 0)
+    args = channel_arguments(x, stats, scale, bias, axis, None, dtype, 0, empty=use_running_average)
     compute_dtype = args.compute_dtype
 
     z = jnp.moveaxis(args.x, args.axis, -1)
@@ -159,10 +158,11 @@ def batch_kalman_norm(
             )
         number = total(jnp.asarray(count, compute_dtype), whole, groups)
         posterior = posterior._replace(var=posterior.var * (number / (number - 1)))
+    decay = _arguments.weak(momentum), _arguments.weak(1 - momentum)
     first = Moments(*(p[0] for p in posterior))
     if slice_size is not None and axis_name is not None:
         first = _of_first_device(first, axis_name, groups)
-    return y, posterior, update_stats(stats, *first, 1.0, momentum)
+    return y, posterior, update_stats(stats, *first, 1.0, decay)
 
 
 def _slices(samples: int, slice_size: int) -> int:

@@ -31,7 +31,7 @@ def batch_norm(
     use_running_average: bool,
     axis: int | Sequence[int] = -1,
     momentum: Any = 0.99,
-    epsilon: float = 1e-5,
+    epsilon: Any = 1e-5,
     dtype: Any = None,
     axis_name: str | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
@@ -66,7 +66,7 @@ def batch_norm(
         normalized too.
       use_fast_variance: one pass over x, and a second only where it would lose digits. False:
         always two.
-      force_float32_reductions: compute in at least float32.
+      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input, and the updated running statistics (``stats`` itself at inference).
@@ -83,7 +83,9 @@ def batch_norm(
       >>> bool(jnp.allclose(y.std(0), 1, atol=1e-4))
       True
     """
+    del force_float32_reductions  # the arithmetic is float32 at least
     _arguments.check_hyperparameters(momentum, epsilon)
+    x = jnp.asarray(x)
     features = _arguments.check_axes(x.shape, axis)
     shape = tuple(x.shape[i] for i in features)
     for name, value in {"scale": scale, "bias": bias, **stats._asdict()}.items():
@@ -110,25 +112,28 @@ def batch_norm(
         -1 if together else features[0],
         joined(mask) if together and mask is not None else mask,
         dtype,
-        force_float32_reductions,
+        empty=use_running_average,
     )
+    options: dict[str, Any] = {
+        "axis": args.axis,
+        "epsilon": _arguments.weak(epsilon),
+        "dtype": args.result_dtype,
+    }
     if use_running_average:
         mean, var = (value.reshape(-1).astype(args.compute_dtype) for value in stats)
-        y = normalize_by_statistics(
-            args.x, *args.affine, mean, var, axis=args.axis, epsilon=epsilon
-        )
+        y = normalize_by_statistics(args.x, *args.affine, mean, var, mask=args.mask, **options)
     else:
         reduction = Reduction(
             axis_name=axis_name,
             axis_index_groups=hashable_groups(axis_index_groups),
-            epsilon=epsilon,
             guarded=x.dtype != jnp.bfloat16,
             two_pass=not use_fast_variance,
         )
         y, mean, var, count = normalize_by_batch(
-            args.x, args.mask, *args.affine, axis=args.axis, reduction=reduction
+            args.x, args.mask, *args.affine, reduction=reduction, **options
         )
-        stats = update_stats(stats, mean, var, count, momentum)
+        decay = _arguments.weak(momentum), _arguments.weak(1 - momentum)
+        stats = update_stats(stats, mean, var, count, decay)
     if together:
         y = jnp.moveaxis(y.reshape(*y.shape[:-1], *shape), last, features)
     return y.astype(args.result_dtype), stats

@@ -127,7 +127,8 @@ def mean_to_std(activity: ChannelActivity) -> Float[Array, " c"]:
       activity: from ``channel_activity``.
 
     Returns:
-      (channels,): infinite for a constant other than 0, and 0 for a constant 0.
+      (channels,): infinite for a constant other than 0, and 0 for a constant 0; NaN where a value
+      was not finite, or their squares overflow.
 
     Example:
       >>> import jax.numpy as jnp
@@ -136,4 +137,6 @@ def mean_to_std(activity: ChannelActivity) -> Float[Array, " c"]:
     """
     size, varies = jnp.abs(activity.mean), activity.var > 0
     ratio = size / jnp.sqrt(jnp.where(varies, activity.var, 1))
-    return jnp.where(varies, ratio, jnp.where(size > 0, jnp.inf, 0))
+    ratio = jnp.where(varies, ratio, jnp.where(size > 0, jnp.inf, 0))
+    # Neither NaN nor an overflow is a healthy channel.
+    return jnp.where(jnp.isfinite(activity.mean) & jnp.isfinite(activity.var), ratio, jnp.nan)

@@ -24,7 +24,7 @@ def estimated_batch_norm(
     use_running_average: bool,
     rate: Shaped[Array, ""] | float | int,
     axis: int = -1,
-    epsilon: float = 1e-5,
+    epsilon: Any = 1e-5,
     dtype: Any = None,
     axis_name: str | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
@@ -64,7 +64,7 @@ def estimated_batch_norm(
       axis_index_groups: groups of indices within that axis, to share statistics in groups.
       mask: True where a value takes part in the estimates; broadcastable to x. Other places are
         normalized too.
-      force_float32_reductions: compute in at least float32.
+      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input, and the new estimates (``stats`` itself at inference). Those of a
@@ -90,19 +90,26 @@ def estimated_batch_norm(
     """
     _arguments.check_epsilon(epsilon)
     check_rate(rate)
-    args = channel_arguments(x, stats, scale, bias, axis, mask, dtype, force_float32_reductions)
+    del force_float32_reductions  # the arithmetic is float32 at least
+    args = channel_arguments(x, stats, scale, bias, axis, mask, dtype, empty=use_running_average)
     mean, var = (value.astype(args.compute_dtype) for value in stats)
-    normalize = functools.partial(normalize_by_statistics, axis=args.axis, epsilon=epsilon)
+    normalize = functools.partial(
+        normalize_by_statistics,
+        axis=args.axis,
+        epsilon=epsilon,
+        mask=args.mask,
+        dtype=args.result_dtype,
+    )
     if use_running_average:
         y = normalize(args.x, *args.affine, mean, var)
     else:
-        reduction = Reduction(axis_name, hashable_groups(axis_index_groups), epsilon, False, False)
+        reduction = Reduction(axis_name, hashable_groups(axis_index_groups), False, False)
         moved, var, step = lax.stop_gradient(
             _move(args.x, args.mask, mean, var, rate, args.axis, reduction)
         )
         # About the old mean first, if it is near: a large mean is rounded, and its step is not.
         near = jnp.abs(step) < jnp.abs(moved)
-        shift = jnp.where(near, lax.stop_gradient(mean).astype(moved.dtype), moved)
+        shift = jnp.where(near, lax.stop_gradient(mean), moved)
         z = args.x.astype(moved.dtype) - spread(shift, args.axis, x.ndim)
         y = normalize(z, *args.affine, jnp.where(near, step, 0), var)
         stats = BatchStats(moved.astype(stats.mean.dtype), var.astype(stats.var.dtype))
@@ -129,17 +136,15 @@ def _move(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The new mean and variance, and by how much the mean moved."""
     reduced = tuple(i for i in range(x.ndim) if i != axis)
-    wide = jnp.promote_types(mean.dtype, jnp.float32)  # sums overflow in half precision
-    mean, var = mean.astype(wide), var.astype(wide)
-    x = x.astype(wide)
+    x = x.astype(mean.dtype)
     z = x - spread(mean, axis, x.ndim)
     ones = jnp.ones_like(z, bool) if mask is None else mask
     x, z = (jnp.where(ones, a, 0) for a in (x, z))
     parts = [x.sum(reduced), z.sum(reduced), jnp.square(z).sum(reduced)]
-    parts.append(ones.sum(reduced, dtype=wide))
+    parts.append(ones.sum(reduced, dtype=mean.dtype))
     sum0, sum1, sum2, count = reduction.psum(jnp.stack(parts))
     some = jnp.maximum(count, 1)
-    rate = jnp.where(count > 0, jnp.asarray(rate, wide), 0)
+    rate = jnp.where(count > 0, jnp.asarray(rate, mean.dtype), 0)
     # The batch's mean, from the smaller of two sums: that about 0, or about the old mean.
     near = jnp.abs(sum1) <= jnp.abs(sum0)
     batch = jnp.where(near, mean + sum1 / some, sum0 / some)

@@ -59,7 +59,7 @@ def normalized_moments(
     References:
       Derived here; the code of Kalman Normalization leaves this step out.
     """
-    _arguments.check_epsilon(float(epsilon))
+    _arguments.check_epsilon(epsilon)
     mean, var = jnp.zeros_like(moments.mean), moments.var / (moments.var + epsilon)
     if scale is not None:
         var = var * jnp.square(scale.astype(var.dtype))[None]

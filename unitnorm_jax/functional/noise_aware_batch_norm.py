@@ -46,8 +46,7 @@ def batch_statistics(
       >>> stats.mean.tolist(), stats.var.tolist(), count.tolist()
       ([2.0, 5.0], [1.0, 0.0], [2.0, 2.0])
     """
-    if jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.complexfloating):
-        _arguments.check_floating(x)  # integers and booleans are converted, as by nn.BatchNorm
+    x = _arguments.as_floating(x)
     features = _arguments.check_axes(x.shape, axis)
     over = tuple(i for i in range(x.ndim) if i not in features)
     z = x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -13,7 +13,10 @@ were lost they are taken again about the mean, in a branch that does not run oth
 (``_batch_statistics``). Two other forms lost: a shift by the running mean is read in every
 reduction (a third slower on a CPU) and is no help on the first batches, when the running mean is
 still 0; a shift taken from the batch costs another pass and a collective. bfloat16 inputs are not
-checked: their own rounding moves the variance by more than one pass loses.
+checked. One pass is off by about 2^-23 mean^2 in a variance, ten times less than the rounding of
+the inputs themselves, (2^-8 mean)^2 / 12. That error is added to the variance, and to the squares
+in the norm, so that no result is larger than the formula allows: sqrt(M) for M values, 1 for a
+norm.
 
 On a TPU an operand of a branch that is needed again later cannot stay in on-chip memory, so a
 checked input is kept in main memory. Sums about the mean of every (sample, channel) avoid that, and
@@ -28,15 +31,19 @@ Derivatives are custom only to say what autodiff cannot know: no gradient flows 
 what is cheap is not kept but computed again, and sums are written such that XLA stores small
 results rather than evaluating them for every element. Everything is built from custom JVPs, so
 forward and reverse mode, ``vmap``, ``scan`` and ``remat`` compose.
+
+All of it is one jitted function, inlined into the program that it is part of: called eagerly, it
+is compiled once and dispatched as one.
 """
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional import _arguments
@@ -47,11 +54,18 @@ from unitnorm_jax.functional._batch_statistics import (
     update_stats,
 )
 from unitnorm_jax.functional._by_row import normalize_by_row
-from unitnorm_jax.functional._by_sample import Layout, normalize_by_sample, unit_weight
+from unitnorm_jax.functional._by_sample import (
+    Layout,
+    normalize_by_sample,
+    normalize_with_statistics,
+)
+from unitnorm_jax.functional._norms import unit_weight
+
+Scalar = float | int | Float[Array, ""]
 
 
 def unitized_batch_norm(
-    x: Shaped[Array, "..."],
+    x: Shaped[Array | np.ndarray, "..."],
     stats: BatchStats,
     alpha: Shaped[Array, "..."],
     scale: Shaped[Array, "..."] | None = None,
@@ -60,16 +74,15 @@ def unitized_batch_norm(
     use_running_average: bool,
     axis: int | Sequence[int] = -1,
     sample_axis: int = 0,
-    momentum: float = 0.99,
-    epsilon: float = 1e-5,
+    momentum: Scalar = 0.99,
+    epsilon: Scalar = 1e-5,
     dtype: Any = None,
     unit: str | float = "reference",
     bessel_correction: bool = False,
     axis_name: str | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
-    mask: Shaped[Array, "..."] | None = None,
+    mask: Shaped[Array | np.ndarray, "..."] | None = None,
     use_fast_variance: bool = True,
-    force_float32_reductions: bool = True,
 ) -> tuple[Float[Array, "..."], BatchStats]:
     r"""Batch normalization whose output is divided by its norm, mixed by ``alpha``.
 
@@ -94,11 +107,17 @@ def unitized_batch_norm(
 
     With a mask, statistics are over the places where it is True, and so is s_n: P is then each
     channel's number of such places in the sample, so that a padded sample gives what it gives
-    without padding. Other places are normalized too, and if they are not finite, finite values
-    stand in for them: nothing they hold reaches the rest or any gradient.
+    without padding. Other places are normalized too; where they are not finite, or more than 10,000
+    standard deviations (128 for a result in float16) from the mean, the mean stands in for them:
+    results are bounded there, and nothing that stands there reaches the rest or any gradient.
+
+    What is not finite shows: a NaN makes its channel NaN, as in ``flax.linen.BatchNorm``, and the
+    running statistics; and the samples whose norm it enters, where alpha is not 0. Sums that
+    overflow are taken about the mean, and where that is no help give NaN.
 
     Args:
-      x: input, of rank >= 2 and a floating dtype.
+      x: input, of rank >= 2; integers and booleans are taken as float32. At inference it may be
+        empty.
       stats: running statistics; ``mean`` and ``var`` have the shape of the feature axes
         (ascending). Their dtype is kept.
       alpha: mixing coefficients, of that shape.
@@ -108,18 +127,20 @@ def unitized_batch_norm(
       axis: the feature axis or axes.
       sample_axis: the sample axis.
       momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch.
+        May be traced, as may epsilon.
       epsilon: added to the variance and to the squared norm.
-      dtype: dtype of the result (default: that of x, scale and bias together).
+      dtype: dtype of the result (default: that of x, scale and bias together). The arithmetic is in
+        float32 at least.
       unit: see the table.
       bessel_correction: multiply the batch's variance by M / (M - (1 + epsilon)), for M values
         per channel, wherever it is used: the authors' code. (Default: the biased variance.)
       axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices statistics are
         taken: sums and counts are added, in one collective.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      mask: True where a value takes part; broadcastable to x.
+      axis_index_groups: groups of indices within that axis, to share statistics in groups; of any
+        sizes.
+      mask: True (or an integer other than 0) where a value takes part; broadcastable to x.
       use_fast_variance: one pass over x, and a second only where it would lose digits. False:
         always two.
-      force_float32_reductions: compute in at least float32.
 
     Returns:
       The normalized input, and the updated running statistics (``stats`` itself at inference).
@@ -145,8 +166,9 @@ def unitized_batch_norm(
     """
     unit = _arguments.check_unit(unit)
     _arguments.check_hyperparameters(momentum, epsilon)
-    _arguments.check_floating(x)
-    features, sample = _arguments.check_axes(x.shape, axis, sample_axis), sample_axis % x.ndim
+    x = jnp.asarray(x)
+    features = _arguments.check_axes(x.shape, axis, sample_axis)
+    (sample,) = _arguments.named_axes("sample_axis", sample_axis, x.shape)
     shape = tuple(x.shape[i] for i in features)
     for name, value in (("mean", stats.mean), ("var", stats.var), ("alpha", alpha)):
         _arguments.check_features(name, value, shape)
@@ -154,55 +176,80 @@ def unitized_batch_norm(
     for name, parameter in given.items():
         if parameter is not None:
             _arguments.check_features(name, parameter, shape)
-
-    result_dtype, compute_dtype = _arguments.resolve_dtypes(
-        x, given.values(), dtype, force_float32_reductions
+    result_dtype, compute_dtype = _arguments.resolve_dtypes(x, given.values(), dtype)
+    x = _arguments.as_floating(x, empty=use_running_average)
+    config = _Config(
+        features=features,
+        sample=sample % x.ndim,
+        unit=unit,
+        bessel_correction=bessel_correction,
+        result_dtype=result_dtype,
+        compute_dtype=compute_dtype,
+        reduction=None
+        if use_running_average
+        else Reduction(
+            axis_name=axis_name,
+            axis_index_groups=hashable_groups(axis_index_groups),
+            guarded=x.dtype != jnp.bfloat16,
+            two_pass=not use_fast_variance,
+        ),
     )
+    mask = None if mask is None else _arguments.check_mask(mask, x.shape)
+    decay = _arguments.weak(momentum), _arguments.weak(1 - momentum)
+    epsilon = _arguments.weak(epsilon)
+    return _normalize(config, x, stats, alpha, scale, bias, mask, decay, epsilon)
 
+
+class _Config(NamedTuple):
+    """What the program depends on besides its arrays; no reduction: inference."""
+
+    features: tuple[int, ...]
+    sample: int
+    unit: str | float
+    bessel_correction: bool
+    result_dtype: Any
+    compute_dtype: Any
+    reduction: Reduction | None
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _normalize(
+    config: _Config,
+    x: jax.Array,
+    stats: BatchStats,
+    alpha: jax.Array,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    mask: jax.Array | None,
+    decay: tuple[Any, Any],
+    epsilon: Any,
+) -> tuple[jax.Array, BatchStats]:
     # Axes in the order of samples, positions, features, as they usually are.
-    positions = tuple(i for i in range(x.ndim) if i not in (sample, *features))
-    order = (sample, *positions, *features)
-    channels = math.prod(shape)
+    features, unit = config.features, config.unit
+    positions = tuple(i for i in range(x.ndim) if i not in (config.sample, *features))
+    order = (config.sample, *positions, *features)
+    channels = math.prod(x.shape[i] for i in features)
     sample_axes = x.ndim - len(features) if unit == "position" else 1
     layout = Layout(tuple(x.shape[i] for i in order), sample_axes, len(features))
-    if mask is not None:
-        mask = _arguments.check_mask(mask, x.shape)
-        x = jnp.where(mask | jnp.isfinite(x), x, 0)
-        mask = mask.transpose(order)
-    x = x.transpose(order)
+    x, mask = x.transpose(order), None if mask is None else mask.transpose(order)
 
     def flat(value: jax.Array | None, default: float) -> jax.Array:
         if value is None:
-            return jnp.full(channels, default, compute_dtype)
-        return value.reshape(channels).astype(compute_dtype)
+            return jnp.full(channels, default, config.compute_dtype)
+        return value.reshape(channels).astype(config.compute_dtype)
 
-    scale, bias, alpha = flat(scale, 1.0), flat(bias, 0.0), flat(alpha, 0.0)
-    if use_running_average:
+    parameters = flat(scale, 1.0), flat(bias, 0.0), flat(alpha, 0.0)
+    if config.reduction is None:
         mean, var = flat(stats.mean, 0.0), flat(stats.var, 1.0)
-        y = _with_statistics(
-            x, mask, scale, bias, alpha, mean, var, layout=layout, epsilon=epsilon, unit=unit
-        )
+        options: dict[str, Any] = {"layout": layout, "unit": unit, "dtype": config.result_dtype}
+        y = normalize_with_statistics(x, mask, *parameters, mean, var, epsilon=epsilon, **options)
     else:
         y, mean, var, count = _with_batch_statistics(
-            x,
-            mask,
-            scale,
-            bias,
-            alpha,
-            reduction=Reduction(
-                axis_name=axis_name,
-                axis_index_groups=hashable_groups(axis_index_groups),
-                epsilon=epsilon,
-                guarded=x.dtype != jnp.bfloat16,
-                two_pass=not use_fast_variance,
-            ),
-            unit=unit,
-            bessel_correction=bessel_correction,
-            layout=layout,
+            x, mask, *parameters, layout, epsilon, config, config.reduction
         )
-        stats = update_stats(stats, mean, var, count, momentum)
+        stats = update_stats(stats, mean, var, count, decay)
     inverse = tuple(order.index(i) for i in range(len(order)))
-    return y.astype(result_dtype).transpose(inverse), stats
+    return y.astype(config.result_dtype).transpose(inverse), stats
 
 
 def _with_batch_statistics(
@@ -211,43 +258,22 @@ def _with_batch_statistics(
     scale: jax.Array,
     bias: jax.Array,
     alpha: jax.Array,
-    *,
     layout: Layout,
-    unit: str | float,
-    **options: Any,
+    epsilon: Any,
+    config: _Config,
+    reduction: Reduction,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
     rows, positions, channels = layout.counts
-    if mask is not None or positions > 1:
-        return normalize_by_sample(x, mask, scale, bias, alpha, layout=layout, unit=unit, **options)
-    kappa = unit_weight(unit, 1.0, channels)
+    options: dict[str, Any] = {
+        "epsilon": epsilon,
+        "reduction": reduction,
+        "bessel_correction": config.bessel_correction,
+    }
+    if mask is not None or positions != 1:
+        dtype, unit = config.result_dtype, config.unit
+        options |= {"layout": layout, "unit": unit, "dtype": dtype}
+        return normalize_by_sample(x, mask, scale, bias, alpha, **options)
+    kappa = unit_weight(config.unit, 1.0, channels)
     matrix = x.reshape(rows, channels)
     y, mean, var, count = normalize_by_row(matrix, scale, bias, alpha, kappa=kappa, **options)
     return y.reshape(x.shape), mean, var, count
-
-
-def _with_statistics(
-    x: jax.Array,
-    mask: jax.Array | None,
-    scale: jax.Array,
-    bias: jax.Array,
-    alpha: jax.Array,
-    mean: jax.Array,
-    var: jax.Array,
-    *,
-    layout: Layout,
-    epsilon: float,
-    unit: str | float,
-) -> jax.Array:
-    """Inference: ``normalize_by_sample`` with given statistics."""
-    _, positions, channels = layout.counts
-    z = x.astype(mean.dtype) - layout.spread(mean)
-    valid: jax.Array = z
-    number: jax.Array | float = float(positions)
-    if mask is not None:
-        valid, number = jnp.where(mask, z, 0), layout.over_positions(mask, dtype=mean.dtype)
-    inv_std = lax.rsqrt(var + epsilon)
-    squares = layout.over_positions(jnp.square(valid)) * unit_weight(unit, number, channels)
-    squared_norm = (squares * jnp.square(inv_std)[None]).sum(1)
-    inv_norm = lax.rsqrt(squared_norm + epsilon)
-    a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
-    return layout.spread(a) * z + layout.spread(bias)

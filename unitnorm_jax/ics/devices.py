@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -116,31 +118,67 @@ def _copy(shardings: tuple[Any, ...]) -> Any:
     return jax.jit(copy, out_shardings=list(shardings))
 
 
-def automatic(tree: Any) -> Any:
-    """Arrays on a mesh of explicit axes as they lie, but typed for the compiler to place.
+def placed_by_compiler(f: Callable[..., Any], *args: Any) -> Any:
+    """``f(*args)``, where arrays on a mesh of explicit axes are typed for the compiler to place.
 
-    Models are not written for explicit axes, and a gather is no operation on them.
+    Models are not written for explicit axes, and a gather is no operation on them. Arrays stay
+    where they are; the results are on every device of the mesh.
     """
+    context = jax.sharding.get_abstract_mesh()
+    meshes = [mesh for mesh in map(_mesh, jax.tree.leaves(args)) if mesh is not None]
+    explicit = [mesh for mesh in (context, *meshes) if _is_explicit(mesh)]
+    if not explicit:
+        return f(*args)
+    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)) and not _tracing():
+        mesh = jax.sharding.get_mesh()
+        with jax.set_mesh(_automatic_mesh(mesh)) if _is_explicit(mesh) else nullcontext():
+            results = f(*map(_automatic, args))
+        typed = {_automatic_mesh(m): m for m in (mesh, *meshes) if _is_explicit(m)}
 
-    shardings = [getattr(x, "sharding", None) for x in jax.tree.leaves(tree)]
-    if not any(isinstance(sharding, NamedSharding) for sharding in shardings):
-        return tree
+        def back(x: jax.Array) -> jax.Array:
+            sharding, given = x.sharding, typed.get(_mesh(x))
+            if given is None or not isinstance(sharding, NamedSharding):
+                return x
+            return jax.device_put(x, NamedSharding(given, sharding.spec))
 
+        return jax.tree.map(back, results)
+    # In a function that is traced, its types must change within the same mesh.
+    with jax.sharding.use_abstract_mesh(getattr(explicit[0], "abstract_mesh", explicit[0])):
+        return jax.sharding.auto_axes(f, out_sharding=PartitionSpec())(*args)
+
+
+def _tracing() -> bool:
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+def _mesh(x: Any) -> Any:
+    sharding = (
+        jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
+    )
+    return sharding.mesh if isinstance(sharding, NamedSharding) else None
+
+
+def _is_explicit(mesh: Any) -> bool:
+    return AxisType.Explicit in mesh.axis_types
+
+
+def _automatic(tree: Any) -> Any:
     def convert(x: Any) -> Any:
-        sharding = getattr(x, "sharding", None)
-        if not isinstance(sharding, NamedSharding) or isinstance(x, jax.core.Tracer):
+        mesh = _mesh(x)
+        if mesh is None or not _is_explicit(mesh):
             return x
-        mesh = sharding.mesh
-        if not isinstance(mesh, Mesh) or set(mesh.axis_types) == {AxisType.Auto}:
-            return x
-        return jax.device_put(x, NamedSharding(Mesh(mesh.devices, mesh.axis_names), sharding.spec))
+        return jax.device_put(x, NamedSharding(_automatic_mesh(mesh), x.sharding.spec))
 
     return jax.tree.map(convert, tree)
+
+
+def _automatic_mesh(mesh: Any) -> Mesh:
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def replicated(arrays: list[jax.Array]) -> NamedSharding | None:
     """Every device of the mesh that the arrays are sharded over; None on a single device."""
     for array in arrays:
         if isinstance(array.sharding, NamedSharding) and array.sharding.mesh.size > 1:
-            return NamedSharding(array.sharding.mesh, PartitionSpec())
+            return NamedSharding(_automatic_mesh(array.sharding.mesh), PartitionSpec())
     return None

@@ -1,8 +1,9 @@
 """A loss term that tightens the unitized bound."""
 
+import operator
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 import flax.linen as nn
 import jax
@@ -10,14 +11,15 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
-from unitnorm_jax.ics.unitized_bound import unitized_upper_bound
+from unitnorm_jax._interception import intercepted
+from unitnorm_jax.ics.unitized_bound import Unit, unitized_upper_bound
 
 
 def unitized_bound_penalty(
     params: Mapping[str, Any],
-    positions: Mapping[str, int] | int = 1,
+    positions: Mapping[str, SupportsIndex] | SupportsIndex = 1,
     *,
-    unit: str | float | int = "reference",
+    unit: Unit = "reference",
     relative: bool = True,
 ) -> Float[Array, ""]:
     """Mean, over the layers with an alpha, of the bound on W1 between unitized outputs.
@@ -41,6 +43,8 @@ def unitized_bound_penalty(
 
     Args:
       params: Parameters of a model, nested; a layer is a group with an ``alpha`` of shape (C,).
+        Axes before the last are those of ``nn.scan`` or ``nn.vmap``: that many layers of C
+        channels, each with its share of the mean. Boxes (``nn.with_partitioning``) are looked into.
       positions: P of each layer, by its path joined with "/"; one number if all have the same.
         `layer_positions` finds them.
       unit: As in the layers.
@@ -69,16 +73,19 @@ def unitized_bound_penalty(
         if name != "alpha":
             continue
         layer = "/".join(path)
-        if not isinstance(positions, int) and layer not in positions:
+        if isinstance(positions, Mapping) and layer not in positions:
             raise ValueError(
                 f"`positions` has no entry for the layer {layer!r}; it has {sorted(positions)}. "
                 "Give the number of positions of every layer with an alpha."
             )
-        p = positions if isinstance(positions, int) else positions[layer]
-        channels = alpha.size
-        bound = unitized_upper_bound(alpha.reshape(-1), channels=channels, positions=p, unit=unit)
-        terms.append(bound / (2 * (p * channels) ** 0.5) if relative else bound)
-    return jnp.mean(jnp.stack(terms)) if terms else jnp.zeros(())
+        p = operator.index(positions[layer] if isinstance(positions, Mapping) else positions)
+        (values,) = jax.tree.leaves(alpha)  # of a box too
+        values = jnp.atleast_1d(values)
+        channels = values.shape[-1]
+        bound = partial(unitized_upper_bound, channels=channels, positions=p, unit=unit)
+        bounds = jax.vmap(bound)(values.reshape(-1, channels))
+        terms.append(bounds / (2 * (p * channels) ** 0.5) if relative else bounds)
+    return jnp.mean(jnp.concatenate(terms)) if terms else jnp.zeros(())
 
 
 def layer_positions(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
@@ -93,6 +100,10 @@ def layer_positions(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, in
       P by path, joined with "/": the product of all axes of the output but those of samples and
       features, 1 for a dense layer.
 
+    Raises:
+      ValueError: If a layer is called with different numbers of positions, or has several feature
+        axes.
+
     Example:
       >>> import flax.linen as nn, jax
       >>> from unitnorm_jax.linen import UnitizedBatchNorm
@@ -106,11 +117,24 @@ def layer_positions(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, in
         y = next_fun(*args, **kwargs)
         module = context.module
         if context.method_name == "__call__" and module.has_variable("params", "alpha"):
-            channels = module.get_variable("params", "alpha").size
-            samples = y.shape[getattr(module, "sample_axis", 0)]
-            found["/".join(module.path)] = y.size // (samples * channels)
+            (alpha,) = jax.tree.leaves(module.get_variable("params", "alpha"))
+            if alpha.ndim > 1:
+                raise ValueError(
+                    f"The layer {'/'.join(module.path)!r} has several feature axes (alpha of shape "
+                    f"{alpha.shape}), which `unitized_bound_penalty` would take for layers of "
+                    "nn.scan. Give it that layer's alpha flattened, with positions by hand."
+                )
+            out = jax.tree.leaves(y)[0]  # of several arrays the first, which moments follow
+            samples = out.shape[getattr(module, "sample_axis", 0)]
+            layer, p = "/".join(module.path), out.size // (samples * alpha.size)
+            if found.setdefault(layer, p) != p:
+                raise ValueError(
+                    f"The layer {layer!r} is called with {found[layer]} and with {p} positions, "
+                    "and has one entry; give `unitized_bound_penalty` the positions by hand: with "
+                    "the larger number its bound in the output's unit holds for both."
+                )
         return y
 
-    with nn.intercept_methods(see):
+    with intercepted(see):
         jax.eval_shape(partial(model.init, **kwargs), jax.random.key(0), *args)
     return found

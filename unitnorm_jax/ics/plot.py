@@ -100,18 +100,20 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], relative: bool) -> None
         steps, below, above, fc=_BAND, ec=_EDGE, lw=0.8, label="closed-form bounds", zorder=0.5
     )
     unproven = [i for i, row in enumerate(rows) if not row["pairing_optimal"] and not row["reason"]]
-    if len(rows) == 1 or unproven:
-        at = unproven or [0]
-        axis.plot(
-            [steps[i] for i in at],
-            [value[i] for i in at],
-            "o",
-            ms=3.5,
-            mfc="white" if unproven else _INK,
-            mec=_INK,
-            zorder=4,
-            label="pairing not proven optimal" if unproven else "_",
-        )
+    marks = {
+        "_": ([i for i in _alone(value) if i not in unproven], _INK),
+        "pairing not proven optimal": (unproven, "white"),
+    }
+    for label, (at, face) in marks.items():
+        if at:
+            x, y = [steps[i] for i in at], [value[i] for i in at]
+            axis.plot(x, y, "o", ms=3.5, mfc=face, mec=_INK, zorder=4, label=label)
+    # A band of one point has no width either.
+    for low, high, color, order in ((lower, upper, _CERTIFICATE, 2.5), (below, above, _EDGE, 0.5)):
+        at = _alone([a + b for a, b in zip(low, high, strict=True)])
+        if at:
+            x, low, high = ([z[i] for i in at] for z in (steps, low, high))
+            axis.vlines(x, low, high, color=color, lw=1.3, zorder=order)
     bad = [step for step, row in zip(steps, rows, strict=True) if row["reason"]]
     if bad:
         axis.plot(
@@ -138,6 +140,12 @@ def _legend(figure: Any, axes: Sequence[Any], columns: int) -> None:
     figure.legend(
         entries.values(), entries.keys(), loc="outside upper left", ncols=columns, fontsize=8
     )
+
+
+def _alone(values: Sequence[float]) -> list[int]:
+    """Numbers whose neighbours are none: a line through them is not drawn."""
+    shown = [False, *(not math.isnan(v) for v in values), False]
+    return [i for i in range(len(values)) if shown[i : i + 3] == [False, True, False]]
 
 
 def _positive(value: float) -> float:

@@ -8,21 +8,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from unitnorm_jax.ics import capture
 from unitnorm_jax.ics.assignment import Solver
-from unitnorm_jax.ics.cascade import EMDistance
-from unitnorm_jax.ics.devices import automatic, pack, replicated, unpacked
-from unitnorm_jax.ics.em_distance import em_distance
+from unitnorm_jax.ics.devices import pack, placed_by_compiler, replicated, unpacked
 from unitnorm_jax.ics.layer_info import LayerInfo
 from unitnorm_jax.ics.layers import layer_filter
-from unitnorm_jax.ics.measure import Measure, around
+from unitnorm_jax.ics.measure import Measure
+from unitnorm_jax.ics.measure_all import measure_all
 from unitnorm_jax.ics.report import ICSReport
+from unitnorm_jax.ics.sample_axis import sample_axes
 from unitnorm_jax.ics.samples import METHODS
 from unitnorm_jax.ics.variables import check_match, collections
-
-_SIDE_BY_SIDE = 2**22  # numbers in the cost matrices of layers that are measured side by side
 
 
 @jax.tree_util.register_pytree_node_class
@@ -33,6 +30,11 @@ class ICSProbe:
     batch, the same on both sides, with a certificate (`em_distance`) and closed-form bounds.
 
     Works with any linen model as it is: outputs are taken by an interceptor (`layer_outputs`).
+    The axis of the samples in an output, wherever it lies, is the one that grows when the model is
+    traced, without computing, for a batch of one sample more. All other axes make up the dimension:
+    layers under ``nn.scan`` and ``nn.vmap``, and steps of a sequence, are measured together, as one
+    output (the transform must carry them out: ``variable_axes={"intermediates": 0}``).
+
     All of it, both forward passes and every layer's distance, is one function under one
     ``jax.jit``, compiled at the first call and not again while the variables keep their shapes,
     dtypes and shardings. It writes nothing: what the model stores (running statistics) is
@@ -56,7 +58,8 @@ class ICSProbe:
     Args:
       model: Any linen module.
       batch: What the model is called with: an array (n, ...), a pytree given as the one
-        argument, or a tuple: the positional arguments. The first axis of its first array is n.
+        argument, or a tuple: the positional arguments. The first axis of its first array is that
+        of the n samples; let a model that wants another axis first turn its input.
       layers: Which: None, every normalization layer; or a module class, a pattern of paths, a
         predicate, or a tuple of these; see `layer_filter`.
       outputs: Where a layer returns several arrays, which of them to measure, by their place
@@ -69,7 +72,8 @@ class ICSProbe:
       eval_kwargs: The same in mode "eval".
       rngs: Keys by name, for example ``{"dropout": key}``: the same on both sides.
       apply_method: The method to apply, default ``__call__``; as ``method`` in ``model.apply``.
-      axis_name: Of the mapped axis that the model's layers reduce over, if any.
+      axis_name: Of the mapped axis that the model's layers reduce over, if any; or a tuple of
+        names.
       method: How distances are computed, see `em_distance`. The default solves on the host, by a
         callback, only where the bounds leave a gap.
       tolerance: Of the distances, see `em_distance`.
@@ -77,6 +81,9 @@ class ICSProbe:
     Raises:
       ValueError: If an argument is invalid, or the batch is empty; and, at the first call, as
         `layer_outputs`, or if a wanted output is not n samples of real numbers.
+
+    Warns:
+      UserWarning: At the first call, where two axes of an output could be that of the samples.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -105,7 +112,7 @@ class ICSProbe:
         eval_kwargs: Mapping[str, Any] | None = None,
         rngs: Mapping[str, jax.Array] | None = None,
         apply_method: str | Callable[..., Any] | None = None,
-        axis_name: str | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
         method: str | Solver = "auto",
         tolerance: float | int = 1e-5,
     ) -> None:
@@ -122,11 +129,13 @@ class ICSProbe:
         self._model, self._mode, self._wanted = model, mode, layer_filter(layers)
         self._places: tuple[str, ...] | None = outputs
         self._kwargs = dict((train_kwargs if mode == "train" else eval_kwargs) or {})
-        self._apply_method, self._axis_name = apply_method, axis_name
+        self._apply_method = apply_method
+        names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+        self._axis_names = tuple(name for name in names if name is not None)
         self._method, self._tolerance = method, tolerance
         # Copies: the caller may reuse a numpy buffer, or donate an array.
         args = batch if isinstance(batch, tuple) else (batch,)
-        self._args = automatic(jax.tree.map(lambda a: jnp.array(a, copy=True), args))
+        self._args = jax.tree.map(lambda a: jnp.array(a, copy=True), args)
         self._rngs = None if rngs is None else dict(rngs)
         arrays = jax.tree.leaves(self._args)
         if not arrays or arrays[0].ndim < 1 or arrays[0].shape[0] < 1:
@@ -156,7 +165,7 @@ class ICSProbe:
         before = collections("variables_before", variables_before)
         after = collections("variables_after", variables_after)
         check_match(before, after)
-        return self._measure(automatic(before), automatic(after), self._args, self._rngs)
+        return placed_by_compiler(self._measure, before, after, self._args, self._rngs)
 
     def keep(self, variables: Any) -> Any:
         """A copy of a state for a later call, before a training step that is given it to donate.
@@ -185,53 +194,32 @@ class ICSProbe:
         return probe
 
     def _both_sides(self, before: Any, after: Any, args: Any, rngs: Any) -> ICSReport:
-        sides = [self._outputs(unpacked(variables), args, rngs) for variables in (before, after)]
-        infos = [self._info(output) for output in sides[0]]
+        described: list[capture.LayerOutput] = []
+        # Traced once for both sides.
+        outputs = jax.jit(functools.partial(self._outputs, described), inline=True)
+        sides = [outputs(unpacked(variables), args, rngs) for variables in (before, after)]
+        one_more = lambda args: self._outputs([], unpacked(before), args, rngs)  # noqa: E731
+        named = list(zip(map(_name, described), sides[0], strict=True))
+        axes = sample_axes(one_more, args, self._n, named)
         pairs = [
-            tuple(self._gather(output.value).reshape(self._n, -1) for output in pair)
-            for pair in zip(*sides, strict=True)
+            tuple(jnp.moveaxis(self._gather(y), axis, 0).reshape(self._n, -1) for y in pair)
+            for axis, *pair in zip(axes, *sides, strict=True)
+        ]
+        infos = [
+            LayerInfo(*output[:4], self._mode, output.statistics, *x.shape)
+            for output, (x, _) in zip(described, pairs, strict=True)
         ]
         return ICSReport(tuple(infos), self._measure_all(pairs))
 
     def _measure_all(self, pairs: list[tuple[jax.Array, ...]]) -> Measure:
-        """Each pair of samples, stacked; those of one shape are measured together."""
-        groups: dict[Any, list[int]] = {}
-        for i, (x, _) in enumerate(pairs):
-            groups.setdefault((x.shape, x.dtype), []).append(i)
-        results = [
-            self._measure_group(*(_stacked([pairs[i][side] for i in members]) for side in (0, 1)))
-            for members in groups.values()
-        ]
-        place = np.argsort([i for members in groups.values() for i in members])
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *results)
+        return measure_all(pairs, self._method, self._tolerance)
 
-    def _measure_group(self, x: jax.Array, y: jax.Array) -> Measure:
-        """Pairs of samples (k, n, d), side by side but where a solver is needed."""
-        tolerance = self._tolerance
+    def _outputs(
+        self, described: list[capture.LayerOutput], variables: Any, args: Any, rngs: Any
+    ) -> list[jax.Array]:
+        """What the wanted layers return, which `described` then describes."""
 
-        def solved() -> EMDistance:
-            one = functools.partial(em_distance, method=self._method, tolerance=tolerance)
-            return jax.lax.map(lambda xy: one(*xy), (x, y))
-
-        if x.shape[0] * x.shape[1] ** 2 > _SIDE_BY_SIDE:
-            distances = solved()
-            rest = lambda dxy: around(*dxy, tolerance=tolerance)  # noqa: E731
-            return jax.lax.map(rest, (distances, x, y))
-        if not callable(self._method) and self._method not in ("auto", "pairing"):
-            distances = solved()
-        else:
-            # `vmap` makes one small operation of k, but would run the solver for all if for one.
-            bounds = functools.partial(em_distance, method="pairing", tolerance=tolerance)
-            distances = jax.vmap(bounds)(x, y)
-            if self._method != "pairing":
-                settled = distances.exact | jnp.isnan(distances.value)
-                distances = jax.lax.cond(jnp.all(settled), lambda: distances, solved)
-        return jax.vmap(functools.partial(around, tolerance=tolerance))(distances, x, y)
-
-    def _outputs(self, variables: Any, args: Any, rngs: Any) -> list[capture.LayerOutput]:
-        described: list[capture.LayerOutput] = []
-
-        def forward(variables, args, rngs):
+        def forward(variables: Any, args: Any, rngs: Any) -> list[jax.Array]:
             outputs = capture.layer_outputs(
                 self._model,
                 variables,
@@ -242,55 +230,37 @@ class ICSProbe:
                 rngs=rngs,
                 method=self._apply_method,
             )
-            outputs = capture.select_outputs(outputs, self._places)
-            described.extend(outputs)
-            return [output.value for output in outputs]
+            described[:] = capture.select_outputs(outputs, self._places)
+            for output in described:
+                _check_numbers(output)
+            return [output.value for output in described]
 
-        if self._axis_name is None:
-            values = forward(variables, args, rngs)
-        else:
-            values = jax.vmap(forward, None, axis_name=self._axis_name, axis_size=1)(
-                variables, args, rngs
-            )
-            values = [value[0] for value in values]
-        pairs = zip(described, values, strict=True)
-        return [output._replace(value=value) for output, value in pairs]
+        for name in self._axis_names:
+            forward = jax.vmap(forward, None, axis_name=name, axis_size=1)
+        values = forward(variables, args, rngs)
+        return [value.reshape(value.shape[len(self._axis_names) :]) for value in values]
 
     def _gather(self, value: jax.Array) -> jax.Array:
         if self._gathered is None:
             return value
         return jax.lax.with_sharding_constraint(value, self._gathered)
 
-    def _info(self, output: capture.LayerOutput) -> LayerInfo:
-        name = f"Output {output.output or 'of'} layer {output.layer!r} ({output.kind})"
-        y = output.value
-        if not isinstance(y, jax.Array) or not (
-            jnp.issubdtype(y.dtype, jnp.floating) or jnp.issubdtype(y.dtype, jnp.integer)
-        ):
-            raise ValueError(
-                f"{name} must hold real numbers, but is {getattr(y, 'dtype', type(y))}; leave "
-                "the layer out with `layers`."
-            )
-        if y.ndim < 1 or y.shape[0] != self._n or y.size == 0:
-            raise ValueError(
-                f"{name} must have one entry per sample along its first axis (n={self._n}), but "
-                f"has shape {y.shape}; leave the layer out with `layers`."
-            )
-        return LayerInfo(
-            layer=output.layer,
-            call=output.call,
-            output=output.output,
-            kind=output.kind,
-            mode=self._mode,
-            statistics=output.statistics,
-            n=self._n,
-            d=y.size // self._n,
+
+def _name(output: capture.LayerOutput) -> str:
+    return f"Output {output.output or 'of'} layer {output.layer!r} ({output.kind})"
+
+
+def _check_numbers(output: capture.LayerOutput) -> None:
+    y = output.value
+    if not isinstance(y, jax.Array) or not (
+        jnp.issubdtype(y.dtype, jnp.floating) or jnp.issubdtype(y.dtype, jnp.integer)
+    ):
+        raise ValueError(
+            f"{_name(output)} must hold real numbers, but is {getattr(y, 'dtype', type(y))}; "
+            "leave the layer out with `layers`."
         )
-
-
-def _stacked(arrays: list[jax.Array]) -> jax.Array:
-    """`jnp.stack`, written once: XLA copies a concatenation into each operation that reads it."""
-    stacked = jnp.zeros((len(arrays), *arrays[0].shape), arrays[0].dtype)
-    for i, array in enumerate(arrays):
-        stacked = jax.lax.dynamic_update_index_in_dim(stacked, array, i, 0)
-    return stacked
+    if y.size == 0:
+        raise ValueError(
+            f"{_name(output)} must hold numbers, but has shape {y.shape}; leave the layer out with "
+            "`layers`."
+        )

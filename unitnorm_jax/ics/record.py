@@ -1,13 +1,16 @@
 """The shift over a training run."""
 
+import dataclasses
 import json
 import math
+import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
+from unitnorm_jax.ics.layer_info import LayerInfo
 from unitnorm_jax.ics.probe import ICSProbe
 from unitnorm_jax.ics.report import ICSReport, table
 
@@ -47,8 +50,9 @@ class ICSRecord:
       [(2, 1, 'layers_1'), (4, 1, 'layers_1')]
     """
 
-    def __init__(self, probe: ICSProbe, every: int, lag: int = 1) -> None:
+    def __init__(self, probe: ICSProbe, every: SupportsIndex, lag: SupportsIndex = 1) -> None:
         """Checks the arguments."""
+        every, lag = _integer("every", every), _integer("lag", lag)
         if every < 1 or not 1 <= lag <= every:
             raise ValueError(
                 f"`every` (={every}) must be at least 1, and `lag` (={lag}) from 1 to `every`; "
@@ -59,17 +63,22 @@ class ICSRecord:
         self._pending: tuple[int, ICSReport] | None = None
         self._rows: list[dict[str, Any]] = []
 
-    def __call__(self, step: int, variables: Mapping[str, Any]) -> ICSReport | None:
+    def __call__(
+        self, step: SupportsIndex | float, variables: Mapping[str, Any]
+    ) -> ICSReport | None:
         """See the state after `step` updates; 0 is the initial one.
 
         Args:
-          step: Updates made.
+          step: Updates made; any integer, also an array of one, as a trainer's state has it.
           variables: The model's collections.
 
         Returns:
           The report, if this step is measured.
+
+        Raises:
+          ValueError: If `step` is no integer.
         """
-        report = None
+        step, report = _integer("step", step), None
         if step % self._every == 0 and self._kept and self._kept[0] == step - self._lag:
             self._fetch()
             report = self._probe(self._kept[1], variables)
@@ -116,9 +125,27 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     return [
-        {k: float(v) if v in ("nan", "inf", "-inf") else v for k, v in json.loads(line).items()}
+        {
+            k: float(v) if v in ("nan", "inf", "-inf") and k not in _TEXTS else v
+            for k, v in json.loads(line).items()
+        }
         for line in lines
     ]
+
+
+# A layer may be named "nan".
+_TEXTS = {*(field.name for field in dataclasses.fields(LayerInfo) if field.type is str), "reason"}
+
+
+def _integer(name: str, value: Any) -> int:
+    """A Python integer, which JSON knows, of one from numpy or JAX."""
+    number = int(value) if isinstance(value, float | np.floating) and value == value // 1 else value
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise ValueError(
+            f"`{name}` (={value!r}) must be an integer: a number of updates."
+        ) from None
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

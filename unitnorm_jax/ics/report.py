@@ -32,7 +32,8 @@ class LayerICS(NamedTuple):
     n: int
     """Samples."""
     d: int
-    """Dimension: numbers per sample."""
+    """Dimension: numbers per sample, along all other axes of the output: those of layers under
+    ``nn.scan`` or ``nn.vmap`` count as one output."""
     distance: EMDistance
     """W1 with its certificate."""
     relative: EMDistance
@@ -100,8 +101,10 @@ class ICSReport:
         """One flat dictionary per layer, see `LayerICS.row`; waits for the device.
 
         Args:
-          **more: Put first into every row, for example ``step=100``.
+          **more: Put first into every row, for example ``step=100``; numbers from numpy or JAX as
+            Python's.
         """
+        more = {name: value.item() if _is_number(value) else value for name, value in more.items()}
         # By columns: a row at a time took five times longer, `jax.device_get` ten times.
         with jax.transfer_guard_device_to_host("allow"):
             host = jax.tree.map(np.asarray, self.measures)
@@ -126,6 +129,10 @@ class ICSReport:
     def __str__(self) -> str:
         """A table of the main columns."""
         return table(self.rows())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0
 
 
 def _numbers(measured: Measure | LayerICS) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Elimination singularities of a Flax model, layer by layer."""
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitnorm_jax import functional
-from unitnorm_jax.ics.capture import layer_outputs, select_outputs
+from unitnorm_jax.ics.capture import LayerOutput, layer_outputs, select_outputs
+from unitnorm_jax.ics.devices import placed_by_compiler
 from unitnorm_jax.ics.layers import layer_filter
 
 
@@ -38,8 +41,13 @@ class LayerActivity(NamedTuple):
 
     @property
     def worst(self) -> float:
-        """The largest |mean| / standard deviation of a channel."""
+        """The largest |mean| / standard deviation of a channel; NaN if a channel's is."""
         return float(self.mean_to_std.max())
+
+    @property
+    def not_finite(self) -> list[int]:
+        """Channels whose values over the data set were not all finite, or too large to square."""
+        return np.flatnonzero(np.isnan(self.mean_to_std)).tolist()
 
 
 def elimination_singularities(
@@ -69,7 +77,8 @@ def elimination_singularities(
       One entry per layer, in the order of their calls; a layer that is called twice has two.
 
     Raises:
-      ValueError: there is no batch, or no layer or no array is selected.
+      ValueError: there is no batch, no layer or no array is selected, or a layer lies inside
+        ``nn.scan`` or ``nn.vmap``, which stack the channels of several layers.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -80,22 +89,14 @@ def elimination_singularities(
       >>> layer.layer, layer.channels, layer.dead
       ('layers_1', 8, 0)
     """
-    wanted = layer_filter(layers)
-    names: list[str] = []
-
-    @jax.jit
-    def update(variables: Any, batch: Any, before: Any) -> Any:
-        found = layer_outputs(model, variables, (batch,), kwargs, wanted=wanted)
-        chosen = select_outputs(found, outputs)
-        names[:] = [output.layer for output in chosen]
-        return [
-            functional.channel_activity(output.value, activity)
-            for output, activity in zip(chosen, before or [None] * len(chosen), strict=True)
-        ]
-
+    options = (_Same(model), layers, outputs, tuple(sorted(kwargs.items())))
+    try:
+        update, names = _compiled(*options)
+    except TypeError:  # an option that cannot be hashed
+        update, names = _compiled.__wrapped__(*options)
     activities: list[functional.ChannelActivity] = []
     for batch in batches:
-        activities = update(variables, jnp.asarray(batch), activities)
+        activities = placed_by_compiler(update, variables, jnp.asarray(batch), activities)
     if not activities:
         raise ValueError("`batches` is empty: give the inputs of a data set, batch by batch.")
     return [
@@ -106,3 +107,48 @@ def elimination_singularities(
         )
         for name, activity in zip(names, activities, strict=True)
     ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Same:
+    """A model as a key: itself, and no equal one. Many have lists, and no hash."""
+
+    model: nn.Module
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.model is other.model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+
+@functools.lru_cache(maxsize=16)  # A new function would be compiled at every call.
+def _compiled(
+    model: "_Same", layers: Any, outputs: tuple[str, ...] | None, kwargs: tuple[Any, ...]
+) -> tuple[Callable[..., Any], list[str]]:
+    """The update of the activities by a batch; the list names their layers, once it ran."""
+    wanted, names = layer_filter(layers), list[str]()
+
+    @jax.jit
+    def update(variables: Any, batch: Any, before: Any) -> Any:
+        found = layer_outputs(model.model, variables, (batch,), dict(kwargs), wanted=wanted)
+        chosen = select_outputs(found, outputs)
+        _check_not_stacked(chosen)
+        names[:] = [output.layer for output in chosen]
+        return [
+            functional.channel_activity(output.value, activity)
+            for output, activity in zip(chosen, before or [None] * len(chosen), strict=True)
+        ]
+
+    return update, names
+
+
+def _check_not_stacked(outputs: Iterable[LayerOutput]) -> None:
+    for output in outputs:
+        if output.stacked:
+            raise ValueError(
+                f"The outputs of layer {output.layer!r}, inside nn.scan or nn.vmap, come stacked "
+                f"(shape {output.value.shape}): channels of several layers would count as one. "
+                "Leave the layer out with `layers`, or write the scan as a loop over layers, each "
+                "given its slice of the parameters."
+            )

@@ -1,6 +1,8 @@
 """The bound on W1 between unitized outputs, in alpha, scale, bias and dimension."""
 
 import math
+import operator
+from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 Channels = Num[Array | np.ndarray, "..."] | float | int
+Unit = str | float | int | np.floating | np.integer
 
 
-def unit_radius(unit: str | float | int, positions: int, channels: int) -> float:
+def unit_radius(unit: Unit, positions: SupportsIndex, channels: SupportsIndex) -> float:
     """Largest norm R of a unitized sample at alpha = 1: ``|xhat_n| rsqrt(s_n + eps) <= R``.
 
     From the definition of s_n, with P positions and C channels:
@@ -46,6 +49,8 @@ def unit_radius(unit: str | float | int, positions: int, channels: int) -> float
     References:
       Derived here.
     """
+    # As Python's: those of numpy wrap round.
+    positions, channels = operator.index(positions), operator.index(channels)
     if positions < 1 or channels < 1:
         raise ValueError(
             f"`positions` (={positions}) and `channels` (={channels}) must be at least 1; "
@@ -67,7 +72,7 @@ def unit_radius(unit: str | float | int, positions: int, channels: int) -> float
         raise ValueError(
             f"`unit` (={unit}) must be positive as a number; s_n = unit * sum_c mean_p xhat^2."
         )
-    return math.sqrt(positions / unit)
+    return math.sqrt(positions / float(unit))
 
 
 def unitized_upper_bound(
@@ -75,9 +80,9 @@ def unitized_upper_bound(
     scale: Channels = 1.0,
     bias: Channels = 0.0,
     *,
-    channels: int,
-    positions: int = 1,
-    unit: str | float | int = "reference",
+    channels: SupportsIndex,
+    positions: SupportsIndex = 1,
+    unit: Unit = "reference",
     alpha_after: Channels | None = None,
     scale_after: Channels | None = None,
     bias_after: Channels | None = None,
@@ -143,6 +148,7 @@ def unitized_upper_bound(
       Derived here; Y. Huang, Y. Yu, An internal covariate shift bounding algorithm for deep
       neural networks by unitizing layers' outputs, 2020 (the layer, and the claim).
     """
+    positions, channels = operator.index(positions), operator.index(channels)
     radius = unit_radius(unit, positions, channels)
     typical = math.sqrt(positions * channels)
 

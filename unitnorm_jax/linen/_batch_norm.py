@@ -36,7 +36,7 @@ class BatchNorm(nn.Module):
     use_running_average: bool | None = None
     axis: int | Sequence[int] = -1
     momentum: Any = 0.99
-    epsilon: float = 1e-5
+    epsilon: Any = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     use_bias: bool = True

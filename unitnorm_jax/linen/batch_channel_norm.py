@@ -72,7 +72,7 @@ class BatchChannelNorm(nn.Module):
     rate: Rate | None = None
     axis: int = -1
     momentum: Any = 0.99
-    epsilon: float = 1e-5
+    epsilon: Any = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     use_bias: bool = True

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from unitnorm_jax import functional
+from unitnorm_jax._interception import intercepted, new_pass
 from unitnorm_jax.functional import BatchStats
 
 Variables = Mapping[str, Any]
@@ -225,8 +226,8 @@ def _apply(
             after()
         return y
 
-    with nn.intercept_methods(intercept):
-        out = model.apply(variables, *args, **kwargs, mutable=["batch_stats"])
+    with intercepted(intercept):
+        out = model.apply(variables, *args, **kwargs, mutable=["batch_stats", new_pass()])
     if not found:
         raise ValueError(
             f"No layer of {type(model).__name__} keeps a running `mean` and `var` in "

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from unitnorm_jax import functional
+from unitnorm_jax._interception import intercepted
 
 
 def noisy_outputs(
@@ -19,7 +20,10 @@ def noisy_outputs(
     """While it is open, every call of the given layers returns a noisy output.
 
     ``functional.output_noise`` (y + strength * rms(y) * N(0, 1)), with a key of its own for each
-    layer and call. Under ``nn.scan`` the layers that share a module share its noise.
+    layer and call; calls are counted anew in each pass (``apply``), so that all passes inside one
+    context have the same noise, jitted or not. Under ``nn.scan`` the layers that share a module
+    share its noise. A function that is jitted outside the context keeps what it was traced with,
+    and so does a module under ``nn.jit``.
 
     Args:
       key: random key; the same key gives the same noise (a chip with fixed offsets), a new one for
@@ -45,10 +49,21 @@ def noisy_outputs(
       0.1
     """
     calls: dict[tuple[str, ...], int] = {}
+    # The variables of the pass, which tell it from the next; and how deep in its modules we are.
+    root, depth = None, 0
 
     def add(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        y = next_fun(*args, **kwargs)
+        nonlocal root, depth
         module = context.module
+        # Deeper down, lifted transforms have variables of their own.
+        if depth == 0 and module.scope is not None and module.scope.root is not root:
+            root = module.scope.root
+            calls.clear()
+        depth += 1
+        try:
+            y = next_fun(*args, **kwargs)
+        finally:
+            depth -= 1
         if context.method_name != "__call__" or not isinstance(module, layers):
             return y
         call = calls[module.path] = calls.get(module.path, -1) + 1
@@ -57,4 +72,4 @@ def noisy_outputs(
         mine = jax.random.fold_in(jax.random.fold_in(key, layer), call)
         return functional.output_noise(mine, y, strength)
 
-    return nn.intercept_methods(add)
+    return intercepted(add)

@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.module import merge_param
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Shaped
@@ -61,7 +62,8 @@ class UnitizedBatchNorm(nn.Module):
       axis_index_groups: groups of indices within that axis, to share statistics in groups.
       use_fast_variance: one pass over the input, and a second only where it would lose digits;
         False: always two.
-      force_float32_reductions: compute in at least float32; running statistics are float32.
+      force_float32_reductions: running statistics are float32; False: of param_dtype. The
+        arithmetic is in float32 at least, as the means of ``jnp.mean`` are.
       unit: "reference" (the authors'), "sample", "rms", "position", or a float kappa.
       alpha_init: initializer of alpha, by default zeros.
       bessel_correction: apply the authors' correction of the variance.
@@ -74,8 +76,8 @@ class UnitizedBatchNorm(nn.Module):
 
     use_running_average: bool | None = None
     axis: int | Sequence[int] = -1
-    momentum: float = 0.99
-    epsilon: float = 1e-5
+    momentum: float | int | Float[Array, ""] = 0.99
+    epsilon: float | int | Float[Array, ""] = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     use_bias: bool = True
@@ -94,15 +96,15 @@ class UnitizedBatchNorm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Shaped[Array, "..."],
+        x: Shaped[Array | np.ndarray, "..."],
         use_running_average: bool | None = None,
         *,
-        mask: Shaped[Array, "..."] | None = None,
+        mask: Shaped[Array | np.ndarray, "..."] | None = None,
     ) -> Float[Array, "..."]:
         """Normalize the input, and update the running statistics.
 
         Args:
-          x: the input, of rank >= 2 and a floating dtype.
+          x: the input, of rank >= 2; integers and booleans are taken as float32.
           use_running_average: if True, the statistics stored in batch_stats are used instead of
             those of the input. Given here or as a field, not both.
           mask: True where a value takes part in statistics and norm; broadcastable to x.
@@ -140,7 +142,6 @@ class UnitizedBatchNorm(nn.Module):
             axis_index_groups=self.axis_index_groups,
             mask=mask,
             use_fast_variance=self.use_fast_variance,
-            force_float32_reductions=self.force_float32_reductions,
         )
         if not use_running_average and not self.is_initializing():
             store(stats)

@@ -210,6 +210,24 @@ def test_a_checkpoint_that_is_good_but_no_use(two, tmp_path):
     assert checkpoint.newest(folder, make_state(), {}, check, print).step == 3
 
 
+def test_a_process_killed_while_it_deletes_leaves_no_damaged_checkpoint(tmp_path, monkeypatch):
+    """A checkpoint to be deleted is renamed first: it is there, whole, or not there."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *args, **options: None)  # Killed before that.
+        with Checkpoints(tmp_path, keep=1) as checkpoints:
+            for step in (1, 2, 3):
+                checkpoints.save(Checkpoint(make_state(step)))
+    assert checkpoint.saved_steps(tmp_path) == [3]
+    deleted = sorted(path.name for path in (tmp_path / "deleted").iterdir())
+    assert deleted == ["1", "2"]
+    shutil.rmtree(tmp_path / "deleted" / "2" / "state")  # Killed in the middle of it.
+    messages = []
+    found = checkpoint.newest(tmp_path, make_state(), {}, lambda found: None, messages.append)
+    assert (found.step, messages) == (3, [])
+    with Checkpoints(tmp_path, keep=1):
+        assert not (tmp_path / "deleted").exists()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_save_that_cannot_be_written(tmp_path, capfd):
     """As on a full disk, wherever the test runs: no file may be longer than this."""
@@ -223,7 +241,9 @@ def test_a_save_that_cannot_be_written(tmp_path, capfd):
     message = str(caught.value)
     assert "the checkpoint of update 2 could not be written in" in message
     assert "File too large (file " in message
-    assert "The one before, of update 0, is complete; make room, then continue with" in message
+    assert (
+        "The one before, of update 0, is complete; allow longer files (ulimit -f), then" in message
+    )
     assert len(message) < 700
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
     assert_equal(checkpoint.restore(tmp_path, make_state(1)).state, make_state(0))
@@ -242,7 +262,7 @@ def test_the_first_error_is_the_one_that_is_raised(tmp_path):
             time.sleep(0.5)
             raise KeyError
 
-    with pytest.raises(CheckpointError, match="There is none before it; make room"):
+    with pytest.raises(CheckpointError, match="There is none before it; allow longer files"):
         work()
     with pytest.raises(KeyError):
         fail()

@@ -110,6 +110,53 @@ def test_options_that_methods_share_are_no_part_of_them(tmp_path):
     assert names(found) == ["bn", "ubn momentum=0.5 unit=rms"]
 
 
+def test_options_are_compared_between_all_methods(tmp_path):
+    """The first method has none of the options in which the other two differ."""
+    none = make_run(tmp_path / "a", norms=("none",)).folder
+    bn = make_run(tmp_path / "b", norms=("bn",)).folder
+    ubn = make_run(tmp_path / "c", norms=("ubn",), norm=NormConfig(momentum=0.5)).folder
+    with pytest.raises(ValueError, match=r"`norm\.momentum`: 0\.9 of bn, 0\.5 of ubn"):
+        combine([none, bn, ubn])
+    assert len(names(combine([none, bn, ubn], allow=["norm.momentum"]))) == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "field"),
+    [
+        ({"train_images_sha256": "1"}, {"train_images_sha256": "2"}, "data.train_images_sha256"),
+        ({"classes": ["cat", "dog"]}, {"classes": ["dog", "cat"]}, "data.classes"),
+        ({"train_size": 7}, {"train_size": 8}, "data.train_size"),
+        ({"name": "mine"}, {"name": "yours"}, "data.name"),
+    ],
+)
+def test_other_data_are_refused_or_noted(tmp_path, one, other, field):
+    folders = [
+        make_run(tmp_path / name, norms=(norm,), data=data).folder
+        for name, norm, data in (("a", "bn", one), ("b", "ubn", other))
+    ]
+    with pytest.raises(ValueError, match=rf"the runs differ in:\n  `{field}`"):
+        combine(folders)
+    (note,) = combine(folders, allow=["data"]).notes
+    assert f"differ in `{field}`, as allowed" in note
+
+
+def test_the_name_of_the_data_is_free_where_there_are_checksums(tmp_path):
+    folders = [
+        make_run(
+            tmp_path / name, norms=(norm,), data={"name": name, "test_images_sha256": "1"}
+        ).folder
+        for name, norm in (("a", "bn"), ("b", "ubn"))
+    ]
+    assert combine(folders).notes == []
+
+
+def test_runs_of_earlier_versions_have_no_record_of_their_data(tmp_path):
+    bn = make_run(tmp_path / "a", norms=("bn",)).folder
+    ubn = make_run(tmp_path / "b", norms=("ubn",), data={"train_images_sha256": "1"}).folder
+    (bn / "data.json").unlink()
+    assert names(combine([bn, ubn])) == ["bn", "ubn"]
+
+
 def test_seeds_must_be_the_same(tmp_path):
     bn = make_run(tmp_path / "a", norms=("bn",), seeds=(0, 1, 2)).folder
     ubn = make_run(tmp_path / "b", norms=("ubn",), seeds=(2, 1, 5)).folder
@@ -142,6 +189,14 @@ def test_no_folder_or_no_run(tmp_path):
         combine([])
     with pytest.raises(ValueError, match=r"config\.json does not exist; give the folder"):
         combine([tmp_path])
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"results": [{"norm": "bn"}]}', "3"])
+def test_a_damaged_summary(tmp_path, content):
+    run = make_run(tmp_path / "a")
+    (run.folder / "summary.json").write_text(content)
+    with pytest.raises(ValueError, match=r"summary\.json is not what experiments\.train writes"):
+        combine([run.folder])
 
 
 def test_used_options():

@@ -197,3 +197,18 @@ def test_train_command_gives_the_configuration():
 def test_markdown_escapes():
     table = Table("a", "", "", (Column("x|y"),), [("a|b",)])
     assert to_markdown(table) == "| x\\|y |\n|---|\n| a\\|b |\n"
+
+
+@pytest.mark.parametrize("loss", ["nan", "inf"])
+def test_a_final_loss_that_is_not_finite(tmp_path, loss):
+    """It is a string in summary.json; the tables show it, and who it is."""
+    bn = make_run(tmp_path / "a", norms=("bn",)).folder
+    row = {"cross_entropy": loss, "accuracy": 0.5, "not_finite": 180 if loss == "nan" else 0}
+    ubn = make_run(tmp_path / "b", norms=("ubn",), row=row).folder
+    record = json.loads(to_json(make_record(combine([bn, ubn]), "")))
+    table = tables(record)["results"]
+    cells = dict(zip([c.name for c in table.columns], list(table.cells())[1], strict=True))
+    assert cells["test accuracy, %"].startswith("50.00")
+    assert cells["cross-entropy, nats"] in ("-", "inf", "inf ± nan", "nan ± nan", "inf ± -")
+    named = "ubn, seed 1: logits NaN for 180 of 360 images" in table.caption
+    assert named == (loss == "nan")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import evaluate, train
+from experiments import evaluate, image_cache, train
 from experiments.data import DataConfig, load_dataset
+from experiments.data.array_cache import size_of
 from experiments.data.image_folder import list_images
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "cifar10-jpeg-test.zip"
@@ -116,16 +118,94 @@ def test_cache_that_cannot_be_written(root, tmp_path):
         load(root, cache_dir=str(tmp_path / "file"))
 
 
-def test_damaged_cache(root):
-    load(root)
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "no JSON"])
+def test_a_damaged_cache_is_made_again(root, damage):
+    before = load(root)
+    images, record = np.array(before.train_images), before.record()
     (cache,) = (root.parent / "cache").iterdir()
-    content = (cache / "test_images").read_bytes()
-    (cache / "test_images").write_bytes(content[:-1])
-    message = rf"decoded images in {re.escape(str(cache))} are damaged: .* Delete that folder"
-    with pytest.raises(ValueError, match=message):
+    file = cache / ("description.json" if damage == "no JSON" else "train_images")
+    content = bytearray(file.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    if damage == "gone":
+        file.unlink()
+    else:  # Mapped, a file that is too short would end the process with a signal.
+        file.write_bytes(content[: len(content) // (1 if damage == "flipped" else 2)])
+    again = load(root)
+    np.testing.assert_array_equal(again.train_images, images)
+    assert again.record() == record
+
+
+def test_caches_used_longest_ago_make_room(root):
+    for size in (4, 5, 6):
+        load(root, image_size=size)
+    folder = root.parent / "cache"
+    first, second, third = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    os.utime(second, (1, 1))
+    gigabytes = (size_of(first) + size_of(third) + 1) / 1e9
+    load(root, image_size=6, cache_gigabytes=gigabytes)
+    assert set(folder.iterdir()) == {first, third}
+    load(root, image_size=6, cache_gigabytes=1e-9)  # The one in use is kept.
+    assert set(folder.iterdir()) == {third}
+
+
+def test_caches_are_listed_and_cleared(root, capsys):
+    load(root)
+    folder = str(root.parent / "cache")
+    assert image_cache.main(["--cache-dir", folder]) == 0
+    assert "Kept 1, 0.0 MB" in capsys.readouterr().out
+    assert image_cache.main(["--cache-dir", folder, "--clear"]) == 0
+    assert list((root.parent / "cache").iterdir()) == []
+
+
+def test_what_is_named_like_an_image_and_is_none(root):
+    (root / "train" / "a" / "link.png").symlink_to("nowhere")
+    (root / "train" / "b" / "folder.jpg").mkdir()
+    name = os.fsdecode(b"\xff.png")
+    shutil.copy(root / "train" / "a" / "0.png", root / "train" / "a" / name)
+    with pytest.raises(ValueError, match=r"--data\.on-bad-image skip") as error:
         load(root)
-    shutil.rmtree(cache)
-    assert load(root).test_size == 5
+    str(error.value).encode()  # It can be printed.
+    dataset = load(root, on_bad_image="skip")
+    assert dataset.train_size == 10
+    record = dataset.record()
+    assert record["bad_images_count"] == 3
+    for words in ("is a link to a file that is not there", "is a folder", "is no UTF-8 text"):
+        assert any(words in reason for reason in record["bad_images"])
+    assert load(root, on_bad_image="skip").record() == record
+
+
+def test_other_kinds_of_files_are_counted_once(root):
+    (root / "train" / "__MACOSX").mkdir()
+    (root / "test" / "readme.md").write_text("")
+    (root / "train" / "b" / "more").mkdir()
+    for i, suffix in enumerate([".gif", ".gif"]):
+        (root / "test" / "a" / f"{i}{suffix}").write_text("")
+    (note,) = load(root).notes
+    for count in ("1 x __MACOSX", "1 x file outside of a class", "1 x sub-folder", "2 x .gif file"):
+        assert count in note
+    assert "1 x .txt file" in note
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".jfif", ".jpe"])
+def test_other_endings_of_images_are_taken(root, suffix):
+    image, kind = np.full((8, 12, 3), 100, np.uint8), "WEBP" if suffix == ".webp" else "JPEG"
+    write(root / "train" / "a" / f"9{suffix}", image, format=kind, quality=100)
+    dataset = load(root)
+    assert dataset.train_size == 11
+    assert np.abs(dataset.train_images[4].astype(int) - image).max() <= 2
+
+
+def test_one_class_in_two_spellings(root):
+    """macOS writes names decomposed (NFD), others composed (NFC)."""
+    names = [unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD")]
+    (root / "train" / "a").rename(root / "train" / names[0])
+    (root / "test" / "a").rename(root / "test" / names[1])
+    shutil.copytree(root / "train" / names[0], root / "train" / names[1])
+    dataset = load(root)
+    assert dataset.record()["classes"] == ["b", names[0]]
+    assert dataset.train_labels.tolist() == [0] * 6 + [1] * 8
+    assert dataset.test_labels.tolist() == [0] * 3 + [1] * 2
 
 
 def grayscale(path):
@@ -215,7 +295,7 @@ def clear(*names):
         ),
         (
             clear("train", "b"),
-            r"class folder .*train/b is empty: it has no \.jpg, \.jpeg, \.png file",
+            r"class folder .*train/b is empty: it has no \.jpg, .*, \.webp file",
         ),
     ],
 )
@@ -237,7 +317,7 @@ def test_unreadable_image(root):
     path = root / "train" / "a" / "1.png"
     path.unlink()
     path.symlink_to(root / "gone.png")
-    with pytest.raises(ValueError, match=rf"image {path} cannot be read: No such file"):
+    with pytest.raises(ValueError, match=rf"image {path} is a link to a file that is not there"):
         load(root)
 
 

@@ -2,11 +2,13 @@
 
 import io
 import re
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from experiments.data.images import (
     BadImageError,
@@ -130,6 +132,40 @@ def test_damaged_files(content, convert):
     message = rf"image x/a.jpg is damaged or truncated \({len(content):,} bytes\)\."
     with pytest.raises(BadImageError, match=message):
         decode_rgb(content, "image x/a.jpg", convert)
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_a_jpeg_that_is_cut_inside_but_ends_as_it_should(convert):
+    """Decoders only warn, and fill the rest with gray."""
+    large = Image.fromarray(RNG.integers(0, 256, (90, 70, 3), dtype=np.uint8))
+    whole = encode(large, "JPEG")
+    content = whole[: len(whole) // 2] + whole[-2:]
+    with pytest.raises(BadImageError, match=r"image b.jpg is damaged .* The decoder: .*[Cc]orrupt"):
+        decode_rgb(content, "image b.jpg", convert)
+    gray = encode(large.convert("L"), "JPEG")
+    with pytest.raises(BadImageError, match="is damaged"):
+        decode_gray(gray[: len(gray) // 2] + gray[-2:], "a")
+    # The original files of ImageNet have stray bytes: there decoders are trusted.
+    assert decode_rgb(content, "a", convert, strict=False).shape == (90, 70, 3)
+
+
+def test_checksums_of_every_part_of_a_png():
+    """Also of those that do not hold pixels, which decoders pass over."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "hello")
+    content = encode(RGB, pnginfo=info)
+    np.testing.assert_array_equal(decode_rgb(content, "a", True), PIXELS)
+    with pytest.raises(BadImageError, match="is damaged or truncated"):
+        decode_rgb(content.replace(b"hello", b"jello"), "a", True)
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_images_too_large_to_decode(convert):
+    content = bytearray(PNG)
+    content[16:24] = struct.pack(">II", 60_000, 60_000)  # The header says so, in a few bytes.
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    with pytest.raises(BadImageError, match="a has more than 100,000,000 pixels"):
+        decode_rgb(bytes(content), "a", convert)
 
 
 def test_a_flipped_byte_of_a_png():
