@@ -80,3 +80,41 @@ def test_statistics_are_those_of_the_training_set():
     stats = DatasetStats(jnp.array([1.0, 2.0]), jnp.array([2.0, 0.5]))
     z = normalize_dataset(jnp.array([[1.0, 4.0]]), stats)
     np.testing.assert_array_equal(z, [[0.0, 1.0]])
+
+
+@pytest.mark.parametrize("whitening", [None, "zca"])
+@pytest.mark.parametrize("dtype", ["float16", "uint8", "int32", "bool"])
+def test_narrow_dtypes_are_computed_in_float32(dtype, whitening):
+    """Squares of pixels overflow float16 and wrap in uint8; the result is floating."""
+    x = RNG.integers(0, 2 if dtype == "bool" else 256, (200, 2, 2)).astype(dtype)
+    stats = dataset_stats(jnp.asarray(x), whitening=whitening)
+    z = normalize_dataset(jnp.asarray(x), stats)
+    wide = jnp.asarray(x, jnp.float32)
+    expected = normalize_dataset(wide, dataset_stats(wide, whitening=whitening))
+    assert stats.mean.dtype == jnp.float32
+    assert z.dtype == (dtype if dtype == "float16" else jnp.float32)
+    assert_close(z, expected, 1e-3 if dtype == "float16" else 1e-6)
+    assert 0.5 < np.asarray(expected).std() < 1.5
+
+
+def test_features_of_any_mean_and_size():
+    means, stds = np.array([1e4, 1e6, 0, 0, 1e-20]), np.array([1, 1, 1e-25, 1e20, 1e-22])
+    x = (means + stds * RNG.normal(size=(60, 5))).astype(np.float32)
+    stats = dataset_stats(jnp.asarray(x))
+    error = np.abs(stats.mean - x.mean(0, dtype=float))
+    assert (error <= 2e-7 * np.abs(x).max(0)).all()
+    np.testing.assert_allclose(1 / stats.transform, x.std(0, dtype=float), rtol=1e-6)
+
+
+@pytest.mark.parametrize("whitening", [None, "pca"])
+def test_nan_shows(whitening):
+    x = X.astype(np.float32)
+    x[3, 1, 1] = np.nan
+    stats = dataset_stats(jnp.asarray(x), whitening=whitening)
+    z = normalize_dataset(jnp.asarray(x), stats)
+    assert np.isnan(z[:, 1, 1]).all()
+
+
+def test_complex_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"`x` must be real, not complex64: give x.real"):
+        dataset_stats(jnp.ones((3, 2), jnp.complex64))

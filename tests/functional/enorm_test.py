@@ -185,3 +185,12 @@ def test_bfloat16():
     assert energy.dtype == jnp.float32
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(half))
     jax.tree.map(lambda a, b: assert_close(a, b, 0.03), half, one[0])
+
+
+def test_a_unit_that_is_not_a_number_shows():
+    """Its scale was 1, as that of a unit without weights."""
+    kernels = jnp.ones((2, 3)).at[0, 1].set(jnp.nan), jnp.ones((3, 2))
+    params = {name: {"kernel": k} for name, k in zip("ab", kernels, strict=True)}
+    factors = enorm_factors(params, enorm_chain(("a", "b"))).params
+    assert np.isnan(factors["b"]["kernel"][1]).all()
+    assert np.isfinite(factors["b"]["kernel"][np.array([0, 2])]).all()

@@ -112,3 +112,23 @@ def test_traced_rates_compile_once():
     for rate in (0.5, 0.25, 0.125):
         expected = (1 - rate) * expected + rate * X.mean((0, 1))
     assert_close(stats.mean, expected, 1e-6)
+
+
+@pytest.mark.parametrize("old", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("new", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("rate", [1.0, 0.5, 1e-3])
+def test_blends_keep_the_digits_of_both(rate, old, new):
+    """``old + rate * (new - old)`` is 0 where the batch's variance is small beside the old one."""
+    z = RNG.choice([-1.0, 1.0], (4, 3, 5)).astype(np.float32)
+    x, zeros = np.float32(np.sqrt(new)) * z, np.zeros(5)
+    options = {"use_running_average": False, "rate": rate}
+    _, stats = run(x=x, mean=zeros, var=np.full(5, old), dtype=np.float32, **options)
+    moment = np.square(x.astype(float)).mean((0, 1))
+    np.testing.assert_allclose(stats.var, (1 - rate) * old + rate * moment, rtol=1e-6)
+
+    mean = np.full(5, old, np.float32)
+    x = np.float32(new) * (1 + 0.1 * z)
+    y, stats = run(x=x, mean=mean, scale=np.ones(5), bias=zeros, dtype=np.float32, **options)
+    expected = (1 - rate) * old + rate * x.mean((0, 1), dtype=float)
+    np.testing.assert_allclose(stats.mean, expected, rtol=1e-6)
+    assert_close(y, (x - expected) / np.sqrt(np.asarray(stats.var, float) + 1e-5), 3e-6)

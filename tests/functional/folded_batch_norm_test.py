@@ -191,3 +191,69 @@ ONES = jnp.ones(3)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def moved(variables, seed=3):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: a + jnp.asarray(rng.uniform(0.1, 2, a.shape), a.dtype), variables)
+
+
+LINEAR = {  # a layer, its input's shape, axes of the normalization, and of the kernel's units
+    "transposed kernel": (nn.ConvTranspose(3, (3, 3), transpose_kernel=True), (2, 4, 4, 3), -1, -2),
+    "transposed": (nn.ConvTranspose(3, (2, 2), strides=(2, 2)), (2, 4, 4, 3), -1, -1),
+    "grouped": (nn.Conv(6, (3, 3), feature_group_count=3), (2, 4, 4, 3), -1, -1),
+    "depthwise": (nn.Conv(3, (3, 3), feature_group_count=3), (2, 4, 4, 3), -1, -1),
+    "dilated": (nn.Conv(3, (3, 3), kernel_dilation=2), (2, 6, 6, 3), -1, -1),
+    "general": (nn.DenseGeneral((3, 3)), (5, 3), (-2, -1), (-2, -1)),
+    "general, several inputs": (nn.DenseGeneral(3, axis=(-2, -1)), (5, 3, 3), -1, -1),
+    "einsum": (nn.Einsum((3, 3, 3), "bi,oip->bop"), (5, 3), (-2, -1), (0, 2)),
+    "einsum, permuted": (nn.Einsum((3, 3, 3), "bi,oip->bpo"), (5, 3), (-2, -1), (2, 0)),
+}
+
+
+@pytest.mark.parametrize(("layer", "shape", "axis", "units"), LINEAR.values(), ids=LINEAR)
+def test_any_linear_layer(layer, shape, axis, units):
+    """All sizes are 3, so that no shape tells which axes are the outputs'."""
+    x = jax.random.normal(jax.random.key(0), shape)
+    norm = nn.BatchNorm(use_running_average=True, axis=axis)
+    params = moved(layer.init(jax.random.key(1), x))["params"]
+    y = layer.apply({"params": params}, x)
+    variables = moved(norm.init(jax.random.key(2), y))
+    folded = fold_batch_norm(
+        params["kernel"],
+        **variables["batch_stats"],
+        **variables["params"],
+        kernel_bias=params["bias"],
+        feature_axes=units,
+    )
+    actual = layer.apply({"params": folded._asdict()}, x)
+    assert_close(actual, norm.apply(variables, y), 1e-5)
+
+
+def test_implied_penalty_along_other_axes(x64):
+    rng = np.random.default_rng(0)
+    v, g, scale = (jnp.asarray(rng.normal(size=s)) for s in ((2, 4, 3), (2, 4, 3), (3,)))
+    expected = implied_penalty(v, g, scale)
+    turned = implied_penalty(v.swapaxes(1, 2), g.swapaxes(1, 2), scale, feature_axes=-2)
+    jax.tree.map(functools.partial(assert_close, tol=1e-14), turned, expected)
+    squared = np.sum(np.square(v), (0, 1))
+    assert_close(expected.weight_decay, -np.sum(v * g, (0, 1)) / 2 / squared, 1e-13)
+    assert_close(expected.multiplier, -np.sum(v * g, (0, 1)) / 2 / np.square(scale), 1e-13)
+
+
+def test_implied_penalty_of_any_size_and_of_none():
+    """Squares overflow and underflow; a unit of NaN is not one of 0."""
+    v = jnp.asarray([[1e25, 1e-25, 0.0, np.nan], [2e25, 2e-25, 0.0, 1.0]], jnp.float32)
+    g = jnp.asarray([[-4e10, -4e-10, 1.0, 1.0], [-3e10, -3e-10, 1.0, 1.0]], jnp.float32)
+    scale = jnp.asarray([1e25, 1e-15, 0.0, 1.0], jnp.float32)
+    implied = implied_penalty(v, g, scale)
+    np.testing.assert_allclose(implied.weight_decay, [1e-15, 1e15, 0, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(implied.multiplier, [5e-15, 5e-5, 0, np.nan], rtol=1e-6)
+
+
+def test_half_precision_is_folded_in_float32():
+    kernel = jnp.full((2, 2), 300.0, jnp.float16)
+    stats = jnp.asarray([1.0, 2.0], jnp.float16)
+    folded = fold_batch_norm(kernel, stats, 0 * stats)
+    assert folded.kernel.dtype == jnp.float16
+    assert_close(folded.bias, -np.array([1.0, 2.0]) / np.sqrt(1e-5), 1e-3)

@@ -10,7 +10,7 @@ from scipy import integrate, special, stats
 
 from tests.oracle import assert_close
 from unitnorm_jax import functional
-from unitnorm_jax.functional import norm_prop_activation, norm_prop_kernel
+from unitnorm_jax.functional import covariance_bound, norm_prop_activation, norm_prop_kernel
 from unitnorm_jax.linen import NormPropConv, NormPropDense, norm_prop_avg_pool, norm_prop_max_pool
 
 C1, C2 = 0.398942280401433, 0.583819370103549  # of max(0, Z), as printed
@@ -245,3 +245,25 @@ def test_sum_of_independent_terms():
 def test_wrong_arguments(call, match):
     with pytest.raises(ValueError, match=match):
         call(jnp.ones((4, 3)))
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-30, 0.0, 1.0])
+def test_filters_of_any_size(epsilon):
+    """Squares overflow at 1e20 and underflow at 1e-25; a filter of zeros stays one."""
+    sizes = np.array([1e20, 1e-25, 1.0, 0.0])
+    kernel = (np.random.default_rng(0).normal(size=(7, 4)) * sizes).astype(np.float32)
+    w, pull = jax.vjp(lambda k: norm_prop_kernel(k, epsilon=epsilon), jnp.asarray(kernel))
+    exact = kernel.astype(float)
+    norm = np.sqrt(np.square(exact).sum(0) + epsilon)
+    expected = exact / np.where(norm > 0, norm, 1)
+    for f in range(4):
+        assert_close(w[:, f], expected[:, f], 1e-6)
+    assert np.isfinite(pull(jnp.ones_like(w))[0]).all()
+
+
+def test_the_bound_of_half_precision_and_of_nan():
+    kernel = jnp.asarray([[300.0, 200.0], [0.0, 300.0]])
+    bound = covariance_bound(kernel)
+    assert np.isfinite(covariance_bound(kernel.astype(jnp.float16)))
+    np.testing.assert_allclose(covariance_bound(kernel.astype(jnp.float16)), bound, rtol=1e-6)
+    assert np.isnan(covariance_bound(kernel.at[0, 0].set(jnp.nan)))

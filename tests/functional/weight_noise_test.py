@@ -162,3 +162,66 @@ def test_dtype_is_kept(dtype, x64):
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def only(noise, w):
+    return noise(KEY, {"kernel": w})["kernel"]
+
+
+NOISES = {
+    "additive": additive_noise(0.1),
+    "multiplicative": multiplicative_noise(0.1),
+    "drift": drift(1e5, spread=0.01),
+    "quantize": quantize(17),
+    "quantize to 8": quantize(8),
+    "chain": chain_noise(additive_noise(0.1), drift(10.0)),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(noise, dtype):
+    """A time of 1e5 and 2^16 levels are infinite in float16, and so is a range of 1e5."""
+    w = jnp.linspace(-5e4, 5e4, 1000).astype(dtype)
+    out = only(noise, w)
+    expected = only(noise, w.astype(jnp.float32))
+    assert out.dtype == dtype
+    if noise is not NOISES["chain"]:  # which rounds in between
+        expected = expected.astype(dtype)
+        np.testing.assert_array_equal(out, expected)
+    assert float(jnp.abs(out).max()) > 1e4
+
+
+@pytest.mark.parametrize("bits", [2, 8, 17, 24, 25, 200])
+@pytest.mark.parametrize("size", [1e-37, 1.0, 3e38])
+def test_levels_of_any_number_and_size(bits, size):
+    """None is above max |w|, and the error is half a step at most."""
+    w = (size * np.random.default_rng(0).uniform(-1, 1, 1000)).astype(np.float32)
+    out = np.asarray(only(quantize(bits), jnp.asarray(w)), np.float64)
+    top = np.abs(w).max().astype(np.float64)
+    assert np.abs(out).max() <= top
+    step = top / (2.0 ** (bits - 1) - 1)
+    tiny = np.finfo(np.float32).tiny  # below it numbers are taken for 0
+    assert np.abs(out - w).max() <= 0.5 * step + 2e-7 * top + tiny
+
+
+def test_a_traced_number_of_bits_is_rounded_down():
+    w = jnp.linspace(-1, 1, 101)
+    traced = jax.jit(lambda bits: only(quantize(bits), w))
+    np.testing.assert_allclose(traced(2.5), only(quantize(2), w), atol=1e-7)
+    np.testing.assert_allclose(traced(5), only(quantize(5), w), atol=1e-7)
+
+
+def test_nan_shows():
+    w = jnp.asarray([1.0, np.nan, 0.2])
+    assert np.isnan(only(quantize(4), w)).all()
+
+
+def test_weights_that_are_not_floating_are_refused():
+    with pytest.raises(ValueError, match="`select` chooses kernel, which is int8: noise is for"):
+        only(additive_noise(0.1), jnp.ones(3, jnp.int8))
+
+
+def test_the_range_of_large_weights():
+    w = jnp.asarray([-3e38, 3e38])
+    assert np.isfinite(only(additive_noise(1e-3), w)).all()

@@ -160,3 +160,45 @@ def test_modules_are_flax_layers_with_another_kernel(ours, theirs, args, shape, 
     kernel = weight_standardization(variables["params"]["kernel"], **options)
     expected = theirs(*args).apply({"params": plain["params"] | {"kernel": kernel}}, x)
     np.testing.assert_array_equal(ours(*args, **options).apply(variables, x), expected)
+
+
+EPSILONS = [1e-5, 1e-12, 1e-30, 1e-300, 3.0, 0.0]
+
+
+def value_and_pull(kernel, **options):
+    w, pull = jax.vjp(functools.partial(weight_standardization, **options), jnp.asarray(kernel))
+    return w, pull(jnp.asarray(KERNEL))[0]
+
+
+@pytest.mark.parametrize("epsilon_added_to", ["variance", "std"])
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_constants_that_no_mean_of_theirs_equals(epsilon, epsilon_added_to):
+    """1/3 times 18 over 18 is not 1/3: what rounding leaves is not standardized."""
+    constants = np.array([0.1, 1 / 3, 1e4, 1e-30, 3e38], np.float32)
+    kernel = np.broadcast_to(constants, KERNEL.shape)
+    w, gradient = value_and_pull(kernel, epsilon=epsilon, epsilon_added_to=epsilon_added_to)
+    np.testing.assert_array_equal(w, 0)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("epsilon_added_to", ["variance", "std"])
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_filters_of_any_mean_and_size(epsilon, epsilon_added_to):
+    """Variances far below the rounding of the mean, squares that overflow or underflow."""
+    means = np.array([1e4, 1e8, 0, 0, 1e-20])
+    stds = np.array([1e-3, 10, 1e-25, 1e20, 1e-22])
+    kernel = (means + stds * (KERNEL - 1) / 0.3).astype(np.float32)
+    w, gradient = value_and_pull(kernel, epsilon=epsilon, epsilon_added_to=epsilon_added_to)
+    expected = restated(kernel, epsilon, epsilon_added_to)
+    for f in range(5):
+        assert_close(w[..., f], expected[..., f], 1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_a_filter_that_is_not_a_number_shows():
+    kernel = KERNEL.copy()
+    kernel[0, 0, 0, 1] = np.nan
+    for epsilon_added_to in ("variance", "std"):
+        w = weight_standardization(jnp.asarray(kernel), epsilon_added_to=epsilon_added_to)
+        assert np.isnan(w[..., 1]).all()
+        assert np.isfinite(w[..., 0]).all()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.oracle import assert_close
-from unitnorm_jax.linen import UnitizedBatchNorm, add_alpha
+from unitnorm_jax.linen import EstimatedBatchNorm, UnitizedBatchNorm, add_alpha
 
 
 class CNN(nn.Module):
@@ -109,3 +109,81 @@ def test_bare_normalization_alone(without):
     converted = add_alpha(variables)
     y = UnitizedBatchNorm(use_running_average=True, **module).apply(converted, X)
     assert_close(y, plain.apply(variables, X), 1e-6)
+
+
+def boxed_norm(box):
+    names = ("model",)
+    make = {"partitioned": nn.with_partitioning, "logical": nn.with_logical_partitioning}[box]
+    return nn.BatchNorm(
+        use_running_average=True,
+        scale_init=make(nn.initializers.ones, names),
+        bias_init=make(nn.initializers.zeros, names),
+    )
+
+
+@pytest.mark.parametrize("box", ["partitioned", "logical"])
+def test_alpha_has_the_box_of_scale(box):
+    variables = boxed_norm(box).init(jax.random.key(0), X)
+    params = add_alpha(variables)["params"]
+    assert type(params["alpha"]) is type(params["scale"])
+    assert params["alpha"].names == ("model",)
+    np.testing.assert_array_equal(nn.meta.unbox(params)["alpha"], np.zeros(2))
+    assert jax.tree.structure(nn.get_partition_spec(params)["alpha"]) == jax.tree.structure(
+        nn.get_partition_spec(params)["scale"]
+    )
+
+
+def test_alpha_has_the_dtype_of_the_parameters():
+    layer = nn.BatchNorm(use_running_average=True, use_scale=False, param_dtype=jnp.bfloat16)
+    converted = add_alpha(layer.init(jax.random.key(0), X))
+    assert converted["params"]["alpha"].dtype == jnp.bfloat16
+
+
+def test_other_layers_get_none():
+    """A mean alone, a mean with a count, parameters of another kind, unequal shapes."""
+    norm = {"mean": jnp.zeros(3), "var": jnp.ones(3)}
+    own = {"scale": jnp.ones(3), "bias": jnp.zeros(3)}
+    stats = {
+        "bn": norm,
+        "mean_only": {"mean": jnp.zeros(3)},
+        "estimated": {**norm, "count": jnp.zeros(())},
+        "channel": norm,
+        "sizes": {"mean": jnp.zeros(3), "var": jnp.ones(4)},
+        "nested": {**norm, "inner": {"x": jnp.zeros(2)}},
+    }
+    params = dict.fromkeys(stats, own)
+    params["channel"] = {**own, "group_scale": jnp.ones(2)}
+    converted = add_alpha({"params": params, "batch_stats": stats})["params"]
+    assert [name for name, layer in converted.items() if "alpha" in layer] == ["bn"]
+
+
+@pytest.mark.parametrize("freeze", ["all", "params"])
+def test_frozen_variables_stay_frozen(freeze, trained):
+    freezer = flax.core.freeze
+    frozen = freezer(trained) if freeze == "all" else {**trained, "params": freezer(
+        trained["params"])}  # fmt: skip
+    converted = add_alpha(frozen)
+    assert isinstance(converted, flax.core.FrozenDict) == (freeze == "all")
+    assert isinstance(converted["params"], flax.core.FrozenDict)
+    plain = add_alpha(trained)
+    jax.tree.map(
+        np.testing.assert_array_equal, flax.core.unfreeze(converted["params"]), plain["params"]
+    )
+
+
+def test_no_batch_normalization_at_all():
+    x = jnp.ones((2, 3))
+    variables = EstimatedBatchNorm(rate=lambda n: 0.1).init(
+        jax.random.key(0), x, use_running_average=True
+    )
+    with pytest.raises(ValueError, match="No layer of `variables` is a batch normalization"):
+        add_alpha(variables)
+
+
+def test_empty_modules_stay():
+    """Some trees hold a module without parameters as an empty dictionary."""
+    norm = {"mean": jnp.zeros(3), "var": jnp.ones(3)}
+    variables = {"params": {"bn": {}, "other": {}}, "batch_stats": {"bn": norm}}
+    converted = add_alpha(variables)["params"]
+    assert converted["other"] == {}
+    assert list(converted["bn"]) == ["alpha"]

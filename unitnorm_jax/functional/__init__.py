@@ -7,8 +7,7 @@ from unitnorm_jax.functional._batch_statistics import BatchStats as BatchStats
 from unitnorm_jax.functional.batch_channel_norm import batch_channel_norm as batch_channel_norm
 from unitnorm_jax.functional.batch_channel_norm import check_groups as check_groups
 from unitnorm_jax.functional.batch_kalman_norm import batch_kalman_norm as batch_kalman_norm
-from unitnorm_jax.functional.batch_kalman_norm import check_gain as check_gain
-from unitnorm_jax.functional.batch_kalman_norm import kalman_update as kalman_update
+from unitnorm_jax.functional.batch_norm import batch_norm as batch_norm
 from unitnorm_jax.functional.channel_activity import ChannelActivity as ChannelActivity
 from unitnorm_jax.functional.channel_activity import channel_activity as channel_activity
 from unitnorm_jax.functional.channel_activity import dead_channels as dead_channels
@@ -30,6 +29,8 @@ from unitnorm_jax.functional.folded_batch_norm import FoldedWeights as FoldedWei
 from unitnorm_jax.functional.folded_batch_norm import ImpliedPenalty as ImpliedPenalty
 from unitnorm_jax.functional.folded_batch_norm import fold_batch_norm as fold_batch_norm
 from unitnorm_jax.functional.folded_batch_norm import implied_penalty as implied_penalty
+from unitnorm_jax.functional.kalman_update import check_gain as check_gain
+from unitnorm_jax.functional.kalman_update import kalman_update as kalman_update
 from unitnorm_jax.functional.linear_moments import linear_moments as linear_moments
 from unitnorm_jax.functional.moments import Moments as Moments
 from unitnorm_jax.functional.moments import add_moments as add_moments

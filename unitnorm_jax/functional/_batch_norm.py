@@ -77,6 +77,7 @@ def spread(value: jax.Array, axis: int, ndim: int) -> jax.Array:
     return value.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
 
 
+@functools.partial(jax.jit, static_argnames=("axis", "reduction", "dtype"), inline=True)
 def normalize_by_batch(
     x: jax.Array,
     mask: jax.Array | None,

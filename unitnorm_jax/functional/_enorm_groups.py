@@ -2,13 +2,15 @@
 
 import graphlib
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from unitnorm_jax.functional._numbers import is_within
+
+_LEAST = 5e-324  # the least positive number
 BIAS = ("rescale", "count", "ignore")
 
 
@@ -71,14 +73,14 @@ def enorm_chain(
 
 def check_options(c: float | int, p: float | int, bias: str) -> None:
     """Raise unless c and p are positive and ``bias`` is known."""
-    if not (math.isfinite(c) and c > 0):
+    if not is_within(c, _LEAST):
         raise ValueError(
-            f"`c` (={c}) must be positive and finite: after balancing, the outgoing norm of a unit "
-            "is c times its incoming norm; 1 is symmetric."
+            f"`c` (={c!r}) must be positive and finite: after balancing, the outgoing norm of a "
+            "unit is c times its incoming norm; 1 is symmetric."
         )
-    if not (math.isfinite(p) and p > 0):
+    if not is_within(p, _LEAST):
         raise ValueError(
-            f"`p` (={p}) must be positive and finite: the energy is the sum of |weight|^p; 2 is "
+            f"`p` (={p!r}) must be positive and finite: the energy is the sum of |weight|^p; 2 is "
             "that of weight decay."
         )
     if bias not in BIAS:

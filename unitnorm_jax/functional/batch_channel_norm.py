@@ -1,6 +1,7 @@
 """Batch-channel normalization as a pure function."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,8 +39,8 @@ def batch_channel_norm(
     rate: Shaped[Array, ""] | float | int | None = None,
     axis: int = -1,
     sample_axis: int = 0,
-    momentum: float = 0.99,
-    epsilon: float = 1e-5,
+    momentum: Any = 0.99,
+    epsilon: Any = 1e-5,
     dtype: Any = None,
     bessel_correction: bool = False,
     axis_name: str | None = None,
@@ -83,7 +84,8 @@ def batch_channel_norm(
         [0, 1]; may be traced. ``momentum`` and ``bessel_correction`` then have no use.
       axis: the feature axis.
       sample_axis: the sample axis.
-      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch.
+      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch;
+        may be traced.
       epsilon: added to both variances.
       dtype: dtype of the result (default: that of x and the parameters together).
       bessel_correction: feed the running variance with the batch's times M / (M - 1), for M values
@@ -96,7 +98,7 @@ def batch_channel_norm(
         Other places are normalized too.
       use_fast_variance: one pass over x for the batch's statistics, and a second only where it
         would lose digits. False: always two.
-      force_float32_reductions: compute in at least float32.
+      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input, and the updated running statistics (``stats`` itself at inference).
@@ -124,7 +126,9 @@ def batch_channel_norm(
       joe-siyuan-qiao/Batch-Channel-Normalization.
     """
     _arguments.check_hyperparameters(momentum, epsilon)
-    args = channel_arguments(x, stats, scale, bias, axis, mask, dtype, sample_axis)
+    args = channel_arguments(
+        x, stats, scale, bias, axis, mask, dtype, sample_axis, empty=use_running_average
+    )
     group_shape = (check_groups(x.shape, args.axis, sample_axis, num_groups),)
     for name, value in (("group_scale", group_scale), ("group_bias", group_bias)):
         if value is not None and value.shape != group_shape:
@@ -168,7 +172,9 @@ def batch_channel_norm(
             dtype=result_dtype,
         )
     else:
-        if args.mask is None and reduction.values([x.size // x.shape[args.axis]], float) == 1:
+        values = reduction.values([x.size // x.shape[args.axis]], args.compute_dtype)
+        # An array where the number of values is known at run time only.
+        if args.mask is None and isinstance(values, float) and values == 1:
             raise ValueError(
                 f"An input of shape {x.shape} has one value per channel, so that batch statistics "
                 "normalize it to 0: give more samples, or a `rate` for running estimates instead."
@@ -182,26 +188,28 @@ def batch_channel_norm(
             reduction=reduction,
             dtype=result_dtype,
         )
+        decay = _arguments.weak(momentum), _arguments.weak(1 - momentum)
         if bessel_correction:
             var = var * count / jnp.maximum(count - 1, 1)
-        stats = update_stats(stats, mean, var, count, momentum)
+        stats = update_stats(stats, mean, var, count, decay)
     y = _normalize_by_group(
         y, args.mask, group_scale, group_bias, num_groups, args.axis, sample_axis % x.ndim, epsilon
     )
     return y.astype(result_dtype), stats
 
 
-def check_groups(shape: Sequence[int], axis: int, sample_axis: int, num_groups: int) -> int:
+def check_groups(shape: Sequence[Any], axis: int, sample_axis: int, num_groups: int) -> int:
     """Return ``num_groups`` if it divides the channels, and leaves groups of several values."""
     channels = shape[axis]
-    if isinstance(num_groups, bool) or num_groups < 1 or channels % num_groups:
+    whole = isinstance(num_groups, numbers.Integral) and not isinstance(num_groups, bool)
+    if not whole or num_groups < 1 or channels % num_groups:
         divisors = [d for d in range(1, channels + 1) if channels % d == 0]
         raise ValueError(
-            f"`num_groups` (={num_groups}) must divide the number of channels (={channels}): "
+            f"`num_groups` (={num_groups!r}) must divide the number of channels (={channels}): "
             f"choose among {', '.join(map(str, divisors))}."
         )
-    samples = shape[sample_axis]
-    if samples and math.prod(shape) // samples == num_groups:
+    rest = (size for i, size in enumerate(shape) if i != sample_axis % len(shape))
+    if math.prod(rest) == num_groups:
         raise ValueError(
             f"`num_groups` (={num_groups}) leaves one value per sample and group of an input of "
             f"shape {tuple(shape)}, which normalization makes 0: choose fewer groups."
@@ -225,16 +233,28 @@ def _normalize_by_group(
     y = y.reshape(split)
     sample = sample_axis + (sample_axis > axis)
     reduced = tuple(i for i in range(y.ndim) if i not in (axis, sample))
+    wide = jnp.promote_types(y.dtype, jnp.float32)  # sums overflow in half precision
     where = None if mask is None else mask.reshape(split)
     if where is None:
-        count: Any = math.prod(split[i] for i in reduced)
+
+        def average(values: jax.Array) -> jax.Array:
+            return jnp.mean(values, reduced, wide, keepdims=True).astype(y.dtype)
     else:
-        # A group without a valid value has sums of 0: any number will do.
-        count = jnp.maximum(where.sum(reduced, dtype=y.dtype, keepdims=True), 1)
-    mean = jnp.sum(y, reduced, keepdims=True, where=where) / count
+        # What is not finite in masked places must reach no sum, nor the gradient of one.
+        y = jnp.where(where | jnp.isfinite(y), y, 0)
+        count = where.sum(reduced, dtype=wide, keepdims=True)
+
+        def average(values: jax.Array) -> jax.Array:
+            total = jnp.sum(jnp.where(where, values, 0), reduced, wide, keepdims=True)
+            return (total / jnp.maximum(count, 1)).astype(y.dtype)
+
+    mean = average(y)
     z = y - mean
-    var = jnp.sum(jnp.square(z), reduced, keepdims=True, where=where) / count
-    slope = lax.rsqrt(var + epsilon)
+    valid = z if where is None else jnp.where(where, z, 0)
+    var = average(jnp.square(valid)) + epsilon
+    if where is not None:
+        var = jnp.where(count > 0, var, 1)  # a group without a valid value: the numbers as they are
+    slope = lax.rsqrt(var)
     if scale is not None:
         slope = slope * spread(scale.astype(y.dtype), axis, y.ndim)
     out = z * slope

@@ -1,6 +1,7 @@
 """Batch Kalman Normalization as a pure function; its predictions are in ``moments.py``."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,76 +12,15 @@ from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional import _arguments
 from unitnorm_jax.functional._batch_norm import channel_arguments
-from unitnorm_jax.functional._batch_statistics import BatchStats, update_stats
+from unitnorm_jax.functional._batch_statistics import (
+    BatchStats,
+    hashable_groups,
+    update_stats,
+)
+from unitnorm_jax.functional._devices import Groups, average, fewest, total
+from unitnorm_jax.functional._scaling import one_number
+from unitnorm_jax.functional.kalman_update import check_gain, check_prediction, kalman_update
 from unitnorm_jax.functional.moments import Moments
-
-
-def kalman_update(
-    prediction: Moments,
-    observed: Moments,
-    *,
-    gain: float | int = 0.1,
-    guard: float | int = 100.0,
-    axis_name: str | None = None,
-    axis_index_groups: Sequence[Sequence[int]] | None = None,
-) -> Moments:
-    r"""Posterior moments from predicted and observed ones, with a fixed gain q.
-
-        mean = (1 - q) mean_pred + q mean_obs
-        var  = (1 - q) var_pred  + q var_obs + q (1 - q) (mean_obs - mean_pred)^2
-
-    These are the exact moments of a mixture of the two distributions with weights 1 - q and q.
-    The guard is one decision for all: where the mean over slices and channels of
-    ``var_pred / var_obs`` is not below ``guard`` (or is NaN) the prediction is of no use, and the
-    posterior is what was observed. No gradient reaches the prediction then.
-
-    Args:
-      prediction: (slices, channels), or (1, channels) for all slices alike.
-      observed: moments of the slices, (slices, channels).
-      gain: weight of the observation, in [0, 1]; 1 ignores the prediction.
-      guard: see above; ``math.inf`` for none against finite ratios.
-      axis_name: mapped axis whose devices hold further slices: one decision for them all.
-      axis_index_groups: groups of indices within that axis, with a decision each.
-
-    Returns:
-      The posterior moments, (slices, channels).
-
-    Raises:
-      ValueError: ``gain`` or ``guard`` is out of its range, or shapes do not fit.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.functional import Moments, kalman_update
-      >>> predicted = Moments(mean=jnp.array([[0.0]]), var=jnp.array([[1.0]]))
-      >>> observed = Moments(mean=jnp.array([[2.0]]), var=jnp.array([[3.0]]))
-      >>> mean, var = kalman_update(predicted, observed, gain=0.5)
-      >>> float(mean[0, 0]), float(var[0, 0])
-      (1.0, 3.0)
-
-    References:
-      Guangrun Wang, Jiefeng Peng, Ping Luo, Xinjiang Wang and Liang Lin, `Kalman Normalization:
-      Normalizing Internal Representations Across Network Layers <https://arxiv.org/abs/1802.03133>`_,
-      NeurIPS 2018. The guard, and that it is one decision, is in the authors' code; their
-      ``p_rate`` is 1 - gain.
-    """
-    check_gain(gain, guard)
-    _check_prediction(prediction, observed.mean.shape)
-    ratio = jnp.mean(prediction.var / observed.var)
-    if axis_name is not None:
-        ratio = lax.pmean(ratio, axis_name, axis_index_groups=axis_index_groups)
-    applies = lax.stop_gradient(ratio) < guard
-    # Two selections, so that what is not finite in a rejected prediction reaches no gradient.
-    mean, var = (
-        jnp.where(applies, p, lax.stop_gradient(o))
-        for p, o in zip(prediction, observed, strict=True)
-    )
-    posterior = Moments(
-        mean=(1 - gain) * mean + gain * observed.mean,
-        var=(1 - gain) * var
-        + gain * observed.var
-        + gain * (1 - gain) * jnp.square(observed.mean - mean),
-    )
-    return Moments(*(jnp.where(applies, p, o) for p, o in zip(posterior, observed, strict=True)))
 
 
 def batch_kalman_norm(
@@ -93,10 +33,10 @@ def batch_kalman_norm(
     use_running_average: bool,
     axis: int = -1,
     slice_size: int | None = None,
-    gain: float | int = 0.1,
-    guard: float | int = 100.0,
-    momentum: float | int = 0.9,
-    epsilon: float | int = 1e-5,
+    gain: Shaped[Array, ""] | float | int = 0.1,
+    guard: Shaped[Array, ""] | float | int = 100.0,
+    momentum: Any = 0.9,
+    epsilon: Any = 1e-5,
     bessel_correction: bool = False,
     dtype: Any = None,
     axis_name: str | None = None,
@@ -143,7 +83,7 @@ def batch_kalman_norm(
         spread. Each device cuts its own samples into slices; the guard and the running
         statistics are those of the whole batch.
       axis_index_groups: groups of indices within that axis, each with a batch of its own.
-      force_float32_reductions: compute in at least float32.
+      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input; the posterior moments of x, (slices, channels) or at inference
@@ -170,97 +110,85 @@ def batch_kalman_norm(
       derived here.
     """
     check_gain(gain, guard)
-    _arguments.check_hyperparameters(float(momentum), float(epsilon))
-    args = channel_arguments(x, stats, scale, bias, axis, None, dtype, 0)
+    del force_float32_reductions  # the arithmetic is float32 at least
+    _arguments.check_hyperparameters(momentum, epsilon)
+    groups = hashable_groups(axis_index_groups)
+    args = channel_arguments(x, stats, scale, bias, axis, None, dtype, 0, empty=use_running_average)
     compute_dtype = args.compute_dtype
 
-    z = jnp.moveaxis(x, args.axis, -1)
+    z = jnp.moveaxis(args.x, args.axis, -1)
     if use_running_average:
-        rows = z[None]
-        posterior = Moments(*(s.astype(compute_dtype)[None] for s in stats))
+        rows = z[None].astype(compute_dtype)
+        shift, var = (s.astype(compute_dtype)[None] for s in stats)
+        about = Moments(jnp.zeros_like(shift), var)
+        rows = rows - _spread(shift, rows.ndim)
     else:
-        slices = 1 if slice_size is None else _slices(len(x), slice_size)
-        rows = z.reshape(slices, -1, *z.shape[1:])  # (n, ..., c) -> (slices, n / slices, ..., c)
+        slices = 1 if slice_size is None else _slices(x.shape[0], slice_size)
+        size = z.shape[0] // slices  # (n, ..., c) -> (slices, n / slices, ..., c)
+        rows = z.reshape(slices, size, *z.shape[1:]).astype(compute_dtype)
         whole = axis_name if slice_size is None else None
-        observed = _observe(rows.astype(compute_dtype), whole, axis_index_groups)
-        posterior = observed
+        rows, shift, about = _observe(rows, whole, groups)
         if prediction is not None:
-            prediction = Moments(*(p.astype(compute_dtype) for p in prediction))
-            posterior = kalman_update(
-                prediction,
-                observed,
+            check_prediction(prediction, about.mean.shape)
+            # A mixture is the same mixture about any shift.
+            mean, var = (p.astype(compute_dtype) for p in prediction)
+            about = kalman_update(
+                Moments(mean - shift, jnp.broadcast_to(var, shift.shape)),
+                about,
                 gain=gain,
                 guard=guard,
                 axis_name=axis_name,
                 axis_index_groups=axis_index_groups,
             )
-    mean, var = (_spread(p, rows.ndim) for p in posterior)
+    mean, var = (_spread(p, rows.ndim) for p in about)
     slope, offset = (_spread(p[None], rows.ndim) for p in args.affine)
-    y = (rows.astype(compute_dtype) - mean) * lax.rsqrt(var + epsilon) * slope + offset
+    y = (rows - mean) * lax.rsqrt(var + epsilon) * slope + offset
     y = jnp.moveaxis(y.reshape(z.shape), -1, args.axis).astype(args.result_dtype)
+    posterior = about._replace(mean=shift + about.mean)
     if use_running_average:
         return y, posterior, stats
 
-    count = float(math.prod(rows.shape[1:-1]))
     if bessel_correction and prediction is None:
-        if whole is not None:
-            count *= lax.psum(1, whole, axis_index_groups=axis_index_groups)
-        if count < 2:
+        count = math.prod(rows.shape[1:-1])
+        one = isinstance(count, int) and count < 2  # a symbolic number of values is not known
+        if one and (whole is None or fewest(whole, groups) < 2):
             raise ValueError(
                 "`bessel_correction` needs at least two values per slice and channel; the slices "
                 f"of the input of shape {x.shape} have one. Make `slice_size` larger."
             )
-        posterior = posterior._replace(var=posterior.var * (count / (count - 1)))
+        number = total(jnp.asarray(count, compute_dtype), whole, groups)
+        posterior = posterior._replace(var=posterior.var * (number / (number - 1)))
+    decay = _arguments.weak(momentum), _arguments.weak(1 - momentum)
     first = Moments(*(p[0] for p in posterior))
     if slice_size is not None and axis_name is not None:
-        first = _of_first_device(first, axis_name, axis_index_groups)
-    return y, posterior, update_stats(stats, *first, count, float(momentum))
-
-
-def check_gain(gain: float | int, guard: float | int = 1.0) -> None:
-    """Raise unless 0 <= gain <= 1 and guard > 0."""
-    if not 0 <= gain <= 1:
-        raise ValueError(
-            f"`gain` (={gain}) must be in [0, 1]: it is the weight of the observed moments, and "
-            "1 - gain that of the predicted ones."
-        )
-    if not guard > 0:
-        raise ValueError(
-            f"`guard` (={guard}) must be positive: it is the ratio of predicted to observed "
-            "variance from which a prediction is ignored; the authors use 100."
-        )
+        first = _of_first_device(first, axis_name, groups)
+    return y, posterior, update_stats(stats, *first, 1.0, decay)
 
 
 def _slices(samples: int, slice_size: int) -> int:
-    if slice_size < 1 or samples % slice_size:
+    whole = isinstance(slice_size, numbers.Integral) and not isinstance(slice_size, bool)
+    if not whole or slice_size < 1 or samples % slice_size:
         raise ValueError(
-            f"`slice_size` (={slice_size}) must be positive and divide the number of samples "
+            f"`slice_size` (={slice_size!r}) must be positive and divide the number of samples "
             f"(={samples}): slices are blocks of consecutive samples, all of one size."
         )
     return samples // slice_size
 
 
-def _check_prediction(prediction: Moments, shape: tuple[int, ...]) -> None:
-    allowed = (shape, (1, *shape[1:]))
-    for name, value in prediction._asdict().items():
-        if value.shape not in allowed:
-            raise ValueError(
-                f"`prediction.{name}` has shape {value.shape}, but must be (slices, channels) = "
-                f"{shape}, or {allowed[1]} for all slices alike."
-            )
-
-
 def _observe(
-    rows: jax.Array, axis_name: str | None, groups: Sequence[Sequence[int]] | None
-) -> Moments:
-    """Mean and biased variance of each slice, in two passes: exact whatever the mean."""
+    rows: jax.Array, axis_name: str | None, groups: Groups
+) -> tuple[jax.Array, jax.Array, Moments]:
+    """The slices about a shift, the shift, and their mean and biased variance about it.
 
-    def average(z: jax.Array) -> jax.Array:
-        z = z.mean(tuple(range(1, z.ndim - 1)))
-        return z if axis_name is None else lax.pmean(z, axis_name, axis_index_groups=groups)
-
-    mean = average(rows)
-    return Moments(mean, average(jnp.square(rows - _spread(mean, rows.ndim))))
+    The shift is the mean to rounding, a constant for autodiff; what it is off by is seen in the
+    second pass: exact whatever the mean.
+    """
+    over = tuple(range(1, rows.ndim - 1))
+    shift = one_number(lax.stop_gradient(average(rows.mean(over), axis_name, groups)))
+    rows = rows - _spread(shift, rows.ndim)
+    sums = jnp.stack([rows.mean(over), jnp.square(rows).mean(over)])
+    mean, square = average(sums, axis_name, groups)
+    return rows, shift, Moments(mean, jnp.maximum(square - jnp.square(mean), 0))
 
 
 def _spread(value: jax.Array, ndim: int) -> jax.Array:
@@ -268,9 +196,7 @@ def _spread(value: jax.Array, ndim: int) -> jax.Array:
     return jnp.expand_dims(value, tuple(range(1, ndim - 1)))
 
 
-def _of_first_device(
-    first: Moments, axis_name: str, groups: Sequence[Sequence[int]] | None
-) -> Moments:
+def _of_first_device(first: Moments, axis_name: str, groups: Groups) -> Moments:
     leaders = jnp.array([0] if groups is None else [group[0] for group in groups])
     leads = jnp.any(leaders == lax.axis_index(axis_name))
     kept = jnp.where(leads, jnp.stack(first), 0)

@@ -248,5 +248,5 @@ def _unit_scales(
         kernel = jnp.swapaxes(leaves[weight(leaves, layer)], -1, -2)
         outgoing.append(unit_norms(kernel.reshape(-1, width), layer))
     total_in, total_out = (p_norm(jnp.stack(norms), 0, p) for norms in (incoming, outgoing))
-    alive = (total_in > 0) & (total_out > 0)
-    return jnp.where(alive, jnp.sqrt(total_out) / jnp.sqrt(jnp.where(alive, total_in, 1)), 1)
+    dead = (total_in == 0) | (total_out == 0)  # compared by ==, for NaN to stay
+    return jnp.where(dead, 1, jnp.sqrt(total_out) / jnp.sqrt(jnp.where(dead, 1, total_in)))

@@ -1,5 +1,6 @@
 """Batch normalization by running estimates, for batches too small to have statistics."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Shaped
 from unitnorm_jax.functional import _arguments
 from unitnorm_jax.functional._batch_norm import channel_arguments, normalize_by_statistics, spread
 from unitnorm_jax.functional._batch_statistics import BatchStats, Reduction, hashable_groups
+from unitnorm_jax.functional._numbers import is_within
 
 
 def estimated_batch_norm(
@@ -22,7 +24,7 @@ def estimated_batch_norm(
     use_running_average: bool,
     rate: Shaped[Array, ""] | float | int,
     axis: int = -1,
-    epsilon: float = 1e-5,
+    epsilon: Any = 1e-5,
     dtype: Any = None,
     axis_name: str | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
@@ -62,7 +64,7 @@ def estimated_batch_norm(
       axis_index_groups: groups of indices within that axis, to share statistics in groups.
       mask: True where a value takes part in the estimates; broadcastable to x. Other places are
         normalized too.
-      force_float32_reductions: compute in at least float32.
+      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input, and the new estimates (``stats`` itself at inference). Those of a
@@ -88,35 +90,38 @@ def estimated_batch_norm(
     """
     _arguments.check_epsilon(epsilon)
     check_rate(rate)
-    args = channel_arguments(x, stats, scale, bias, axis, mask, dtype)
+    del force_float32_reductions  # the arithmetic is float32 at least
+    args = channel_arguments(x, stats, scale, bias, axis, mask, dtype, empty=use_running_average)
     mean, var = (value.astype(args.compute_dtype) for value in stats)
-    if not use_running_average:
-        reduction = Reduction(axis_name, hashable_groups(axis_index_groups), False, False)
-        mean, var = lax.stop_gradient(
-            _move(args.x, args.mask, mean, var, rate, args.axis, reduction)
-        )
-        stats = BatchStats(mean.astype(stats.mean.dtype), var.astype(stats.var.dtype))
-    y = normalize_by_statistics(
-        args.x,
-        *args.affine,
-        mean,
-        var,
+    normalize = functools.partial(
+        normalize_by_statistics,
         axis=args.axis,
         epsilon=epsilon,
         mask=args.mask,
         dtype=args.result_dtype,
     )
+    if use_running_average:
+        y = normalize(args.x, *args.affine, mean, var)
+    else:
+        reduction = Reduction(axis_name, hashable_groups(axis_index_groups), False, False)
+        moved, var, step = lax.stop_gradient(
+            _move(args.x, args.mask, mean, var, rate, args.axis, reduction)
+        )
+        # About the old mean first, if it is near: a large mean is rounded, and its step is not.
+        near = jnp.abs(step) < jnp.abs(moved)
+        shift = jnp.where(near, lax.stop_gradient(mean), moved)
+        z = args.x.astype(moved.dtype) - spread(shift, args.axis, x.ndim)
+        y = normalize(z, *args.affine, jnp.where(near, step, 0), var)
+        stats = BatchStats(moved.astype(stats.mean.dtype), var.astype(stats.var.dtype))
     return y.astype(args.result_dtype), stats
 
 
 def check_rate(rate: Any) -> None:
     """Raise unless a rate that is known at trace time is in [0, 1]."""
-    if isinstance(rate, jax.core.Tracer):
-        return
-    if not 0 <= rate <= 1:
+    if not is_within(rate, 0, 1):
         raise ValueError(
-            f"`rate` (={rate}) must be in [0, 1]: it is the weight of the batch in the estimates, "
-            "new = (1 - rate) * old + rate * batch; 0 leaves them as they are."
+            f"`rate` (={rate!r}) must be in [0, 1]: it is the weight of the batch in the "
+            "estimates, new = (1 - rate) * old + rate * batch; 0 leaves them as they are."
         )
 
 
@@ -128,13 +133,20 @@ def _move(
     rate: Any,
     axis: int,
     reduction: Reduction,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The new mean and variance, and by how much the mean moved."""
     reduced = tuple(i for i in range(x.ndim) if i != axis)
-    z = x.astype(mean.dtype) - spread(mean, axis, x.ndim)
+    x = x.astype(mean.dtype)
+    z = x - spread(mean, axis, x.ndim)
     ones = jnp.ones_like(z, bool) if mask is None else mask
-    z = jnp.where(ones, z, 0)
-    parts = [z.sum(reduced), jnp.square(z).sum(reduced), ones.sum(reduced, dtype=z.dtype)]
-    sum1, sum2, count = reduction.psum(jnp.stack(parts))
+    x, z = (jnp.where(ones, a, 0) for a in (x, z))
+    parts = [x.sum(reduced), z.sum(reduced), jnp.square(z).sum(reduced)]
+    parts.append(ones.sum(reduced, dtype=mean.dtype))
+    sum0, sum1, sum2, count = reduction.psum(jnp.stack(parts))
     some = jnp.maximum(count, 1)
     rate = jnp.where(count > 0, jnp.asarray(rate, mean.dtype), 0)
-    return mean + rate * sum1 / some, var + rate * (sum2 / some - var)
+    # The batch's mean, from the smaller of two sums: that about 0, or about the old mean.
+    near = jnp.abs(sum1) <= jnp.abs(sum0)
+    batch = jnp.where(near, mean + sum1 / some, sum0 / some)
+    moved = (1 - rate) * mean + rate * batch
+    return moved, (1 - rate) * var + rate * (sum2 / some), rate * (sum1 / some)

@@ -10,25 +10,27 @@ lambda v' Sigma v on the loss L of a network without it, whose coefficient the d
 w is stationary, grad L + 2 lambda Sigma v = 0, and hence lambda = -v' grad L / (2 gamma^2).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unitnorm_jax.functional._arguments import check_epsilon, check_features
-from unitnorm_jax.functional._batch_norm import spread
+from unitnorm_jax.functional._arguments import check_epsilon, check_features, filter_axes
+from unitnorm_jax.functional._scaling import power_of_two
 
 
 class FoldedWeights(NamedTuple):
     """A Dense or Conv layer that computes what one with batch normalization behind it does.
 
     Attributes:
-      kernel: (..., in, units).
+      kernel: (..., in, units), or as the kernel that was folded.
       bias: (units,).
     """
 
     kernel: Float[Array, "..."]
-    bias: Float[Array, " units"]
+    bias: Float[Array, "..."]
 
 
 class ImpliedPenalty(NamedTuple):
@@ -39,19 +41,20 @@ class ImpliedPenalty(NamedTuple):
       weight_decay: that of the penalty ``lambda |v|^2`` with the same pull along v.
     """
 
-    multiplier: Float[Array, " units"]
-    weight_decay: Float[Array, " units"]
+    multiplier: Float[Array, "..."]
+    weight_decay: Float[Array, "..."]
 
 
 def fold_batch_norm(
     kernel: Float[Array, "..."],
-    mean: Float[Array, " _"],
-    var: Float[Array, " _"],
-    scale: Float[Array, " _"] | None = None,
-    bias: Float[Array, " _"] | None = None,
+    mean: Float[Array, "..."],
+    var: Float[Array, "..."],
+    scale: Float[Array, "..."] | None = None,
+    bias: Float[Array, "..."] | None = None,
     *,
-    kernel_bias: Float[Array, " _"] | None = None,
+    kernel_bias: Float[Array, "..."] | None = None,
     epsilon: float = 1e-5,
+    feature_axes: int | Sequence[int] = -1,
 ) -> FoldedWeights:
     r"""The layer without batch normalization that computes the same.
 
@@ -64,13 +67,17 @@ def fold_batch_norm(
     + epsilon)``: at epsilon = 0 exactly scale^2, whatever the kernel.
 
     Args:
-      kernel: of the layer before the normalization, (..., in, units): Dense or Conv.
+      kernel: of the layer before the normalization, (..., in, units): Dense, Conv (grouped,
+        dilated or transposed, too), or another linear layer, see ``feature_axes``.
       mean: mean of the layer's output, with ``kernel_bias``.
       var: its (biased) variance.
       scale: of the normalization (default: 1).
       bias: of the normalization (default: 0).
       kernel_bias: bias of the layer before it (default: 0).
       epsilon: of the normalization.
+      feature_axes: axes of the kernel that are the units, in the order of the statistics' axes: -2
+        for ``nn.ConvTranspose(transpose_kernel=True)``, whose kernel is (..., units, in); several
+        for ``nn.DenseGeneral`` and ``nn.Einsum`` with as many feature axes of the normalization.
 
     Returns:
       The folded kernel and bias.
@@ -90,21 +97,28 @@ def fold_batch_norm(
       [1.0, 25.0]
     """
     check_epsilon(epsilon)
-    units = kernel.shape[-1:]
+    axes, units = _units(kernel, feature_axes)
     given = {"mean": mean, "var": var, "scale": scale, "bias": bias, "kernel_bias": kernel_bias}
     for name, value in given.items():
         if value is not None:
             check_features(name, value, units)
-    slope = (1.0 if scale is None else scale) / jnp.sqrt(var + epsilon)
-    offset = -mean if kernel_bias is None else kernel_bias - mean
-    folded_bias = slope * offset + (0.0 if bias is None else bias)
-    return FoldedWeights(kernel * spread(slope, -1, kernel.ndim), folded_bias)
+    values = [value for value in (kernel, *given.values()) if value is not None]
+    result_dtype = jnp.result_type(*values)
+    wide = jnp.promote_types(result_dtype, jnp.float32)
+    mean, var, kernel = (value.astype(wide) for value in (mean, var, kernel))
+    slope = (1.0 if scale is None else scale.astype(wide)) / jnp.sqrt(var + epsilon)
+    offset = -mean if kernel_bias is None else kernel_bias.astype(wide) - mean
+    folded_bias = slope * offset + (0.0 if bias is None else bias.astype(wide))
+    folded = kernel * _along(slope, axes, kernel.ndim)
+    return FoldedWeights(folded.astype(result_dtype), folded_bias.astype(result_dtype))
 
 
 def implied_penalty(
     folded_kernel: Float[Array, "..."],
     gradient: Float[Array, "..."],
-    scale: Float[Array, " _"] | None = None,
+    scale: Float[Array, "..."] | None = None,
+    *,
+    feature_axes: int | Sequence[int] = -1,
 ) -> ImpliedPenalty:
     r"""The penalty on the folded weights that batch normalization amounts to.
 
@@ -123,6 +137,7 @@ def implied_penalty(
       folded_kernel: v, (..., in, units), as ``fold_batch_norm`` returns.
       gradient: of the loss with respect to it, of the same shape.
       scale: of the normalization (default: 1).
+      feature_axes: as in ``fold_batch_norm``.
 
     Returns:
       Both coefficients, per unit; positive where the loss asks for larger weights.
@@ -150,17 +165,44 @@ def implied_penalty(
             f"`gradient` has shape {gradient.shape}; it must be that of `folded_kernel`: "
             f"{folded_kernel.shape}."
         )
-    units = folded_kernel.shape[-1:]
+    axes, units = _units(folded_kernel, feature_axes)
     if scale is not None:
         check_features("scale", scale, units)
-    axes = tuple(range(folded_kernel.ndim - 1))
-    pull = -jnp.sum(folded_kernel * gradient, axes) / 2
-    squared_norm = jnp.sum(jnp.square(folded_kernel), axes)
-    squared_scale = jnp.ones_like(pull) if scale is None else jnp.square(scale)
-    # A unit that is 0 is pulled nowhere.
-    return ImpliedPenalty(
-        *(
-            jnp.where(square > 0, pull / jnp.where(square > 0, square, 1), 0)
-            for square in (squared_scale, squared_norm)
-        )
+    v, g = (
+        jnp.moveaxis(a.astype(jnp.promote_types(a.dtype, jnp.float32)), axes, range(len(axes)))
+        for a in (folded_kernel, gradient)
     )
+    over = tuple(range(len(axes), v.ndim))
+    # In units of the largest weight squares neither overflow nor underflow.
+    factor = power_of_two(jnp.abs(v).max(over))
+    v = v * factor.reshape(*factor.shape, *(1 for _ in over))
+    pull = -jnp.sum(v * g, over) / 2
+    squared_norm = jnp.sum(jnp.square(v), over)
+    if scale is None:
+        scale = jnp.ones_like(pull)
+
+    def quotient(divisor: jax.Array, value: jax.Array) -> jax.Array:
+        """A unit that is 0 is pulled nowhere; compared by ==, for NaN to stay."""
+        return jnp.where(divisor == 0, 0, value / jnp.where(divisor == 0, 1, divisor))
+
+    return ImpliedPenalty(
+        multiplier=quotient(scale, quotient(scale, pull / factor)),
+        weight_decay=quotient(squared_norm, pull) * factor,
+    )
+
+
+def _units(
+    kernel: jax.Array, feature_axes: int | Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of the units, in the order given and counted from 0, and their sizes."""
+    filter_axes(kernel.shape, feature_axes)
+    named = feature_axes if isinstance(feature_axes, Sequence) else (feature_axes,)
+    axes = tuple(axis % kernel.ndim for axis in named)
+    return axes, tuple(kernel.shape[axis] for axis in axes)
+
+
+def _along(value: jax.Array, axes: Sequence[int], ndim: int) -> jax.Array:
+    """An array of the units, to broadcast with a kernel of ``ndim`` axes."""
+    rest = tuple(i for i in range(ndim) if i not in axes)
+    value = value.reshape(*value.shape, *(1 for _ in rest))
+    return jnp.moveaxis(value, range(ndim), (*axes, *rest))

@@ -80,7 +80,9 @@ def linear_moments(
         (strides,) * len(window) if isinstance(strides, int) else tuple(strides),
         padding if isinstance(padding, str) else tuple(map(tuple, padding)),
     )
-    dtype = moments.mean.dtype
+    result_dtype = moments.mean.dtype
+    dtype = jnp.promote_types(result_dtype, jnp.float32)
+    moments = Moments(*(m.astype(dtype) for m in moments))
     taps = kernel.reshape(-1, c_in, c_out).astype(dtype)
     weights = jnp.asarray(patterns, dtype)
     einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
@@ -88,7 +90,8 @@ def linear_moments(
     mean, *spreads = einsum("sc,rcd->rsd", moments.mean, combined)
     var = einsum("sc,t,tcd->sd", moments.var, weights[0], jnp.square(taps))
     var += sum(jnp.square(spread) for spread in spreads)
-    return Moments(mean if bias is None else mean + bias.astype(dtype)[None], var)
+    mean = mean if bias is None else mean + bias.astype(dtype)[None]
+    return Moments(mean.astype(result_dtype), var.astype(result_dtype))
 
 
 def _patterns(

@@ -2,12 +2,19 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
+
+from unitnorm_jax.functional import _arguments
+from unitnorm_jax.functional._normal_tails import (
+    MillsRatios,
+    fourth_root_of_density,
+    mills_ratios,
+)
+from unitnorm_jax.functional._scaling import power_of_two
 
 
 class Moments(NamedTuple):
@@ -52,6 +59,7 @@ def normalized_moments(
     References:
       Derived here; the code of Kalman Normalization leaves this step out.
     """
+    _arguments.check_epsilon(epsilon)
     mean, var = jnp.zeros_like(moments.mean), moments.var / (moments.var + epsilon)
     if scale is not None:
         var = var * jnp.square(scale.astype(var.dtype))[None]
@@ -68,7 +76,8 @@ def relu_moments(moments: Moments) -> Moments:
         E   = mean Phi(a) + sqrt(var) phi(a)
         Var = (mean^2 + var) Phi(a) + mean sqrt(var) phi(a) - E^2
 
-    Evaluated such that neither loses digits where |a| is large. A variance of 0 is allowed.
+    Evaluated such that neither loses digits where |a| is large, nor their derivatives. A variance
+    of 0 is allowed.
 
     Args:
       moments: of z.
@@ -86,21 +95,71 @@ def relu_moments(moments: Moments) -> Moments:
     References:
       Moments of the rectified normal distribution; the stable form is derived here.
     """
-    mean, var = moments
-    std = jnp.sqrt(jnp.maximum(var, jnp.finfo(var.dtype).tiny))
-    positive = mean > 0
-    # Not abs(mean): its derivative at 0 is 0, and biases start at 0. Beyond 40 tails vanish.
-    b = jnp.minimum(jnp.where(positive, mean, -mean) / std, 40.0)
-    tail = ndtr(-b)
-    density = jnp.exp(-0.5 * jnp.square(b)) * (1 / math.sqrt(2 * math.pi))
-    first = density - b * tail  # E max(Z - b, 0), Z normal, b >= 0
-    second = (1 + jnp.square(b)) * tail - b * density  # E max(Z - b, 0)^2
-    # z = max(z, 0) - max(-z, 0), so that where mean > 0 the small part is taken off.
-    spread = jnp.where(positive, 1 - second - 2 * b * first, second) - jnp.square(first)
-    # Rounding can leave a tiny negative number far out in the tail.
     return Moments(
-        mean=jnp.where(positive, mean, 0) + std * first, var=var * jnp.maximum(spread, 0)
+        *(
+            out.astype(given.dtype)
+            for out, given in zip(_relu_moments(*_wide(moments)), moments, strict=True)
+        )
     )
+
+
+class _Tail(NamedTuple):
+    """What the moments of ``max(z, 0)`` are made of; see ``_normal_tails``."""
+
+    std: jax.Array
+    b: jax.Array  # |mean| / std, at most _LIMIT
+    root: jax.Array  # its square times 1 / sqrt(2 pi) is the density phi(b)
+    mills: MillsRatios
+
+
+_LIMIT = 64.0  # beyond it exp(-b^2 / 4) is 0, in double precision as well
+_DENSITY = 1 / math.sqrt(2 * math.pi)
+
+
+def _tail(mean: jax.Array, var: jax.Array) -> _Tail:
+    var = jnp.maximum(var, jnp.finfo(var.dtype).tiny)
+    std = jnp.sqrt(var)
+    factor = power_of_two(std)
+    v, s = var * factor * factor, std * factor  # of the order of 1
+    m = jnp.minimum(jnp.where(mean > 0, mean, -mean) * factor, _LIMIT * s)
+    b = m / s
+    return _Tail(std, b, fourth_root_of_density(m, v), mills_ratios(b))
+
+
+@jax.custom_jvp
+def _relu_moments(mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
+    std, b, root, (_, first, second) = _tail(mean, var)
+    positive = mean > 0
+    # Not std * phi: the density alone underflows first.
+    small = (std * root) * (_DENSITY * first) * root
+    phi = _DENSITY * jnp.square(root)
+    tail = jnp.square(std * root) * (_DENSITY * (second - phi * jnp.square(first)))
+    # z = max(z, 0) - max(-z, 0), so that where mean > 0 the small part is taken off.
+    bulk = var * (1 - phi * (second + 2 * b * first + phi * jnp.square(first)))
+    return jnp.where(positive, mean, 0) + small, jnp.where(positive, bulk, tail)
+
+
+@_relu_moments.defjvp
+def _relu_moments_jvp(primals: Any, tangents: Any) -> Any:
+    """From d E f(z) = E f'(z) dmean + E f''(z) dvar / 2, with f and f^2: no differences either."""
+    (mean, var), (dmean, dvar) = primals, tangents
+    expected, spread = _relu_moments(mean, var)
+    std, b, root, (zeroth, first, _) = _tail(mean, var)
+    positive = mean > 0
+    phi = _DENSITY * jnp.square(root)
+    tail = phi * zeroth  # of the smaller side
+    above = jnp.where(positive, 1 - tail, tail)
+    scaled = jnp.where(positive, b, 0) + phi * first  # expected / std
+    dexpected = above * dmean + (root * _DENSITY / (2 * std)) * root * dvar
+    small = (expected * root) * (_DENSITY * zeroth) * root  # the product underflows last
+    below = jnp.where(positive, small, expected * (1 - tail))  # times expected
+    dspread = 2 * below * dmean + (above - scaled * phi) * dvar
+    return (expected, spread), (dexpected, dspread)
+
+
+def _wide(moments: Moments) -> Moments:
+    """The same in at least float32."""
+    return Moments(*(m.astype(jnp.promote_types(m.dtype, jnp.float32)) for m in moments))
 
 
 def sampled_moments(
@@ -146,7 +205,9 @@ def sampled_moments(
             f"{rows} slices and {channels} channels as in `moments`, and some positions."
         )
     mean, var = (jnp.expand_dims(m, tuple(range(1, noise.ndim - 1))) for m in moments)
-    y = layer(jnp.sqrt(var) * noise + mean).astype(moments.mean.dtype)
+    constant = var == 0  # where the derivative of the root is not finite
+    std = jnp.where(constant, 0, jnp.sqrt(jnp.where(constant, 1, var)))
+    y = layer(std * noise + mean).astype(moments.mean.dtype)
     over = tuple(range(1, y.ndim - 1))
     return Moments(y.mean(over), y.var(over))
 

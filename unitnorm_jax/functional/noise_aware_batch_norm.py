@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional import _arguments
 from unitnorm_jax.functional._batch_statistics import BatchStats
+from unitnorm_jax.functional._scaling import one_number
 from unitnorm_jax.functional.estimated_batch_norm import check_rate
 
 
@@ -51,17 +52,20 @@ def batch_statistics(
     z = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     valid = jnp.ones(x.shape, bool) if mask is None else _arguments.check_mask(mask, x.shape)
 
-    def total(values: jax.Array) -> jax.Array:
-        values = values.sum(over, keepdims=True)
+    def totals(*values: jax.Array) -> jax.Array:
+        stacked = jnp.stack([value.sum(over, keepdims=True) for value in values])
         if axis_name is None:
-            return values
-        return lax.psum(values, axis_name, axis_index_groups=axis_index_groups)
+            return stacked
+        return lax.psum(stacked, axis_name, axis_index_groups=axis_index_groups)
 
-    count = total(valid.astype(z.dtype))
+    count, first = totals(valid.astype(z.dtype), jnp.where(valid, z, 0))
     some = jnp.maximum(count, 1)
-    mean = total(jnp.where(valid, z, 0)) / some
-    var = total(jnp.square(jnp.where(valid, z - mean, 0))) / some
-    mean, var, count = (a.squeeze(over) for a in (mean, var, count))
+    mean = one_number(first / some)
+    # What the first mean is off by, rounding, is seen in the second pass.
+    z = jnp.where(valid, z - mean, 0)
+    rest, square = totals(z, jnp.square(z)) / some[None]
+    var = jnp.maximum(square - jnp.square(rest), 0)
+    mean, var, count = (a.squeeze(over) for a in (mean + rest, var, count))
     return BatchStats(mean, var), count
 
 
@@ -100,7 +104,8 @@ def pool_statistics(
             "same batches, and of one at least."
         )
     means, variances = (jnp.stack(values) for values in zip(*stats, strict=True))
-    count = jnp.stack(counts)  # (batches, ...)
+    # Converted: sums of integers wrap.
+    count = jnp.stack(counts).astype(jnp.promote_types(means.dtype, jnp.float32))  # (batches, ...)
     total = count.sum(0)
     weights = count / jnp.maximum(total, 1)[None]
     # About the first: its rounding is then that of the differences, not of a large mean.

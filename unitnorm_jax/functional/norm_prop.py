@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,6 +12,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from unitnorm_jax.functional import _arguments
+from unitnorm_jax.functional._numbers import is_within
+from unitnorm_jax.functional._scaling import power_of_two
 
 # Mean and standard deviation of f(Z) and root mean square of f'(Z), for a standard normal Z.
 _RELU = math.sqrt(0.5 / math.pi), math.sqrt(0.5 * (1 - 1 / math.pi)), math.sqrt(0.5)
@@ -69,7 +72,15 @@ def norm_prop_kernel(
     _arguments.check_epsilon(epsilon)
     reduced = _arguments.filter_axes(kernel.shape, feature_axes)
     w = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-    slope = lax.rsqrt(jnp.square(w).sum(reduced, keepdims=True) + epsilon)
+    if epsilon < jnp.finfo(w.dtype).tiny:
+        epsilon = 0.0  # as it would be beside the squared norm
+    # In units of the largest weight squares neither overflow nor underflow.
+    most = 2.0 ** -math.ceil(0.5 * math.log2(epsilon)) if epsilon > 0 else math.inf
+    factor = power_of_two(jnp.abs(w).max(reduced, keepdims=True), most)
+    w = w * factor
+    squared_norm = jnp.square(w).sum(reduced, keepdims=True) + epsilon * factor * factor
+    # Without epsilon, a filter of zeros is 0 rather than 0/0; compared by ==, for NaN to stay.
+    slope = lax.rsqrt(jnp.where(squared_norm == 0, 1, squared_norm))
     if scale is not None:
         features = tuple(s for i, s in enumerate(kernel.shape) if i not in reduced)
         _arguments.check_features("scale", scale, features)
@@ -163,13 +174,16 @@ def max_pool_moments(count: int) -> tuple[float, float]:
       >>> print(", ".join(f"{value:.4f}" for value in max_pool_moments(4)))  # 2x2
       1.0294, 0.7012
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
         raise ValueError(f"`count` (={count}) must be a positive integer: the window's values.")
     # The trapezoidal rule is exact to rounding for a smooth density that vanishes at both ends.
     z = np.linspace(-12, 12, 4801)
-    phi = np.exp(-(z**2) / 2)
-    cumulative = np.array([0.5 * math.erfc(-a / math.sqrt(2)) for a in z])
-    density = phi * cumulative ** (count - 1)
+    # By the logarithm of Phi: Phi itself rounds to 1 where the largest of many values lies.
+    above = np.array([0.5 * math.erfc(a / math.sqrt(2)) for a in z])
+    below = np.array([0.5 * math.erfc(-a / math.sqrt(2)) for a in z])
+    logarithm = np.where(z > 0, np.log1p(-np.minimum(above, 0.5)), np.log(below))
+    exponent = float(count - 1) * logarithm - z**2 / 2
+    density = np.exp(exponent - exponent.max())
     density /= density.sum()
     mean = float((density * z).sum())
     return mean, math.sqrt(float((density * (z - mean) ** 2).sum()))
@@ -235,17 +249,18 @@ def covariance_bound(
       >>> covariance_bound(jnp.array([[2.0, 0.0], [0.0, 3.0]]))  # orthogonal filters
       Array(0., dtype=float32)
     """
-    if not (math.isfinite(variance) and variance >= 0):
-        raise ValueError(f"`variance` (={variance}) must be finite and not negative.")
+    if not is_within(variance, 0):
+        raise ValueError(f"`variance` (={variance!r}) must be finite and not negative.")
     reduced = _arguments.filter_axes(kernel.shape, feature_axes)
     last = tuple(range(-len(reduced), 0))
-    w = jnp.moveaxis(kernel, reduced, last)
+    w = jnp.moveaxis(kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32)), reduced, last)
     filters = w.reshape(-1, math.prod(w.shape[i] for i in last))  # (features, weights)
     gram = jnp.dot(filters, filters.T, precision=lax.Precision.HIGHEST)
     squares = jnp.diagonal(gram)
     products = squares[:, None] * squares[None]
     off_diagonal = ~jnp.eye(len(gram), dtype=bool)
-    cosine2 = jnp.where(products > 0, jnp.square(gram) / jnp.where(products > 0, products, 1), 0)
+    none = products == 0  # not `> 0`: a filter that is not a number has no bound
+    cosine2 = jnp.where(none, 0, jnp.square(gram) / jnp.where(none, 1, products))
     mu2 = jnp.max(cosine2, where=off_diagonal, initial=0)
     return variance * jnp.sqrt(mu2 * jnp.sum(products, where=off_diagonal))
 

@@ -11,6 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unitnorm_jax.functional._numbers import is_within
+from unitnorm_jax.functional._scaling import power_of_two
+
 Params = Any
 Noise = Callable[[jax.Array, Params], Params]
 Select = Callable[[tuple[str, ...]], bool]
@@ -52,7 +55,9 @@ def additive_noise(strength: jax.Array | float | int, *, select: Select = is_ker
     check_not_negative(strength=strength)
 
     def perturb(key: jax.Array, w: jax.Array) -> jax.Array:
-        return w + strength * (w.max() - w.min()) * jax.random.normal(key, w.shape, w.dtype)
+        # Halves: the range may overflow where the weights do not.
+        half_range = w.max() / 2 - w.min() / 2
+        return w + 2 * strength * half_range * jax.random.normal(key, w.shape, w.dtype)
 
     return _on_selected(perturb, select)
 
@@ -115,15 +120,18 @@ def drift(
       0.3000
     """
     check_not_negative(exponent=exponent, spread=spread)
-    if not isinstance(time, jax.Array) and not (math.isfinite(time) and time >= 1):
+    if not is_within(time, 1):
         raise ValueError(
-            f"`time` (={time}) must be finite and at least 1: it is in units of the time of the "
+            f"`time` (={time!r}) must be finite and at least 1: it is in units of the time of the "
             "first read, when nothing has drifted yet."
         )
 
     def perturb(key: jax.Array, w: jax.Array) -> jax.Array:
         nu = exponent + spread * jax.random.normal(key, w.shape, w.dtype)
-        return w * jnp.exp(-nu * jnp.log(jnp.asarray(time, w.dtype)))
+        # By Python where it can: a time may be finite and overflow w's dtype.
+        traced = isinstance(time, jax.Array)
+        logarithm = jnp.log(jnp.asarray(time, w.dtype)) if traced else math.log(time)
+        return w * jnp.exp(-nu * logarithm)
 
     return _on_selected(perturb, select)
 
@@ -132,14 +140,15 @@ def quantize(bits: jax.Array | float | int, *, select: Select = is_kernel) -> No
     """Rounding to ``2^bits - 1`` equally spaced levels from -max|w| to max|w| of each layer.
 
     Args:
-      bits: at least 2; may be traced.
+      bits: an integer of at least 2; may be traced (and is then rounded down). More bits than
+        the dtype of the arithmetic has digits leave the weights as they are.
       select: which parameters, by their path of names.
 
     Returns:
       The noise; it is deterministic, so any key will do.
 
     Raises:
-      ValueError: ``bits`` is less than 2; when called, if no parameter is selected.
+      ValueError: ``bits`` is no integer or less than 2; when called, if no parameter is selected.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -148,14 +157,24 @@ def quantize(bits: jax.Array | float | int, *, select: Select = is_kernel) -> No
       >>> quantize(2)(jax.random.key(0), params)["kernel"].tolist()
       [-1.0, 0.0, 1.0]
     """
-    if not isinstance(bits, jax.Array) and not (math.isfinite(bits) and bits >= 2):
-        raise ValueError(f"`bits` (={bits}) must be at least 2, which gives the levels -1, 0, 1.")
+    if not (is_within(bits, 2) and (isinstance(bits, jax.core.Tracer) or int(bits) == bits)):
+        raise ValueError(
+            f"`bits` (={bits!r}) must be at least 2, which gives the levels -1, 0, 1, and an "
+            "integer: codes of other than whole bits have levels beyond the largest weight."
+        )
 
     def perturb(key: jax.Array, w: jax.Array) -> jax.Array:
         del key
+        digits = jnp.finfo(w.dtype).nmant + 1
+        # Held to what the dtype holds, where rounding to levels changes nothing any more.
+        used = jnp.clip(jnp.floor(jnp.asarray(bits, w.dtype)), 2, digits)
+        levels = 2.0 ** (used - 1) - 1
         top = jnp.abs(w).max()
-        step = top / (2.0 ** (jnp.asarray(bits, w.dtype) - 1) - 1)
-        return jnp.round(w / jnp.where(step > 0, step, 1)) * step
+        factor = power_of_two(top)  # of the order of 1 no step underflows, no quotient either
+        top = top * factor
+        codes = jnp.round(w * factor / jnp.where(top == 0, 1, top) * levels)
+        rounded = jnp.clip(codes / levels * top, -top, top)
+        return jnp.where(bits > digits, w, rounded / factor)
 
     return _on_selected(perturb, select)
 
@@ -177,6 +196,12 @@ def chain_noise(*noises: Noise) -> Noise:
       (2, 3)
     """
 
+    for i, noise in enumerate(noises):
+        if not callable(noise):
+            raise ValueError(
+                f"`noises[{i}]` (={noise!r}) must be a noise, such as `additive_noise(0.1)`."
+            )
+
     def apply(key: jax.Array, params: Params) -> Params:
         for i, noise in enumerate(noises):
             params = noise(jax.random.fold_in(key, i), params)
@@ -188,18 +213,32 @@ def chain_noise(*noises: Noise) -> Noise:
 def check_not_negative(**values: Any) -> None:
     """Raise unless each value that is known at trace time is finite and not negative."""
     for name, value in values.items():
-        if not isinstance(value, jax.Array) and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"`{name}` (={value}) must be finite and not negative.")
+        if not is_within(value, 0):
+            raise ValueError(f"`{name}` (={value!r}) must be finite and not negative.")
 
 
 def _on_selected(perturb: Callable[[jax.Array, jax.Array], jax.Array], select: Select) -> Noise:
-    """Applies ``perturb`` to each selected parameter, with a key of its own."""
+    """Applies ``perturb`` to each selected parameter, with a key of its own.
+
+    In at least float32: half precision would overflow, and count levels badly.
+    """
+
+    def in_float32(key: jax.Array, path: str, leaf: Any) -> jax.Array:
+        w = jnp.asarray(leaf)
+        if not jnp.issubdtype(w.dtype, jnp.floating):
+            raise ValueError(
+                f"`select` chooses {path}, which is {w.dtype}: noise is for real floating-point "
+                "weights. Convert it, or choose others."
+            )
+        wide = w.astype(jnp.promote_types(w.dtype, jnp.float32))
+        return perturb(key, wide).astype(w.dtype)
 
     def apply(key: jax.Array, params: Params) -> Params:
         leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-        chosen = [select(tuple(_name(entry) for entry in path)) for path, _ in leaves]
+        names = [_names(path) for path, _ in leaves]
+        chosen = [select(name) for name in names]
+        paths = ["/".join(name) for name in names]
         if not any(chosen):
-            paths = ["/".join(_name(entry) for entry in path) for path, _ in leaves]
             more = f" and {len(paths) - 10} more" if len(paths) > 10 else ""
             raise ValueError(
                 "`select` chooses none of the parameters, so there is nothing to disturb; their "
@@ -207,7 +246,7 @@ def _on_selected(perturb: Callable[[jax.Array, jax.Array], jax.Array], select: S
                 "kernel."
             )
         out = [
-            perturb(jax.random.fold_in(key, i), jnp.asarray(leaf)) if wanted else leaf
+            in_float32(jax.random.fold_in(key, i), paths[i], leaf) if wanted else leaf
             for i, ((_, leaf), wanted) in enumerate(zip(leaves, chosen, strict=True))
         ]
         return jax.tree.unflatten(tree, out)
@@ -215,5 +254,10 @@ def _on_selected(perturb: Callable[[jax.Array, jax.Array], jax.Array], select: S
     return apply
 
 
-def _name(entry: Any) -> str:
-    return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """A parameter's path of names; a box around it (``nn.Partitioned``) is no part of it."""
+    boxed = len(path) > 1 and getattr(path[-1], "name", None) == "value"
+    return tuple(
+        str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+        for entry in (path[:-1] if boxed else path)
+    )

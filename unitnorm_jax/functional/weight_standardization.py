@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from unitnorm_jax.functional import _arguments
+from unitnorm_jax.functional._scaling import centred, power_of_two
 
 PLACEMENTS = ("variance", "std")
 
@@ -30,8 +31,9 @@ def weight_standardization(
     Gradients flow through mean and variance. The published code has both placements of epsilon:
     "variance" in its ImageNet layers, "std" in its DeepLab layers and in the README of
     WeightStandardization; the variance is unbiased in all of them. Derived here: a constant filter
-    gives 0 and a finite gradient (a plain square root's is not a number there), and a filter of one
-    weight, 0/0 in the published code, is refused.
+    gives exactly 0 and a finite gradient, at epsilon = 0 too (a plain square root's is not a number
+    there); small variances about a large mean keep their digits; and a filter of one weight, 0/0 in
+    the published code, is refused.
 
     Args:
       kernel: (..., features), as Flax's kernels are.
@@ -72,11 +74,21 @@ def weight_standardization(
             "defined: standardize the weights of layers with more than one input."
         )
     w = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-    z = w - w.mean(reduced, keepdims=True)
+    z, _, size = centred(w, reduced)
+    # In units of the largest weight squares do not overflow; where they would underflow beside
+    # epsilon, in larger ones.
+    if epsilon < jnp.finfo(w.dtype).tiny:
+        epsilon = 0.0  # as it would be beside the variance
+    power = 0.5 if epsilon_added_to == "variance" else 1.0
+    most = 2.0 ** -math.ceil(power * math.log2(epsilon)) if epsilon > 0 else math.inf
+    factor = power_of_two(size, most)
+    z = z * factor
     var = jnp.square(z).sum(reduced, keepdims=True) / (weights - 1)
+    # Compared by ==, for NaN to stay.
     if epsilon_added_to == "variance":
+        var = var + epsilon * factor * factor
         # Without epsilon, a constant filter is 0 rather than 0/0.
-        return (z * lax.rsqrt(jnp.where(var + epsilon > 0, var + epsilon, 1))).astype(kernel.dtype)
-    positive = var > 0
-    std = jnp.where(positive, jnp.sqrt(jnp.where(positive, var, 1)), 0)
-    return (z / jnp.where(std + epsilon > 0, std + epsilon, 1)).astype(kernel.dtype)
+        return (z * lax.rsqrt(jnp.where(var == 0, 1, var))).astype(kernel.dtype)
+    constant = var == 0
+    std = jnp.where(constant, 0, jnp.sqrt(jnp.where(constant, 1, var))) + epsilon * factor
+    return (z / jnp.where(std == 0, 1, std)).astype(kernel.dtype)

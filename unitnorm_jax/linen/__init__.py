@@ -1,5 +1,6 @@
 """``flax.linen`` modules: fetch variables, call ``functional``, store."""
 
+from unitnorm_jax.linen.add_alpha import add_alpha as add_alpha
 from unitnorm_jax.linen.batch_channel_norm import BatchChannelNorm as BatchChannelNorm
 from unitnorm_jax.linen.batch_kalman_norm import BatchKalmanNorm as BatchKalmanNorm
 from unitnorm_jax.linen.estimated_batch_norm import EstimatedBatchNorm as EstimatedBatchNorm
@@ -16,7 +17,6 @@ from unitnorm_jax.linen.norm_prop import norm_prop_avg_pool as norm_prop_avg_poo
 from unitnorm_jax.linen.norm_prop import norm_prop_max_pool as norm_prop_max_pool
 from unitnorm_jax.linen.output_noise import noisy_outputs as noisy_outputs
 from unitnorm_jax.linen.unitized_batch_norm import UnitizedBatchNorm as UnitizedBatchNorm
-from unitnorm_jax.linen.unitized_batch_norm import add_alpha as add_alpha
 from unitnorm_jax.linen.weight_standardization import (
     WeightStandardizedConv as WeightStandardizedConv,
 )

@@ -71,8 +71,8 @@ class BatchChannelNorm(nn.Module):
     num_groups: int = 32
     rate: Rate | None = None
     axis: int = -1
-    momentum: float = 0.99
-    epsilon: float = 1e-5
+    momentum: Any = 0.99
+    epsilon: Any = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     use_bias: bool = True

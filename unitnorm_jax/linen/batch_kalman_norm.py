@@ -92,8 +92,8 @@ class BatchKalmanNorm(nn.Module):
 
     use_running_average: bool | None = None
     axis: int = -1
-    momentum: float = 0.9
-    epsilon: float = 1e-5
+    momentum: Any = 0.9
+    epsilon: Any = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     use_bias: bool = True

@@ -66,7 +66,7 @@ class EstimatedBatchNorm(nn.Module):
     use_running_average: bool | None = None
     rate: Rate | None = None
     axis: int = -1
-    epsilon: float = 1e-5
+    epsilon: Any = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     use_bias: bool = True

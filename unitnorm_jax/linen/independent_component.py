@@ -9,6 +9,8 @@ from flax.linen.module import merge_param
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Shaped
 
+from unitnorm_jax.linen._batch_norm import BatchNorm
+
 
 class IndependentComponent(nn.Module):
     r"""Independent-component (IC) layer: batch normalization, then dropout; before a weight layer.
@@ -67,7 +69,8 @@ class IndependentComponent(nn.Module):
       deterministic: if given, whether dropout is off; by default it is on in training alone.
       broadcast_dims: axes along which values share a mask: (1, 2) drops whole channels of images.
       rng_collection: name of dropout's key in ``rngs``.
-      norm: makes the normalization: ``nn.BatchNorm``, ``UnitizedBatchNorm``, or a partial of one.
+      norm: makes the normalization, by default ``functional.batch_norm``: ``nn.BatchNorm``, but
+        exact where the mean is large. Or ``UnitizedBatchNorm``, or a partial of one.
 
     References:
       Guangyong Chen, Pengfei Chen, Yujun Shi, Chang-Yu Hsieh, Benben Liao and Shengyu Zhang,
@@ -79,8 +82,8 @@ class IndependentComponent(nn.Module):
 
     use_running_average: bool | None = None
     axis: int | Sequence[int] = -1
-    momentum: float = 0.99
-    epsilon: float = 1e-5
+    momentum: Any = 0.99
+    epsilon: Any = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
     use_bias: bool = True
@@ -95,7 +98,7 @@ class IndependentComponent(nn.Module):
     deterministic: bool | None = None
     broadcast_dims: Sequence[int] = ()
     rng_collection: str = "dropout"
-    norm: Callable[..., nn.Module] = nn.BatchNorm
+    norm: Callable[..., nn.Module] = BatchNorm
 
     def setup(self) -> None:
         """Make the normalization, with its variables in the place of this module's."""

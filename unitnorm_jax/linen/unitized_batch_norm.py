@@ -1,13 +1,12 @@
-"""Unitized batch normalization as a ``flax.linen`` module, and checkpoints of ``nn.BatchNorm``."""
+"""Unitized batch normalization as a ``flax.linen`` module."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from flax.linen.module import merge_param
-from flax.traverse_util import flatten_dict, unflatten_dict
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Shaped
 
@@ -147,47 +146,3 @@ class UnitizedBatchNorm(nn.Module):
         if not use_running_average and not self.is_initializing():
             store(stats)
         return y
-
-
-def add_alpha(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a model's variables with ``nn.BatchNorm`` into those with ``UnitizedBatchNorm``.
-
-    Beside every ``mean`` and ``var`` in ``batch_stats`` goes an ``alpha`` of zeros in ``params``,
-    so the model computes what it did before; the names of its modules must stay the same.
-
-    Args:
-      variables: collections with ``batch_stats`` and, unless no layer has any, ``params``, as
-        ``init`` or a checkpoint gives them.
-
-    Returns:
-      A new dictionary; the arrays in it are those given.
-
-    Raises:
-      ValueError: there is no ``batch_stats``, or a layer has an ``alpha`` already.
-
-    Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> from unitnorm_jax.linen import UnitizedBatchNorm, add_alpha
-      >>> x = jnp.ones((2, 3))
-      >>> old = nn.BatchNorm(use_running_average=True).init(jax.random.key(0), x)
-      >>> y = UnitizedBatchNorm(use_running_average=True).apply(add_alpha(old), x)
-    """
-    if not variables.get("batch_stats"):
-        raise ValueError(
-            "`variables` has no `batch_stats`, so no layer of it is a batch normalization; its "
-            f"collections are {sorted(variables)}. Give what `model.init` returned."
-        )
-    params = dict(flatten_dict(variables.get("params", {})))
-    for path, mean in flatten_dict(variables["batch_stats"]).items():
-        if path[-1] != "mean":
-            continue
-        layer = path[:-1]
-        if (*layer, "alpha") in params:
-            raise ValueError(
-                f"`params` has an `alpha` at {'/'.join(layer) or 'its top'} already: it belongs "
-                "to a UnitizedBatchNorm, and needs no conversion."
-            )
-        like = params.get((*layer, "scale"), params.get((*layer, "bias")))
-        dtype = jnp.float32 if like is None else like.dtype
-        params[(*layer, "alpha")] = jnp.zeros(jnp.shape(mean), dtype)
-    return {**variables, "params": unflatten_dict(params)}
