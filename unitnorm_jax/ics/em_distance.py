@@ -61,8 +61,9 @@ def em_distance(
     carry an a-priori error (`cost_error`), every sum runs along a tree of known depth, and
     lower and upper are widened by both: where the cascade closes they are 4e-6 to 1e-5 of the
     distance apart in float32 (n to 4096, d to 10^6), whatever the offset of the data and
-    however small the drift. Both hold for W1 in exact arithmetic, given IEEE arithmetic without
-    reassociation, XLA's default (tested on CPU; not yet run on a GPU or TPU).
+    however small the drift. Both hold for W1 in exact arithmetic, given IEEE arithmetic in which
+    sums keep their order, XLA's default (tested on CPU; not yet run on a GPU or TPU). XLA does
+    move constant factors, and makes s^2 / n^2 of (s / n)^2: points are scaled to leave room.
     Numbers below the smallest normal one count as 0, as in the hardware.
 
     Under jit, shapes are static. Under `jax.vmap` both branches of step 4 run for every element
@@ -70,11 +71,14 @@ def em_distance(
     of x and y. Not differentiable: a measurement.
 
     Args:
-      x: Before, (n, ...), n >= 1; all axes but the first are one vector. Integers, bfloat16 and
-        float16 are computed in float32 (integers exact up to 2^24; 2^53 under x64).
+      x: Before, (n, ...), n >= 1; all axes but the first are one vector. Computed in float32
+        (under x64, where there are float64 or integers, in float64). Of float64 and int64
+        of numpy without x64, and of integers above 2^24, differences are taken before they are
+        rounded, and what is rounded widens the certificate. bool counts as 0 and 1.
       y: After, (m, ...), the same trailing shape.
-      x_weights: Nonnegative weights (n,), default equal; normalised to sum 1. Points of weight
-        0 are ignored, whatever they hold (a mask, NaN included).
+      x_weights: Nonnegative weights (n,) of any real dtype, default equal; normalised to sum 1.
+        The linear program has all of their digits. Points of weight 0 are ignored, whatever
+        they hold (a mask, NaN included).
       y_weights: Likewise (m,).
       method: "auto": the cascade, with the host solvers. "pairing": steps 1-3 only, no solver.
         "scipy": always solve on the host. "sinkhorn": always Sinkhorn, no host callback. A
@@ -94,8 +98,8 @@ def em_distance(
       negative, not finite or all 0.
 
     Raises:
-      ValueError: If shapes do not match, samples are empty or complex, or `method` does not
-        exist or cannot treat the samples.
+      ValueError: If shapes do not match, samples are empty, complex or beyond the range of
+        float32, or `method` does not exist or cannot treat the samples.
 
     Example:
       >>> import jax.numpy as jnp
@@ -115,7 +119,12 @@ def em_distance(
     weighted = x_weights is not None or y_weights is not None or x.shape[0] != y.shape[0]
     weights = given_weights(x_weights, y_weights)
     options = Options(
-        method, tolerance, max_iterations, sinkhorn_epsilon, sinkhorn_iterations, weighted,
+        method,
+        tolerance,
+        max_iterations,
+        sinkhorn_epsilon,
+        sinkhorn_iterations,
+        weighted,
         weights[2],
     )
     used = used_rows(x_weights), used_rows(y_weights)

@@ -66,7 +66,7 @@ def measure(
     Example:
       >>> import jax.numpy as jnp
       >>> m = measure(jnp.zeros((3, 4)), jnp.ones((3, 4)))
-      >>> float(m.distance.value), float(m.lower["mean"]), bool(m.pairing_optimal)
+      >>> float(m.distance.value), round(float(m.lower["mean"]), 4), bool(m.pairing_optimal)
       (2.0, 2.0, True)
     """
     distance = em_distance(x, y, method=method, tolerance=tolerance)

@@ -1,5 +1,6 @@
 """The simplex method for transportation, on integer masses: plans that are feasible exactly."""
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -144,9 +145,7 @@ def _spanning_tree(n: int, m: int, pairs: Iterable[tuple[int, int]]) -> list[tup
     return tree
 
 
-def _tree_flows(
-    n: int, supply: list[int], demand: list[int], tree: list[tuple[int, int]]
-) -> Flows:
+def _tree_flows(n: int, supply: list[int], demand: list[int], tree: list[tuple[int, int]]) -> Flows:
     """The masses on a spanning tree: a leaf sends all it has; negative where none is feasible."""
     order, parent = _traverse(n, len(demand), dict.fromkeys(tree, 0), 0)
     left = [*supply, *demand]
@@ -193,7 +192,7 @@ def _pivot(n: int, flows: Flows, parent: list[int], i: int, j: int) -> None:
         for path in to_root:
             path.pop()
     # Every other arc from either end gives what the entering one takes.
-    arcs = [[_pair(n, a, b) for a, b in zip(p, p[1:], strict=False)] for p in to_root]
+    arcs = [[_pair(n, a, b) for a, b in itertools.pairwise(p)] for p in to_root]
     giving = [pair for path in arcs for pair in path[::2]]
     taking = [pair for path in arcs for pair in path[1::2]]
     leaving = min(giving, key=lambda pair: flows[pair])

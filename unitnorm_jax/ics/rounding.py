@@ -88,7 +88,7 @@ def nested_sum(
     return lax.fori_loop(0, levels[0], add, zeros)
 
 
-def nudge(value: jax.Array, magnitude: jax.Array, units: float | int) -> jax.Array:
+def nudge(value: jax.Array, magnitude: jax.Array | float, units: float | int) -> jax.Array:
     """``value + units u magnitude``: units < 0 is safely below, units > 0 safely above.
 
     Args:

@@ -107,9 +107,9 @@ def room(x: jax.Array, y: jax.Array) -> int:
     return x.shape[1] * max(x.shape[0], y.shape[0]) ** 2
 
 
-def lower_bound(samples: Samples, value: jax.Array, slack: jax.Array) -> jax.Array:
+def lower_bound(samples: Samples, value: jax.Array, slack: jax.Array | float) -> jax.Array:
     """``value - slack``, rounded down, in the unit of the samples given, and at least 0."""
-    lower = rounding.nudge(value - slack, jnp.abs(value) + slack, -2)
+    lower = rounding.nudge(value - slack, slack, -4)
     lower = rounding.times_power_of_two(jnp.maximum(lower, 0), -samples.exponent)
     lower = jnp.minimum(lower, jnp.finfo(lower.dtype).max)
     if samples.error is not None:
@@ -117,9 +117,9 @@ def lower_bound(samples: Samples, value: jax.Array, slack: jax.Array) -> jax.Arr
     return jnp.where(samples.finite, lower, jnp.nan)
 
 
-def upper_bound(samples: Samples, value: jax.Array, slack: jax.Array) -> jax.Array:
+def upper_bound(samples: Samples, value: jax.Array, slack: jax.Array | float) -> jax.Array:
     """``value + slack``, rounded up, in the unit of the samples given; 0 only where both are."""
-    upper = rounding.nudge(value + slack, value + slack, 2)
+    upper = rounding.nudge(value + slack, slack, 4)
     tiny = jnp.finfo(upper.dtype).tiny  # 0 would be no upper bound on what underflows
     unscaled = jnp.maximum(rounding.times_power_of_two(upper, -samples.exponent), tiny)
     upper = jnp.where(upper > 0, unscaled, 0)
@@ -134,8 +134,11 @@ def norms(x: jax.Array) -> jax.Array:
 
 
 def norm_error(d: int) -> float:
-    """Relative error of `norms` in units of the roundoff, where no square underflows."""
-    return rounding.tree_depth(d) / 2 + 6
+    """Relative error of `norms` in units of the roundoff, where no square underflows.
+
+    Half that of the sum of squares, and 4 for the square root as in `cost.cost_error`.
+    """
+    return rounding.tree_depth(d) / 2 + 4.5
 
 
 def underflow(d: int, dtype: DTypeLike) -> float:

@@ -81,7 +81,7 @@ def lossless(x: Any) -> Any:
 def _pair(x: np.ndarray) -> Pair:
     if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
         return (x >> 32).astype(np.float64) * 2.0**32, (x & 0xFFFFFFFF).astype(np.float64)
-    return x.astype(np.float64), np.zeros(1)
+    return x.astype(np.float64), np.zeros((1, 1))
 
 
 def _origin(pair: Pair, used: Any) -> Pair:
@@ -112,7 +112,9 @@ def _cast(pair: Pair) -> Pair:
     off = np.where(np.isfinite(cast), off, 0)  # such rows make the result NaN
     largest = off.max(axis=1)
     unit = np.where(largest > 0, largest, 1)[:, None]
-    norm = largest * np.sqrt(np.sum(np.square(off / unit), axis=1)) * (1 + 1e-9 * off.shape[1] ** 0.5)
+    norm = (
+        largest * np.sqrt(np.sum(np.square(off / unit), axis=1)) * (1 + 1e-9 * off.shape[1] ** 0.5)
+    )
     tiny = np.finfo(np.float32).tiny
     up = np.nextafter(norm.astype(np.float32), np.float32(np.inf))
     return cast, np.where(norm > 0, np.maximum(up, tiny), np.float32(0)).astype(np.float32)
