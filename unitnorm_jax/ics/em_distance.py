@@ -148,13 +148,11 @@ def _certified(
     if d == 1 and x_weights is None and y_weights is None:
         result = sort_bounds(*scaled, x, y, options)
     else:
-        raw = tuple(
-            p.used.astype(dtype) if w is None else w.raw
-            for w, p in ((x_weights, a), (y_weights, b))
-        )
+        raw_x = a.used.astype(dtype) if x_weights is None else x_weights.raw
+        raw_y = b.used.astype(dtype) if y_weights is None else y_weights.raw
         same = same_weights(x_weights, y_weights, n, m, dtype)
         costs = cost_matrix(*scaled)
-        result = cascade(Problem(costs, a.masses, b.masses, raw, same, x, y), options)
+        result = cascade(Problem(costs, a.masses, b.masses, (raw_x, raw_y), same, x, y), options)
 
     def unscaled(value, floor):  # an upper bound must not underflow to 0
         small = jnp.finfo(dtype).tiny if floor else 0

@@ -123,7 +123,7 @@ def _around_the_distance(
     before, after = (jnp.all(jnp.isfinite(z)) for z in (s.x, s.y))
     known = lambda b: jnp.where(before & after, b, jnp.nan)  # noqa: E731
     ratio = in_spreads(distance, unit)
-    ratio = EMDistance(*map(known, ratio[:3]), ratio.exact)
+    ratio = EMDistance(known(ratio.value), known(ratio.lower), known(ratio.upper), ratio.exact)
     upper, lower = jax.tree.map(known, (upper, lower))
     optimal = (pairing - distance.lower <= 2 * tolerance * pairing) & jnp.isfinite(pairing)
     spread = known(unit.value())

@@ -161,8 +161,8 @@ def mean_error_of_rows(*errors: jax.Array | None) -> jax.Array | None:
     known = [jnp.asarray(e) for e in errors if e is not None]
     if not known:
         return None
-    total = sum(mean(e) * (1 + 2 * mean_error(e.shape[0]) * 2.0**-24) for e in known)
-    return rounding.nudge(total, total, 8)
+    total = rounding.tree_sum_of(mean(e) for e in known)
+    return rounding.nudge(total, total, 8 + max(mean_error(e.shape[0]) for e in known))
 
 
 def _is_long(x: jax.Array, dtype: DTypeLike) -> bool:

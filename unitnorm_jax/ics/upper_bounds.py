@@ -106,12 +106,16 @@ def moments_upper_bound(
                 f"(={x_mean.shape}); broadcast it first."
             )
     means = given(*(z.reshape(1, *z.shape) for z in (x_mean, y_mean)))
-    variances = [z.reshape(1, -1) for z in (x_var, y_var)]
-    variances, errors = wide.narrow(tuple(variances), centre=False)
-    return _moments(means, *variances, narrowed=any(e is not None for e in errors))
+    variances, errors = wide.narrow(tuple(z.reshape(1, -1) for z in (x_var, y_var)), centre=False)
+    tiny = float(np.finfo(np.float32).tiny)
+    underflows = any(
+        error is not None and bool(((np.abs(narrowed) < tiny) & (np.asarray(z) != 0)).any())
+        for z, narrowed, error in zip((x_var, y_var), variances, errors, strict=True)
+    )
+    return _moments(means, *variances, underflows=underflows)
 
 
-def _of_moments(means: Given, x_var: Any, y_var: Any, *, narrowed: bool) -> jax.Array:
+def _of_moments(means: Given, x_var: Any, y_var: Any, *, underflows: bool) -> jax.Array:
     x, y, *errors = samples.as_matrices(means)
     d, dtype = x.shape[1], x.dtype
     variance = sum(jnp.asarray(v).reshape(1, -1).astype(dtype) for v in (x_var, y_var))
@@ -120,15 +124,16 @@ def _of_moments(means: Given, x_var: Any, y_var: Any, *, narrowed: bool) -> jax.
     scaled = lambda z: rounding.times_power_of_two(z, k)  # noqa: E731
     squares = scaled(scaled(variance)) + jnp.square(scaled(x - y))
     error = samples.mean_error_of_rows(*errors)
-    if narrowed:  # What of a variance is below float32; the rest is relative.
-        error = (0 if error is None else error) + math.sqrt(2 * d * float(jnp.finfo(dtype).tiny))
+    if underflows:  # What of variances is below float32; else their rounding is relative.
+        lost = jnp.asarray(math.sqrt(2 * d * float(jnp.finfo(dtype).tiny)), dtype)
+        error = lost if error is None else error + lost
     s = Samples(x, y, k, error, jnp.all(jnp.isfinite(squares)))
     value = jnp.sqrt(rounding.tree_sum(squares[0]))
     slack = 2 * (norm_error(d) + 2) * rounding.unit_roundoff(dtype) * value
     return samples.upper_bound(s, value, slack + jnp.where(value > 0, _underflow(s), 0))
 
 
-_moments = compiled(_of_moments, static=("narrowed",))
+_moments = compiled(_of_moments, static=("underflows",))
 
 
 def radius_upper_bound(
