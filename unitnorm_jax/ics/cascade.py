@@ -1,5 +1,6 @@
 """The steps of `em_distance` on scaled points: bounds first, a solver where they do not meet."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from unitnorm_jax.ics import assignment, rounding, transport
-from unitnorm_jax.ics.cost import cost_error
+from unitnorm_jax.ics.cost import CostError, cost_error
 from unitnorm_jax.ics.dual import dual_lower_bound, pair_costs, pairing_potential
 from unitnorm_jax.ics.line import line_em_distance, line_error
 from unitnorm_jax.ics.sinkhorn import plan_upper_bound, sinkhorn
@@ -37,7 +38,7 @@ class Problem(NamedTuple):
     cost: jax.Array  # (n, m) distances of the scaled points
     a: jax.Array  # (n,) sum 1
     b: jax.Array  # (m,) sum 1
-    raw: tuple[jax.Array, jax.Array]  # the weights as given
+    raw: tuple[jax.Array, jax.Array]  # the weights as given, (n,) and (m,), or their bits
     same: jax.Array  # () whether the given weights agree, point by point
     x: jax.Array  # (n, d) the points as given, to tell 0 from underflow
     y: jax.Array  # (m, d)
@@ -52,6 +53,8 @@ class Options(NamedTuple):
     sinkhorn_epsilon: float
     sinkhorn_iterations: int
     weighted: bool
+    bits: tuple[str, str] = ("", "")
+    """Dtypes of the weights that JAX does not have and that are handed on as bits."""
 
 
 def sort_bounds(
@@ -66,14 +69,14 @@ def sort_bounds(
         same = rounding.same_rows(jnp.sort(x, axis=0), jnp.sort(y, axis=0))
         upper = jnp.where(jnp.all(same), 0, upper)
     lower = jnp.maximum(value * (1 - relative) - absolute, 0)
-    return _result(value, lower, upper, options, absolute)
+    return _result(value, lower, upper, options)
 
 
 def cascade(problem: Problem, options: Options) -> EMDistance:
     """Steps 2 to 4: bounds without a solver, then a solver if they leave a gap."""
     n, m = problem.cost.shape
     method = options.method
-    relative, absolute = cost_error(n, m, problem.x.shape[1], problem.cost.dtype)
+    relative, absolute = _error(problem, options)
     paired = n == m
     result = _paired(problem, options) if paired else _unpaired(problem, options)
     if method == "pairing":
@@ -90,12 +93,14 @@ def cascade(problem: Problem, options: Options) -> EMDistance:
             )
             error = {"relative": relative, "absolute": absolute}
             upper, value = plan_upper_bound(plan, problem.cost, problem.a, problem.b, **error)
-            better = EMDistance(value, _lower(problem, potential), upper, result.exact)
+            better = EMDistance(value, _lower(problem, potential, options), upper, result.exact)
         elif options.weighted:
-            lower, upper = transport.scipy_transport(problem.cost, *problem.raw)
-            value = (lower + upper) / 2
+            lower, upper, value, moves = transport.scipy_transport(
+                problem.cost, *problem.raw, points=(problem.x, problem.y), bits=options.bits
+            )
             lower = rounding.nudge(lower * (1 - relative), lower, -4) - absolute
-            upper = rounding.nudge(upper * (1 + relative), upper, 4) + absolute
+            upper = rounding.nudge(upper * (1 + relative), upper, 4)
+            upper += jnp.where(moves, absolute, 0)
             better = EMDistance(value, lower, upper, result.exact)
         else:
             solver = method if callable(method) else assignment.scipy_assignment
@@ -105,7 +110,7 @@ def cascade(problem: Problem, options: Options) -> EMDistance:
         lower = jnp.maximum(result.lower, better.lower)
         upper = jnp.minimum(result.upper, better.upper)
         value = jnp.where(better.upper < result.upper, better.value, result.value)
-        return _result(value, lower, upper, options, absolute)
+        return _result(value, lower, upper, options)
 
     if method in ("scipy", "sinkhorn"):
         return solve(result)
@@ -117,8 +122,8 @@ def _paired(problem: Problem, options: Options, columns: jax.Array | None = None
 
     The pairing is x_i to y_i, or, of unweighted points, x_i to the given columns.
     """
-    n, d = problem.x.shape
-    relative, absolute = cost_error(n, n, d, problem.cost.dtype)
+    n = problem.x.shape[0]
+    relative, absolute = _error(problem, options)
     distances = pair_costs(problem.cost, columns)
     units = 2 * rounding.tree_depth(n) + 12
     value = rounding.tree_sum(problem.a * distances)
@@ -129,12 +134,12 @@ def _paired(problem: Problem, options: Options, columns: jax.Array | None = None
         return jnp.any(~rounding.same_rows(problem.x, y) & (problem.a > 0))
 
     # Samples at a distance that is not 0 do.
-    differs = lax.cond(value > 0, lambda: jnp.ones((), bool), differ)
+    differs = lax.cond(value > 0, lambda: value > 0, differ)
     upper += jnp.where(differs, absolute, 0)
     if options.weighted:
         independent, cost = _independent(problem, relative, absolute)
-        upper = jnp.where(problem.same, jnp.minimum(upper, independent), independent)
-        value = jnp.where(problem.same, value, cost)
+        kept = problem.same & (upper <= independent)
+        upper, value = jnp.where(kept, upper, independent), jnp.where(kept, value, cost)
 
     def shortest_paths() -> jax.Array:
         # Only where both weights are positive can pairs prove anything; elsewhere potentials are 0.
@@ -146,10 +151,10 @@ def _paired(problem: Problem, options: Options, columns: jax.Array | None = None
             max_iterations=options.max_iterations,
             columns=columns,
         )
-        return _lower(problem, potential, columns=columns)
+        return _lower(problem, potential, options, columns=columns)
 
     def proven(lower: jax.Array) -> EMDistance:
-        return _result(value, lower, upper, options, absolute)
+        return _result(value, lower, upper, options)
 
     def search(lower: jax.Array) -> EMDistance:
         if options.method == "pairing" or options.weighted:
@@ -163,7 +168,7 @@ def _paired(problem: Problem, options: Options, columns: jax.Array | None = None
         return search(jnp.zeros_like(value))
     # After a small update each point is the nearest of its own partner, which proves the pairing:
     # with potentials of 0 on one side, one pass over the costs finds those of the other.
-    lower = _lower(_transposed(problem), None, raise_columns=False)
+    lower = _lower(_transposed(problem), None, options, raise_columns=False)
     quick = proven(lower)
     return lax.cond(quick.exact, lambda: quick, lambda: search(lower))
 
@@ -176,10 +181,8 @@ def _swap_gain(cost: jax.Array, distances: jax.Array) -> jax.Array:
 
 def _unpaired(problem: Problem, options: Options) -> EMDistance:
     """Bounds without a solver: nearest neighbours below, the independent coupling above."""
-    n, m = problem.cost.shape
-    relative, absolute = cost_error(n, m, problem.x.shape[1], problem.cost.dtype)
-    upper, value = _independent(problem, relative, absolute)
-    return _result(value, _lower(problem, _nearest(problem)), upper, options, absolute)
+    upper, value = _independent(problem, *_error(problem, options))
+    return _result(value, _lower(problem, _nearest(problem), options), upper, options)
 
 
 def _nearest(problem: Problem) -> jax.Array:
@@ -206,11 +209,11 @@ def _independent(problem: Problem, relative: float | int, absolute: float | int)
 def _lower(
     problem: Problem,
     potential: jax.Array | None,
+    options: Options,
     raise_columns: bool = True,
     columns: jax.Array | None = None,
 ) -> jax.Array:
-    n, m = problem.cost.shape
-    relative, absolute = cost_error(n, m, problem.x.shape[1], problem.cost.dtype)
+    relative, absolute = _error(problem, options)
     return dual_lower_bound(
         _masked(problem),
         potential,
@@ -224,7 +227,16 @@ def _lower(
     )
 
 
-def _result(value, lower, upper, options: Options, absolute: float | int) -> EMDistance:
+def _error(problem: Problem, options: Options) -> CostError:
+    """That of the costs; with weights also what masses that underflow may carry across."""
+    (n, m), dtype = problem.cost.shape, problem.cost.dtype
+    relative, absolute = cost_error(n, m, problem.x.shape[1], dtype)
+    if options.weighted:  # n masses of the smallest number, over distances of 2^62 / n or less
+        absolute += 64 * math.sqrt(float(jnp.finfo(dtype).tiny))
+    return CostError(relative, absolute)
+
+
+def _result(value, lower, upper, options: Options) -> EMDistance:
     lower = jnp.minimum(lower, upper)
-    exact = upper - lower <= options.tolerance * upper + 8 * absolute
+    exact = upper - lower <= options.tolerance * upper
     return EMDistance(jnp.clip(value, lower, upper), lower, upper, exact)

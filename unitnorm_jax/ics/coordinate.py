@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Shaped
 
-from unitnorm_jax.ics import rounding
+from unitnorm_jax.ics import rounding, samples
+from unitnorm_jax.ics.compiled import compiled
 from unitnorm_jax.ics.line import line_em_distance, line_error
-from unitnorm_jax.ics.samples import as_matrices
+from unitnorm_jax.ics.samples import Given, Samples, given
 
 
 class CoordinateEMDistance(NamedTuple):
@@ -21,9 +22,8 @@ class CoordinateEMDistance(NamedTuple):
     """No more than W1 of the vectors, rounding included: their Euclidean norm."""
 
 
-@jax.jit
 def coordinate_em_distance(
-    x: Num[Array | np.ndarray, "n ..."], y: Num[Array | np.ndarray, "m ..."]
+    x: Shaped[Array | np.ndarray, "n ..."], y: Shaped[Array | np.ndarray, "m ..."]
 ) -> CoordinateEMDistance:
     """W1 between the marginals of each coordinate, exactly, and a lower bound on W1.
 
@@ -56,18 +56,24 @@ def coordinate_em_distance(
       S. Vallender, Calculation of the Wasserstein distance between probability distributions
       on the line, 1974. The norm of the coordinates: derived here.
     """
-    shape = x.shape[1:]
-    x, y = as_matrices(x, y)
-    (n, d), m, dtype = x.shape, y.shape[0], x.dtype
-    k = rounding.scale_exponent(x, y, d)
-    x, y = rounding.times_power_of_two(x, k), rounding.times_power_of_two(y, k)
-    distances = line_em_distance(x, y)
+    return _coordinates(given(x, y))
+
+
+def together(s: Samples, distances: jax.Array) -> jax.Array:
+    """The lower bound, from W1 of every coordinate."""
+    (n, d), m, dtype = s.x.shape, s.y.shape[0], s.x.dtype
     norm = jnp.sqrt(rounding.tree_sum(jnp.square(distances)))
-    relative = line_error(n, m, dtype)
     units = rounding.tree_depth(d) / 2 + 8
-    lower = jnp.maximum(rounding.nudge(norm * (1 - relative), norm, -units), 0)
-    finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
-    lower = jnp.where(finite, rounding.times_power_of_two(lower, -k), jnp.nan)
-    lower = jnp.minimum(lower, jnp.finfo(dtype).max)
-    distances = rounding.times_power_of_two(distances, -k).reshape(shape)
+    slack = norm * (line_error(n, m, dtype) + units * rounding.unit_roundoff(dtype))
+    return samples.lower_bound(s, norm, slack + samples.underflow(d, dtype))
+
+
+def _coordinate_distances(pair: Given) -> CoordinateEMDistance:
+    s = samples.prepare(pair)
+    distances = line_em_distance(s.x, s.y)
+    lower = together(s, distances)
+    distances = rounding.times_power_of_two(distances, -s.exponent).reshape(pair.x.shape[1:])
     return CoordinateEMDistance(distances, lower)
+
+
+_coordinates = compiled(_coordinate_distances)

@@ -109,7 +109,7 @@ def cost_matrix(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, 
                 [jnp.square(a[c, :, None] - b[c, None]) for c in range(group)]
             )
 
-        zeros = jnp.zeros((rows_x.shape[0], m, lanes), x.dtype)
+        zeros = jnp.zeros_like(rows_x, shape=(rows_x.shape[0], m, lanes))
         squares = rounding.nested_sum(step, levels, zeros)  # (rows, m, lanes)
         return jnp.sqrt(rounding.tree_sum(jnp.moveaxis(squares, 2, 0)))
 

@@ -70,7 +70,7 @@ def pairing_potential(
         return _State(potential, best, least, decrease, state.iteration + 1)
 
     start = jnp.where(active, jnp.min(cost, axis=0), 0)
-    infinity = jnp.full((), jnp.inf, cost.dtype)
+    infinity = jnp.full_like(target, jnp.inf)
     state = _State(start, start, infinity, infinity, jnp.zeros((), jnp.int32))
     running = lambda s: (s.last > target) & (s.iteration < max_iterations)  # noqa: E731
     return lax.while_loop(running, step, state).best
@@ -144,7 +144,7 @@ def dual_lower_bound(
         g = lowered(jnp.min(below - f[:, None], axis=0), columns_used)
 
     def certified(*parts):  # sums of weight * value, with the error of weights, products, sum
-        zero = jnp.zeros((), cost.dtype)
+        zero = jnp.zeros_like(cost[0, 0])
         total = sum((rounding.tree_sum(w * v) for w, v in parts), zero)
         size = sum((rounding.tree_sum(w * jnp.abs(v)) for w, v in parts), zero)
         depth = rounding.tree_depth(max(n, m))

@@ -1,22 +1,35 @@
 """The Earth Mover distance between two samples, with a certificate."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Num, Shaped
+from jaxtyping import Array, Shaped
 
 from unitnorm_jax.ics import rounding
 from unitnorm_jax.ics.assignment import Solver
 from unitnorm_jax.ics.cascade import EMDistance, Options, Problem, cascade, sort_bounds
+from unitnorm_jax.ics.compiled import compiled
 from unitnorm_jax.ics.cost import cost_matrix
-from unitnorm_jax.ics.samples import as_matrices, check_method, check_samples, check_weights
+from unitnorm_jax.ics.samples import (
+    Given,
+    as_matrices,
+    check_method,
+    check_samples,
+    check_weights,
+    given,
+    room,
+)
+from unitnorm_jax.ics.weights import (
+    Weights,
+    given_weights,
+    normalized,
+    same_weights,
+    used_rows,
+)
 
 
 def em_distance(
-    x: Num[Array | np.ndarray, "n ..."],
-    y: Num[Array | np.ndarray, "m ..."],
+    x: Shaped[Array | np.ndarray, "n ..."],
+    y: Shaped[Array | np.ndarray, "m ..."],
     x_weights: Shaped[Array | np.ndarray, " n"] | None = None,
     y_weights: Shaped[Array | np.ndarray, " m"] | None = None,
     *,
@@ -48,8 +61,9 @@ def em_distance(
     carry an a-priori error (`cost_error`), every sum runs along a tree of known depth, and
     lower and upper are widened by both: where the cascade closes they are 4e-6 to 1e-5 of the
     distance apart in float32 (n to 4096, d to 10^6), whatever the offset of the data and
-    however small the drift. Both hold for W1 in exact arithmetic, given IEEE arithmetic without
-    reassociation, XLA's default (tested on CPU; not yet run on a GPU or TPU).
+    however small the drift. Both hold for W1 in exact arithmetic, given IEEE arithmetic in which
+    sums keep their order, XLA's default (tested on CPU; not yet run on a GPU or TPU). XLA does
+    move constant factors, and makes s^2 / n^2 of (s / n)^2: points are scaled to leave room.
     Numbers below the smallest normal one count as 0, as in the hardware.
 
     Under jit, shapes are static. Under `jax.vmap` both branches of step 4 run for every element
@@ -57,11 +71,14 @@ def em_distance(
     of x and y. Not differentiable: a measurement.
 
     Args:
-      x: Before, (n, ...), n >= 1; all axes but the first are one vector. Integers, bfloat16 and
-        float16 are computed in float32 (integers exact up to 2^24; 2^53 under x64).
+      x: Before, (n, ...), n >= 1; all axes but the first are one vector. Computed in float32
+        (under x64, where there are float64 or integers, in float64). Of float64 and int64
+        of numpy without x64, and of integers above 2^24, differences are taken before they are
+        rounded, and what is rounded widens the certificate. bool counts as 0 and 1.
       y: After, (m, ...), the same trailing shape.
-      x_weights: Nonnegative weights (n,), default equal; normalised to sum 1. Points of weight
-        0 are ignored, whatever they hold (a mask, NaN included).
+      x_weights: Nonnegative weights (n,) of any real dtype, default equal; normalised to sum 1.
+        The linear program has all of their digits. Points of weight 0 are ignored, whatever
+        they hold (a mask, NaN included).
       y_weights: Likewise (m,).
       method: "auto": the cascade, with the host solvers. "pairing": steps 1-3 only, no solver.
         "scipy": always solve on the host. "sinkhorn": always Sinkhorn, no host callback. A
@@ -81,8 +98,8 @@ def em_distance(
       negative, not finite or all 0.
 
     Raises:
-      ValueError: If shapes do not match, samples are empty or complex, or `method` does not
-        exist or cannot treat the samples.
+      ValueError: If shapes do not match, samples are empty, complex or beyond the range of
+        float32, or `method` does not exist or cannot treat the samples.
 
     Example:
       >>> import jax.numpy as jnp
@@ -100,37 +117,42 @@ def em_distance(
     check_weights(x, y, x_weights, y_weights)
     check_method(x, y, x_weights, y_weights, method)
     weighted = x_weights is not None or y_weights is not None or x.shape[0] != y.shape[0]
+    weights = given_weights(x_weights, y_weights)
     options = Options(
-        method, tolerance, max_iterations, sinkhorn_epsilon, sinkhorn_iterations, weighted
+        method,
+        tolerance,
+        max_iterations,
+        sinkhorn_epsilon,
+        sinkhorn_iterations,
+        weighted,
+        weights[2],
     )
-    return _em_distance(x, y, x_weights, y_weights, options)
+    used = used_rows(x_weights), used_rows(y_weights)
+    return _em_distance(given(x, y, used=used), *weights[:2], options=options)
 
 
-@functools.partial(jax.jit, static_argnames="options")
-def _em_distance(x, y, x_weights, y_weights, options: Options) -> EMDistance:
-    x, y = as_matrices(x, y)
+def _certified(
+    samples: Given, x_weights: Weights | None, y_weights: Weights | None, *, options: Options
+) -> EMDistance:
+    x, y, *errors = as_matrices(samples)
     (n, d), m, dtype = x.shape, y.shape[0], x.dtype
-    w = jnp.ones((n,), dtype) if x_weights is None else x_weights.astype(dtype)
-    v = jnp.ones((m,), dtype) if y_weights is None else y_weights.astype(dtype)
+    a, b = normalized(x_weights, n, x[:, 0]), normalized(y_weights, m, y[:, 0])
 
     # Masked points may hold anything; other defects poison the result, not the solvers.
-    x = jnp.where((w > 0)[:, None], x, 0)
-    y = jnp.where((v > 0)[:, None], y, 0)
-    finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
-    sums = rounding.tree_sum(w), rounding.tree_sum(v)
-    proper = jnp.all(w >= 0) & jnp.all(v >= 0) & (sums[0] > 0) & (sums[1] > 0)
-    valid = finite & proper & jnp.isfinite(sums[0]) & jnp.isfinite(sums[1])
+    x, y = (jnp.where(p.used[:, None], z, 0) for z, p in ((x, a), (y, b)))
+    valid = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y)) & a.valid & b.valid
     x, y = jnp.where(valid, x, 0), jnp.where(valid, y, 0)
-    w, v = jnp.where(valid, w, 1), jnp.where(valid, v, 1)
 
-    k = rounding.scale_exponent(x, y, d)
+    k = rounding.scale_exponent(x, y, room(x, y))
     scaled = rounding.times_power_of_two(x, k), rounding.times_power_of_two(y, k)
     if d == 1 and x_weights is None and y_weights is None:
         result = sort_bounds(*scaled, x, y, options)
     else:
-        same = jnp.all(w == v) if n == m else jnp.zeros((), bool)
-        a, b = w / rounding.tree_sum(w), v / rounding.tree_sum(v)
-        result = cascade(Problem(cost_matrix(*scaled), a, b, (w, v), same, x, y), options)
+        raw_x = a.used.astype(dtype) if x_weights is None else x_weights.raw
+        raw_y = b.used.astype(dtype) if y_weights is None else y_weights.raw
+        same = same_weights(x_weights, y_weights, n, m, dtype)
+        costs = cost_matrix(*scaled)
+        result = cascade(Problem(costs, a.masses, b.masses, (raw_x, raw_y), same, x, y), options)
 
     def unscaled(value, floor):  # an upper bound must not underflow to 0
         small = jnp.finfo(dtype).tiny if floor else 0
@@ -139,5 +161,15 @@ def _em_distance(x, y, x_weights, y_weights, options: Options) -> EMDistance:
 
     lower = jnp.minimum(unscaled(result.lower, False), jnp.finfo(dtype).max)
     upper = unscaled(result.upper, True)
+    for masses, error in ((a.masses, errors[0]), (b.masses, errors[1])):
+        if error is not None:  # The rows given are this far from those measured.
+            moved = rounding.tree_sum(masses * jnp.where(masses > 0, error, 0))
+            moved = rounding.nudge(moved, moved, 2 * rounding.tree_depth(max(n, m)) + 12)
+            lower = jnp.maximum(rounding.nudge(lower - moved, lower + moved, -2), 0)
+            upper = rounding.nudge(upper + moved, upper + moved, 2)
     value = jnp.clip(unscaled(result.value, False), lower, upper)
-    return EMDistance(value, lower, upper, result.exact & valid)
+    closed = (upper - lower <= options.tolerance * upper) & jnp.isfinite(upper)
+    return EMDistance(value, lower, upper, closed & valid)
+
+
+_em_distance = compiled(_certified, static=("options",))

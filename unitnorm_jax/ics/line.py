@@ -120,9 +120,3 @@ def _sorted_rows(x: jax.Array) -> list[jax.Array]:
 def line_error(n: int, m: int, dtype: DTypeLike) -> float:
     """Relative error bound of `line_em_distance`: one rounding per level of the sum, and 4."""
     return 1.02 * (rounding.tree_depth(n + m) + 4) * rounding.unit_roundoff(dtype)
-
-
-def as_matrix(x: jax.Array) -> jax.Array:
-    """Flatten all axes but the first, in the working dtype, (n, ...) -> (n, d)."""
-    x = jnp.asarray(x)
-    return x.reshape(x.shape[0], -1).astype(rounding.working_dtype(x))

@@ -1,21 +1,22 @@
 """Closed-form lower bounds on W1, L1-L4; see `bounds` for what they share."""
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Shaped
 
-from unitnorm_jax.ics.line import line_em_distance
-from unitnorm_jax.ics.samples import as_matrices, centred, norms
+from unitnorm_jax.ics import rounding, samples, wide
+from unitnorm_jax.ics.compiled import compiled
+from unitnorm_jax.ics.line import line_em_distance, line_error
+from unitnorm_jax.ics.samples import Given, Samples, given, mean, mean_error, norm_error, norms
 
-Before = Num[Array | np.ndarray, "n ..."]
-After = Num[Array | np.ndarray, "m ..."]
+Before = Shaped[Array | np.ndarray, "n ..."]
+After = Shaped[Array | np.ndarray, "m ..."]
 Scalar = Float[Array, ""]
 
 
-@jax.jit
 def mean_lower_bound(x: Before, y: After) -> Scalar:
     """L1: ``W1 >= |E X - E Y|``.
 
@@ -34,17 +35,42 @@ def mean_lower_bound(x: Before, y: After) -> Scalar:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> mean_lower_bound(jnp.zeros((3, 4)), jnp.ones((3, 4)))
-      Array(2., dtype=float32)
+      >>> round(float(mean_lower_bound(jnp.zeros((3, 4)), jnp.ones((3, 4)))), 4)
+      2.0
 
     References:
       Derived here.
     """
-    x, y = centred(x, y)
-    return norms((jnp.mean(x, axis=0) - jnp.mean(y, axis=0))[None, :])[0]
+    return _mean(given(x, y))
 
 
-@jax.jit
+def mean_difference(s: Samples, paired: jax.Array | None) -> jax.Array:
+    """L1; `paired`: mean |x_i - y_i| where samples are paired, which is as small as the drift."""
+    (n, d), m = s.x.shape, s.y.shape[0]
+    u = rounding.unit_roundoff(s.x.dtype)
+    if paired is not None:
+        apart, size = mean(s.x - s.y), paired
+    else:
+        x, y = s.x - s.x[:1], s.y - s.x[:1]  # a large common offset would swamp the means
+        apart, size = mean(x) - mean(y), mean(norms(x)) + mean(norms(y))
+    value = norms(apart[None, :])[0]
+    slack = u * (norm_error(d) * value + 1.05 * (mean_error(max(n, m)) + 2) * size)
+    return samples.lower_bound(s, value, slack + samples.underflow(d, s.x.dtype))
+
+
+def _mean_of(pair: Given) -> jax.Array:
+    s = samples.prepare(pair)
+    return mean_difference(s, pair_distance(s))
+
+
+_mean = compiled(_mean_of)
+
+
+def pair_distance(s: Samples) -> jax.Array | None:
+    """Mean |x_i - y_i|, which scales the rounding of what is summed pair by pair."""
+    return mean(norms(s.x - s.y)) if s.x.shape == s.y.shape else None
+
+
 def norm_lower_bound(x: Before, y: After) -> Scalar:
     """L2: ``W1 >= | E |X| - E |Y| |``.
 
@@ -63,17 +89,40 @@ def norm_lower_bound(x: Before, y: After) -> Scalar:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> norm_lower_bound(jnp.full((3, 4), 1.0), jnp.full((3, 4), -2.0))
-      Array(2., dtype=float32)
+      >>> round(float(norm_lower_bound(jnp.full((3, 4), 1.0), jnp.full((3, 4), -2.0))), 4)
+      2.0
 
     References:
       Derived here.
     """
-    x, y = as_matrices(x, y)
-    return jnp.abs(jnp.mean(norms(x)) - jnp.mean(norms(y)))
+    return _norm(given(x, y, centre=False))
 
 
-@functools.partial(jax.jit, static_argnames="order")
+def norm_difference(s: Samples, paired: jax.Array | None) -> jax.Array:
+    """L2. Paired: ``|x| - |y| = (x - y) . (x + y) / (|x| + |y|)``, as small as the drift."""
+    (n, d), m = s.x.shape, s.y.shape[0]
+    u = rounding.unit_roundoff(s.x.dtype)
+    sizes = norms(s.x), norms(s.y)
+    if paired is not None:
+        total = sizes[0] + sizes[1]
+        product = rounding.tree_sum((s.x - s.y) * (s.x + s.y), axis=1)
+        apart, size = mean(product / jnp.where(total > 0, total, 1)), paired
+    else:
+        means = mean(sizes[0]), mean(sizes[1])
+        apart, size = means[0] - means[1], means[0] + means[1]
+    units = rounding.tree_depth(d) + norm_error(d) + mean_error(max(n, m)) + 5
+    slack = 1.05 * units * u * size + 2 * samples.underflow(d, s.x.dtype)
+    return samples.lower_bound(s, jnp.abs(apart), slack)
+
+
+def _norm_of(pair: Given) -> jax.Array:
+    s = samples.prepare(pair, centre=False)
+    return norm_difference(s, pair_distance(s))
+
+
+_norm = compiled(_norm_of)
+
+
 def moment_lower_bound(x: Before, y: After, order: int | float) -> Scalar:
     """L3: ``W1 >= max_i | E X_i^p - E Y_i^p | / (p M_i^(p-1))``, |values of coordinate i| <= M_i.
 
@@ -94,24 +143,57 @@ def moment_lower_bound(x: Before, y: After, order: int | float) -> Scalar:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> moment_lower_bound(jnp.zeros((2, 1)), jnp.full((2, 1), 3.0), order=2)
-      Array(1.5, dtype=float32)
+      >>> round(float(moment_lower_bound(jnp.zeros((2, 1)), jnp.full((2, 1), 3.0), order=2)), 4)
+      1.5
 
     References:
       Derived here.
     """
     if order < 1 or order != int(order):
         raise ValueError(f"`order` (={order}) must be an integer >= 1; 1 compares the means.")
-    x, y = as_matrices(x, y)
-    largest = jnp.maximum(jnp.max(jnp.abs(x), axis=0), jnp.max(jnp.abs(y), axis=0))  # (d,)
+    return _moment(given(x, y, centre=False), order=int(order))
+
+
+def moment_difference(s: Samples, paired: jax.Array | None, order: int) -> jax.Array:
+    """L3. Paired: by factors of ``u^p - v^p``, one of which is u - v, as small as the drift."""
+    (n, d), m = s.x.shape, s.y.shape[0]
+    u = rounding.unit_roundoff(s.x.dtype)
+    largest = jnp.maximum(jnp.max(jnp.abs(s.x), axis=0), jnp.max(jnp.abs(s.y), axis=0))  # (d,)
     unit = jnp.where(largest > 0, largest, 1)[None, :]
-    moments = [jnp.mean((z / unit) ** int(order), axis=0) for z in (x, y)]
-    return jnp.max(jnp.abs(moments[0] - moments[1]) * largest / order)
+    depth = mean_error(max(n, m))
+    x, y = s.x / unit, s.y / unit
+    if paired is not None:
+        apart = mean(_power_difference(x, y, (s.x - s.y) / unit, order))
+        # Each step of `_power_difference` adds p + 4 roundoffs to those of u - v, times p.
+        slack = 1.1 * (2 * order + 4 * order.bit_length() + depth + 8) * u * paired
+    else:
+        apart = mean(x**order) - mean(y**order)
+        slack = 2.2 * (2 * order + depth + 2) * u * largest / order
+    value = jnp.max(jnp.abs(apart) * (largest / order) - slack)
+    return samples.lower_bound(s, value, 4 * u * jnp.abs(value) + samples.underflow(d, s.x.dtype))
 
 
-@jax.jit
+def _power_difference(u: jax.Array, v: jax.Array, apart: jax.Array, order: int) -> jax.Array:
+    """``u^p - v^p`` of numbers of size 1 at most, from their difference."""
+    if order == 1:
+        return apart
+    if order % 2:
+        rest = _power_difference(u, v, apart, order - 1)
+        return u * rest + v ** (order - 1) * apart
+    half = order // 2
+    return _power_difference(u, v, apart, half) * (u**half + v**half)
+
+
+def _moment_of(pair: Given, *, order: int) -> jax.Array:
+    s = samples.prepare(pair, centre=False)
+    return moment_difference(s, pair_distance(s), order)
+
+
+_moment = compiled(_moment_of, static=("order",))
+
+
 def projection_lower_bound(
-    x: Before, y: After, direction: Num[Array | np.ndarray, "..."] | None = None
+    x: Before, y: After, direction: Shaped[Array | np.ndarray, "..."] | None = None
 ) -> Scalar:
     """L4: ``W1 >= W1(theta . X, theta . Y)``, |theta| = 1.
 
@@ -121,8 +203,8 @@ def projection_lower_bound(
     Args:
       x: Before, (n, ...).
       y: After, (m, ...).
-      direction: theta, of the trailing shape, normalised here, not 0; default the best
-        coordinate axis.
+      direction: theta, of the trailing shape, normalised here (0 proves nothing: the bound is
+        0); default the best coordinate axis.
 
     Returns:
       The bound.
@@ -134,7 +216,7 @@ def projection_lower_bound(
       >>> import jax.numpy as jnp
       >>> theta = jnp.array([3.0, 4.0])
       >>> d = projection_lower_bound(jnp.zeros((3, 2)), jnp.ones((3, 2)), theta)
-      >>> round(float(d), 5)
+      >>> round(float(d), 4)
       1.4
 
     References:
@@ -145,10 +227,41 @@ def projection_lower_bound(
             f"`direction` (=shape {direction.shape}) must have the trailing shape of the samples "
             f"(={x.shape[1:]}); give one number per coordinate."
         )
-    x, y = centred(x, y)
+    pair = given(x, y)
     if direction is None:
-        return jnp.max(line_em_distance(x, y))
-    theta = jnp.asarray(direction).reshape(-1).astype(x.dtype)
-    theta = theta / norms(theta[None, :])[0]
-    x, y = (jnp.sum(z * theta[None, :], axis=1) for z in (x, y))
-    return line_em_distance(x, y)
+        return _axis(pair)
+    samples.check_real("direction", direction)
+    (direction,), _ = wide.narrow((direction.reshape(1, -1),), centre=False)
+    return _along(pair, direction)
+
+
+def best_coordinate(s: Samples, distances: jax.Array) -> jax.Array:
+    """L4 for the axes, from W1 of every coordinate."""
+    error = line_error(s.x.shape[0], s.y.shape[0], s.x.dtype)
+    value = jnp.max(distances)
+    return samples.lower_bound(s, value, error * value + samples.underflow(1, s.x.dtype))
+
+
+def _best_axis(pair: Given) -> jax.Array:
+    s = samples.prepare(pair)
+    return best_coordinate(s, line_em_distance(s.x, s.y))
+
+
+def _along_direction(pair: Given, direction: Any) -> jax.Array:
+    s = samples.prepare(pair)
+    d, dtype = s.x.shape[1], s.x.dtype
+    theta = jnp.asarray(direction).astype(dtype)
+    theta = rounding.times_power_of_two(theta, rounding.scale_exponent(theta, theta, d))
+    length = norms(theta)[0]
+    theta = theta / jnp.where(length > 0, length, 1)  # a direction of 0 proves nothing
+    x, y = s.x - s.x[:1], s.y - s.x[:1]  # a large common offset would swamp the projections
+    value = line_em_distance(*(rounding.tree_sum(z * theta, axis=1) for z in (x, y)))
+    size = mean(norms(x)) + mean(norms(y))
+    u = rounding.unit_roundoff(dtype)
+    relative = line_error(x.shape[0], y.shape[0], dtype) + 2 * norm_error(d) * u
+    slack = relative * value + 1.1 * (rounding.tree_depth(d) + 4) * u * size
+    s = s._replace(finite=s.finite & jnp.all(jnp.isfinite(theta)))
+    return samples.lower_bound(s, value, slack + samples.underflow(d, dtype))
+
+
+_axis, _along = compiled(_best_axis), compiled(_along_direction)

@@ -6,18 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Shaped
 
+from unitnorm_jax.ics import coordinate, lower_bounds, samples, upper_bounds
 from unitnorm_jax.ics.cascade import EMDistance
-from unitnorm_jax.ics.coordinate import coordinate_em_distance
+from unitnorm_jax.ics.compiled import compiled
 from unitnorm_jax.ics.em_distance import em_distance
-from unitnorm_jax.ics.lower_bounds import mean_lower_bound, moment_lower_bound, norm_lower_bound
-from unitnorm_jax.ics.relative import relative, spread
-from unitnorm_jax.ics.upper_bounds import (
-    moment_upper_bound,
-    pairing_upper_bound,
-    radius_upper_bound,
-)
+from unitnorm_jax.ics.line import line_em_distance
+from unitnorm_jax.ics.relative import in_spreads, spread_of
+from unitnorm_jax.ics.samples import Given, given
 
 _ORDERS = (2, 3, 4)  # of L3
 
@@ -46,8 +43,8 @@ class Measure(NamedTuple):
 
 
 def measure(
-    x: Num[Array | np.ndarray, "n ..."],
-    y: Num[Array | np.ndarray, "n ..."],
+    x: Shaped[Array | np.ndarray, "n ..."],
+    y: Shaped[Array | np.ndarray, "n ..."],
     *,
     method: str | Callable[[Any], Any] = "auto",
     tolerance: float | int = 1e-5,
@@ -69,7 +66,7 @@ def measure(
     Example:
       >>> import jax.numpy as jnp
       >>> m = measure(jnp.zeros((3, 4)), jnp.ones((3, 4)))
-      >>> float(m.distance.value), float(m.lower["mean"]), bool(m.pairing_optimal)
+      >>> float(m.distance.value), round(float(m.lower["mean"]), 4), bool(m.pairing_optimal)
       (2.0, 2.0, True)
     """
     distance = em_distance(x, y, method=method, tolerance=tolerance)
@@ -78,8 +75,8 @@ def measure(
 
 def around(
     distance: EMDistance,
-    x: Num[Array | np.ndarray, "n ..."],
-    y: Num[Array | np.ndarray, "n ..."],
+    x: Shaped[Array | np.ndarray, "n ..."],
+    y: Shaped[Array | np.ndarray, "n ..."],
     *,
     tolerance: float | int = 1e-5,
 ) -> Measure:
@@ -94,26 +91,43 @@ def around(
     Returns:
       As `measure`.
     """
-    pairing = pairing_upper_bound(x, y)
+    upper_bounds.check_paired(x, y)
+    pair = given(x, y)
+    # Norms and moments are those of the numbers given, which a common offset would change.
+    moved = pair.x_error is not None or pair.y_error is not None
+    plain = given(x, y, centre=False) if moved else None
+    return _around(distance, pair, plain, tolerance=tolerance)
+
+
+def _around_the_distance(
+    distance: EMDistance, pair: Given, plain: Given | None, *, tolerance: float | int
+) -> Measure:
+    s = samples.prepare(pair)
+    t = samples.prepare(pair if plain is None else plain, centre=False)
+    paired, plainly = (lower_bounds.pair_distance(z) for z in (s, t))
+    distances = line_em_distance(s.x, s.y)
+    pairing = upper_bounds.pairing(s)
     upper = {
-        "moments": moment_upper_bound(x, y),
-        "radius": radius_upper_bound(x, y),
+        "moments": upper_bounds.moment(s),
+        "radius": upper_bounds.radius(s),
         "pairing": pairing,
     }
-    coordinates, together = coordinate_em_distance(x, y)
     lower = {
-        "mean": mean_lower_bound(x, y),
-        "norm": norm_lower_bound(x, y),
-        **{f"moment_{p}": moment_lower_bound(x, y, order=p) for p in _ORDERS},
-        "projection": jnp.max(coordinates),
-        "coordinates": together,
+        "mean": lower_bounds.mean_difference(s, paired),
+        "norm": lower_bounds.norm_difference(t, plainly),
+        **{f"moment_{p}": lower_bounds.moment_difference(t, plainly, p) for p in _ORDERS},
+        "projection": lower_bounds.best_coordinate(s, distances),
+        "coordinates": coordinate.together(s, distances),
     }
-    before, after = (jnp.all(jnp.isfinite(z)) for z in (x, y))
-    unit, ratio, upper, lower = jax.tree.map(
-        lambda b: (
-            jnp.where(before & after, b, jnp.nan) if jnp.issubdtype(b.dtype, jnp.floating) else b
-        ),
-        (spread(x), relative(distance, x), upper, lower),
-    )
-    optimal = pairing - distance.lower <= 2 * tolerance * pairing
-    return Measure(distance, ratio, unit, upper, lower, optimal & before & after, before, after)
+    unit = spread_of(s)
+    before, after = (jnp.all(jnp.isfinite(z)) for z in (s.x, s.y))
+    known = lambda b: jnp.where(before & after, b, jnp.nan)  # noqa: E731
+    ratio = in_spreads(distance, unit)
+    ratio = EMDistance(known(ratio.value), known(ratio.lower), known(ratio.upper), ratio.exact)
+    upper, lower = jax.tree.map(known, (upper, lower))
+    optimal = (pairing - distance.lower <= 2 * tolerance * pairing) & jnp.isfinite(pairing)
+    spread = known(unit.value())
+    return Measure(distance, ratio, spread, upper, lower, optimal & before & after, before, after)
+
+
+_around = compiled(_around_the_distance, static=("tolerance",))

@@ -1,19 +1,21 @@
 """Distances in units of the layer's own spread."""
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Shaped
 
-from unitnorm_jax.ics import rounding
+from unitnorm_jax.ics import rounding, samples
 from unitnorm_jax.ics.cascade import EMDistance
-from unitnorm_jax.ics.samples import as_matrices
+from unitnorm_jax.ics.compiled import compiled
+from unitnorm_jax.ics.samples import Given, Samples, given, mean, mean_error, norm_error, norms
+
+_RESOLVED = 1e-5  # relative error of a spread that leaves a distance as exact as it was
 
 
-@jax.jit
-def spread(x: Num[Array | np.ndarray, "n ..."]) -> Float[Array, ""]:
+def spread(x: Shaped[Array | np.ndarray, "n ..."]) -> Float[Array, ""]:
     """The layer's own spread, ``E |x - E x|``: W1 from the sample to its mean.
 
     Args:
@@ -30,12 +32,10 @@ def spread(x: Num[Array | np.ndarray, "n ..."]) -> Float[Array, ""]:
       >>> spread(jnp.array([[0.0, 0.0], [6.0, 8.0]]))
       Array(5., dtype=float32)
     """
-    value, _, k = _spread(x)
-    return rounding.times_power_of_two(value, -k)
+    return _spread(given(x, x))
 
 
-@jax.jit
-def relative(distance: EMDistance, x: Num[Array | np.ndarray, "n ..."]) -> EMDistance:
+def relative(distance: EMDistance, x: Shaped[Array | np.ndarray, "n ..."]) -> EMDistance:
     """A distance in units of the spread of x: ``W1(x, y) / E |x - E x|``.
 
     Free of the layer's scale: with y = x + t the value is the shift in spreads, and
@@ -51,7 +51,9 @@ def relative(distance: EMDistance, x: Num[Array | np.ndarray, "n ..."]) -> EMDis
 
     Returns:
       Value and bounds divided by the spread, the bounds rounded outwards by the error of the
-      spread as well; `exact` as it was. A spread of 0 gives inf, or NaN where the distance is 0.
+      spread as well. `exact` as it was, if that error is at most 1e-5 of the spread: not where
+      the spread is lost beside an offset, or underflows. A spread of 0 gives inf, or NaN where
+      the distance is 0.
 
     Raises:
       ValueError: If x is empty or complex.
@@ -67,28 +69,65 @@ def relative(distance: EMDistance, x: Num[Array | np.ndarray, "n ..."]) -> EMDis
     References:
       Derived here.
     """
-    value, error, k = _spread(x)
-    unit, above, below = (
-        rounding.times_power_of_two(s, -k) for s in (value, value + error, value - error)
-    )
-    u = 4 * rounding.unit_roundoff(unit.dtype)
-    # An error as large as the spread leaves no upper bound.
-    upper = jnp.where((below > 0) | (value == 0), distance.upper / below * (1 + u), jnp.inf)
-    lower = distance.lower / above * (1 - u)
-    return EMDistance(distance.value / unit, lower, upper, distance.exact)
+    return _relative(distance, given(x, x))
 
 
-def _spread(x: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The scaled spread, its absolute error, and the exponent k of the scale."""
-    x, _ = as_matrices(x, x)
-    n, d = x.shape
-    k = rounding.scale_exponent(x, x, d)
-    x = rounding.times_power_of_two(x, k)
-    x = x - x[:1]  # one rounding, so that a large common offset does no harm
-    mean = rounding.tree_sum(x) / n
-    norms = jnp.sqrt(rounding.tree_sum(jnp.square(x - mean[None, :]).T))  # (n,)
-    value = rounding.tree_sum(norms) / n
-    offset = jnp.sqrt(rounding.tree_sum(jnp.square(mean)))
-    depth = rounding.tree_depth(n)
-    units = (depth + 8) * (value + offset) + (rounding.tree_depth(d) / 2 + depth + 10) * value
-    return value, units * rounding.unit_roundoff(x.dtype), k
+class Spread(NamedTuple):
+    """The spread and how far it may be from the true one, times 2^exponent."""
+
+    scaled: jax.Array
+    error: jax.Array
+    exponent: jax.Array
+    none: jax.Array
+    """Whether all samples are the same: a spread of 0, and no error."""
+
+    def value(self) -> jax.Array:
+        """The spread, in the unit of the samples."""
+        return rounding.times_power_of_two(self.scaled, -self.exponent)
+
+
+def spread_of(s: Samples) -> Spread:
+    """The spread of s.x."""
+    n, d = s.x.shape
+    x = s.x - s.x[:1]  # one rounding, so that a large common offset does no harm
+    centre = mean(x)
+    value = mean(norms(x - centre[None, :]))
+    offset = jnp.sqrt(rounding.tree_sum(jnp.square(centre)))
+    depth = mean_error(n)
+    units = (depth + 6) * (value + offset) + (norm_error(d) + depth + 4) * value
+    error = units * rounding.unit_roundoff(x.dtype) + samples.underflow(d, x.dtype)
+    none = jnp.all(rounding.same_rows(s.x, jnp.broadcast_to(s.x[:1], s.x.shape)))
+    if s.error is not None:  # that of x, twice: each point may be off, and so may the mean
+        moved = rounding.times_power_of_two(s.error, s.exponent)
+        error = rounding.nudge(error + moved, error + moved, 2)
+        none &= s.error == 0
+    return Spread(value, error, s.exponent, none)
+
+
+def in_spreads(distance: EMDistance, unit: Spread) -> EMDistance:
+    """The distance divided by the spread, with bounds on both."""
+    value, lower, upper = (rounding.times_power_of_two(z, unit.exponent) for z in distance[:3])
+    info = jnp.finfo(value.dtype)
+    above, below = unit.scaled + unit.error, unit.scaled - unit.error
+    u = 4 * rounding.unit_roundoff(info.dtype)
+    # An error as large as the spread leaves no upper bound; nor may one underflow to 0.
+    upper = jnp.where(below > 0, upper / below * (1 + u), jnp.inf)
+    upper = jnp.where(distance.upper == 0, 0, jnp.maximum(upper, info.tiny))
+    lower = jnp.minimum(lower / above * (1 - u), info.max)
+    exact = distance.exact & (unit.error <= _RESOLVED * unit.scaled) & jnp.isfinite(upper)
+    ratio = EMDistance(jnp.clip(value / unit.scaled, lower, upper), lower, upper, exact)
+    undefined = distance.value / jnp.zeros_like(value)  # inf, or NaN
+    nothing = EMDistance(undefined, undefined, undefined, distance.exact)
+    return jax.tree.map(lambda z, r: jnp.where(unit.none, z, r), nothing, ratio)
+
+
+def _spread_of(pair: Given) -> jax.Array:
+    s = samples.prepare(pair)
+    return jnp.where(s.finite, spread_of(s).value(), jnp.nan)
+
+
+def _relative_of(distance: EMDistance, pair: Given) -> EMDistance:
+    return in_spreads(distance, spread_of(samples.prepare(pair)))
+
+
+_spread, _relative = compiled(_spread_of), compiled(_relative_of)

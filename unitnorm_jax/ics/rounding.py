@@ -7,6 +7,7 @@ for the rest), u the unit roundoff. `jnp.sum` leaves the order to the compiler, 
 ``(n - 1) u`` can be promised; hence `tree_sum`, whose order is in the program.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,10 +27,11 @@ def unit_roundoff(dtype: DTypeLike) -> float:
 
 def working_dtype(*arrays: Any) -> jnp.dtype:
     """The dtype to compute in: the promoted one, at least float32; for integers the default."""
-    dtype = jnp.result_type(*arrays)
-    if not jnp.issubdtype(dtype, jnp.floating):
+    dtypes = [jax.dtypes.canonicalize_dtype(a.dtype) for a in arrays]
+    floats = [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+    if not floats or any(d.itemsize == 8 for d in dtypes):  # int64 is more than float32 holds
         return jnp.result_type(float)
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(jnp.float32)
 
 
 def tree_depth(n: int) -> int:
@@ -37,13 +39,15 @@ def tree_depth(n: int) -> int:
     return math.ceil(math.log2(n)) if n > 1 else 0
 
 
-def tree_sum(x: jax.Array) -> jax.Array:
-    """Sum over axis 0 along a binary tree; the error is ``tree_depth(n) u sum |x|``."""
-    while x.shape[0] > 1:
-        half = x.shape[0] // 2
-        pairs = x[:half] + x[half : 2 * half]
-        x = jnp.concatenate([pairs, x[2 * half :]]) if x.shape[0] % 2 else pairs
-    return x[0]
+def tree_sum(x: jax.Array, axis: int = 0) -> jax.Array:
+    """Sum over an axis along a binary tree; the error is ``tree_depth(n) u sum |x|``."""
+    part = functools.partial(lax.slice_in_dim, axis=axis)
+    while (n := x.shape[axis]) > 2:
+        half = n // 2
+        pairs = part(x, 0, half) + part(x, half, 2 * half)
+        x = jnp.concatenate([pairs, part(x, n - 1, n)], axis) if n % 2 else pairs
+    # A reduction, which XLA writes down: it would add up anew for each reader of a sum.
+    return jnp.sum(x, axis)
 
 
 def tree_sum_of(terms: Iterable[jax.Array]) -> jax.Array:
@@ -84,7 +88,7 @@ def nested_sum(
     return lax.fori_loop(0, levels[0], add, zeros)
 
 
-def nudge(value: jax.Array, magnitude: jax.Array, units: float | int) -> jax.Array:
+def nudge(value: jax.Array, magnitude: jax.Array | float, units: float | int) -> jax.Array:
     """``value + units u magnitude``: units < 0 is safely below, units > 0 safely above.
 
     Args:

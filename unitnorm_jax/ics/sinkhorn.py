@@ -55,7 +55,6 @@ def sinkhorn(
       M. Cuturi, Sinkhorn distances, 2013; J. Altschuler, J. Weed, P. Rigollet, Near-linear time
       approximation algorithms for optimal transport via Sinkhorn iteration, 2017 (the rounding).
     """
-    n, m = cost.shape
     log_a, log_b = jnp.log(x_weights), jnp.log(y_weights)  # -inf where masked
     mean = x_weights @ (cost @ y_weights)
     tiny = jnp.finfo(cost.dtype).tiny
@@ -74,9 +73,10 @@ def sinkhorn(
         settled = (state.epsilon <= final) & (state.error < 1e-3)
         return ~settled & (state.iteration < max_iterations)
 
-    zeros = lambda k: jnp.zeros((k,), cost.dtype)  # noqa: E731
-    infinity = jnp.full((), jnp.inf, cost.dtype)
-    start = _State(zeros(n), zeros(m), jnp.maximum(mean, tiny), infinity, jnp.zeros((), jnp.int32))
+    # As the costs, they vary over the axes of `jax.shard_map`.
+    zeros = jnp.zeros_like(cost[:, 0]), jnp.zeros_like(cost[0])
+    infinity = jnp.full_like(mean, jnp.inf)
+    start = _State(*zeros, jnp.maximum(mean, tiny), infinity, jnp.zeros((), jnp.int32))
     f, g, eps, _, _ = lax.while_loop(running, step, start)
     scores = (f[:, None] + g[None, :] - cost) / eps
     plan = x_weights[:, None] * jnp.exp(scores) * y_weights[None, :]

@@ -1,17 +1,17 @@
 """Sliced W1: distances along random directions, and the lower bound they prove."""
 
-import functools
 import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Shaped
 
-from unitnorm_jax.ics import rounding
+from unitnorm_jax.ics import rounding, samples
+from unitnorm_jax.ics.compiled import compiled
 from unitnorm_jax.ics.line import line_em_distance, line_error
-from unitnorm_jax.ics.samples import as_matrices
+from unitnorm_jax.ics.samples import Given, given
 
 _BLOCK = 256  # columns per matrix product: its own order of summation is not ours
 
@@ -42,10 +42,9 @@ def sliced_constant(d: int) -> float:
     return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)
 
 
-@functools.partial(jax.jit, static_argnames="num_directions")
 def sliced_em_distance(
-    x: Num[Array | np.ndarray, "n ..."],
-    y: Num[Array | np.ndarray, "m ..."],
+    x: Shaped[Array | np.ndarray, "n ..."],
+    y: Shaped[Array | np.ndarray, "m ..."],
     key: jax.Array,
     *,
     num_directions: int = 64,
@@ -90,13 +89,16 @@ def sliced_em_distance(
     """
     if num_directions < 1:
         raise ValueError(f"`num_directions` (={num_directions}) must be at least 1; try 64.")
-    x, y = as_matrices(x, y)
-    (n, d), m, dtype = x.shape, y.shape[0], x.dtype
+    return _sliced(given(x, y), key, num_directions=num_directions)
+
+
+def _along_directions(pair: Given, key: jax.Array, *, num_directions: int) -> SlicedEMDistance:
+    s = samples.prepare(pair)
+    (n, d), m, dtype = s.x.shape, s.y.shape[0], s.x.dtype
     frame = min(num_directions, d)
     count = -(-num_directions // frame)
-    k = rounding.scale_exponent(x, y, d)
-    x, y = rounding.times_power_of_two(x, k), rounding.times_power_of_two(y, k)
-    x, y = x - x[:1], y - x[:1]  # one rounding; a common offset would swamp the projections
+    # One rounding; a common offset would swamp the projections.
+    x, y = s.x - s.x[:1], s.y - s.x[:1]
 
     normal = jax.random.normal(key, (count, d, frame), dtype)
     directions = jnp.linalg.qr(normal)[0]  # (count, d, frame), orthonormal up to rounding
@@ -114,12 +116,12 @@ def sliced_em_distance(
     slack = 1 - line_error(n, m, dtype) - (frame + 16) * u
     # 1.1: the mean sizes above are computed too, by sums of any order.
     proven = (norms * slack - 1.1 * math.sqrt(frame) * error * sizes) / stretch
-    lower = jnp.maximum(jnp.max(proven), 0)
-    lower = jnp.where(jnp.isfinite(sizes), rounding.times_power_of_two(lower, -k), jnp.nan)
-    sliced = rounding.times_power_of_two(jnp.mean(distances), -k)
-    return SlicedEMDistance(
-        sliced, sliced / sliced_constant(d), jnp.minimum(lower, jnp.finfo(dtype).max)
-    )
+    lower = samples.lower_bound(s, jnp.max(proven), samples.underflow(d, dtype))
+    sliced = rounding.times_power_of_two(jnp.mean(distances), -s.exponent)
+    return SlicedEMDistance(sliced, sliced / sliced_constant(d), lower)
+
+
+_sliced = compiled(_along_directions, static=("num_directions",))
 
 
 def _project(x: jax.Array, directions: jax.Array) -> jax.Array:
@@ -132,7 +134,7 @@ def _project(x: jax.Array, directions: jax.Array) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (0, total * width - d))).reshape(-1, total, width)
     directions = jnp.pad(directions, ((0, total * width - d), (0, 0)))
     directions = directions.reshape(total, width, -1)
-    zeros = jnp.zeros((x.shape[0], directions.shape[2]), x.dtype)
+    zeros = jnp.zeros_like(x[:, 0, :1] * directions[0, :1])  # (n, k); varies as the operands do
 
     def step(k):
         a = jax.lax.dynamic_index_in_dim(x, k, axis=1, keepdims=False)

@@ -1,14 +1,17 @@
-"""Exact transport between weighted samples: a linear program on the host, certified in float64."""
+"""Exact transport between weighted samples: a linear program on the host, and its proof."""
 
+import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Shaped
 from scipy import sparse
 from scipy.optimize import linprog
 
 from unitnorm_jax.ics.host import call_on_host
+from unitnorm_jax.ics.network_simplex import dual_value, masses, network_simplex
 
 _ROUNDS = 60  # of column generation
 _NEIGHBOURS = 8  # columns entered per row and per column and round
@@ -19,25 +22,37 @@ class TransportBounds(NamedTuple):
 
     lower: Float[Array, ""]
     upper: Float[Array, ""]
+    value: Float[Array, ""]
+    """Cost of the plan found, which has the marginals exactly."""
+    moves: Bool[Array, ""]
+    """Whether the plan takes mass from a point to another one, even at a computed cost of 0."""
 
 
 def scipy_transport(
     cost: Float[Array, "n m"],
-    x_weights: Float[Array, " n"],
-    y_weights: Float[Array, " m"],
+    x_weights: Shaped[Array, "n ..."],
+    y_weights: Shaped[Array, "m ..."],
+    *,
+    points: tuple[Float[Array, "n d"], Float[Array, "m d"]] | None = None,
+    bits: tuple[str, str] = ("", ""),
 ) -> TransportBounds:
     """Optimal transport cost by scipy's linear programming (HiGHS) on the host.
 
     ``min <P, C> over P >= 0 with row sums a / sum a and column sums b / sum b``, by column
     generation: solve with the cheapest few partners of every point, price all others with the
-    duals, add those that would pay, repeat. Both bounds are evaluated in float64 from the last
-    plan and duals (the lemma of `sinkhorn.plan_upper_bound`; the c-transform of
+    duals, add those that would pay, repeat. Its plan has the marginals to 1e-7 or so, which one
+    point far away makes worthless: its support is the start of the simplex method on integer
+    masses (`network_simplex`), whose plans have them exactly.
+
+    Both bounds are evaluated from the plan and the duals (the c-transform of
     `dual.dual_lower_bound`), so they hold even where the program was not solved to the end.
 
     Args:
       cost: Finite costs.
-      x_weights: a, nonnegative, not all 0, any sum.
+      x_weights: a, nonnegative, not all 0, any sum and any real dtype.
       y_weights: b, likewise.
+      points: The rows and columns, to tell equal points from points at a computed distance of 0.
+      bits: The dtypes of weights that are given as bits, (n, 2) uint32; else empty.
 
     Returns:
       Bounds in the dtype of `cost`, rounded outwards; equal to about 1e-7 where solved.
@@ -46,36 +61,72 @@ def scipy_transport(
       G. Dantzig, Application of the simplex method to a transportation problem, 1951;
       Q. Huangfu, J. Hall, Parallelizing the dual revised simplex method, 2018 (HiGHS).
     """
-    shape = jax.ShapeDtypeStruct((), cost.dtype)
-    return TransportBounds(*call_on_host(_bounds, (shape, shape), cost, x_weights, y_weights))
+    number, flag = jax.ShapeDtypeStruct((), cost.dtype), jax.ShapeDtypeStruct((), bool)
+    bounds = functools.partial(_bounds, bits)
+    back = call_on_host(
+        bounds, (number, number, number, flag), cost, x_weights, y_weights, *(points or ())
+    )
+    return TransportBounds(*back)
 
 
-def _bounds(cost: Any, x_weights: Any, y_weights: Any) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(bits: tuple[str, str], cost: Any, *rest: Any) -> tuple[np.ndarray, ...]:
+    weights = [
+        np.ascontiguousarray(w).view(name)[:, 0] if name else np.asarray(w)
+        for w, name in zip(rest[:2], bits, strict=True)
+    ]
     dtype = np.asarray(cost).dtype
-    a, b = (np.asarray(w).astype(np.float64) for w in (x_weights, y_weights))
-    rows, columns = a > 0, b > 0
-    if not (rows.any() and columns.any()):
-        return np.asarray(0, dtype), np.asarray(np.inf, dtype)
-    c = np.asarray(cost).astype(np.float64)[np.ix_(rows, columns)]
-    a, b = a[rows] / a[rows].sum(), b[columns] / b[columns].sum()
-    plan, g = _column_generation(c, a, b)
-
-    f = np.min(c - g[None, :], axis=1)
-    g = np.min(c - f[:, None], axis=0)
-    margin = 8 * (len(a) + len(b)) * np.finfo(np.float64).eps
-    lower = a @ f + b @ g - margin * (a @ np.abs(f) + b @ np.abs(g))
-
-    p = np.asarray(plan.sum(1)).ravel()
-    q = np.asarray(plan.sum(0)).ravel()
-    short = np.maximum(a - p, 0).sum() + np.maximum(q - b, 0).sum() + margin
-    upper = plan.multiply(c).sum() * (1 + margin) + np.max(c) * short
-
-    down, up = np.asarray(max(lower, 0.0), dtype), np.asarray(upper, dtype)
-    down, up = np.nextafter(down, dtype.type(0)), np.nextafter(up, dtype.type(np.inf))
-    return np.asarray(down), np.asarray(up)
+    if not all(_proper(w) for w in weights):
+        return _rounded(dtype, 0.0, np.inf, 0.0, True)
+    rows, columns = (np.flatnonzero(w > 0) for w in weights)
+    c = np.asarray(cost)[np.ix_(rows, columns)].astype(np.float64)
+    supply, demand, total = masses(weights[0][rows], weights[1][columns])
+    a, b = (np.array([k / total for k in side]) for side in (supply, demand))
+    chosen, plan, g = _column_generation(c, a, b)
+    flows, potentials = network_simplex(c, supply, demand, *_support(c, chosen, plan, g))
+    lower = max(dual_value(c, supply, demand, total, z) for z in (g, potentials))
+    i, j = np.array(list(flows)).T
+    carried = np.array([k / total for k in flows.values()])
+    value = math.fsum(carried * c[i, j])
+    moves = True
+    if value == 0 and len(rest) > 2:
+        x, y = (np.asarray(z) for z in rest[2:])
+        moves = bool((x[rows[i]] != y[columns[j]]).any())
+    margin = 4 * np.finfo(np.float64).eps  # of each product; all of them are nonnegative
+    return _rounded(dtype, lower, value * (1 + margin), value, moves)
 
 
-def _column_generation(c: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Any, np.ndarray]:
+def _proper(w: np.ndarray) -> bool:
+    wide = w.astype(np.float64)
+    return bool(np.isfinite(wide).all() and (wide >= 0).all() and (wide > 0).any())
+
+
+def _rounded(
+    dtype: np.dtype, lower: float, upper: float, value: float, moves: bool
+) -> tuple[np.ndarray, ...]:
+    down, up, middle = (np.asarray(z, dtype) for z in (lower, upper, value))
+    if down > lower:
+        down = np.nextafter(down, dtype.type(0))
+    if up < upper:
+        up = np.nextafter(up, dtype.type(np.inf))
+    return np.asarray(down), np.asarray(up), middle, np.asarray(moves)
+
+
+def _support(
+    c: np.ndarray, chosen: np.ndarray, plan: Any, g: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of the program, best first: those that carry most, then those that cost least."""
+    i, j = np.nonzero(chosen)
+    flow = np.asarray(plan[i, j]).ravel()
+    reduced = c - g[None, :]
+    slack = (reduced - reduced.min(axis=1, keepdims=True))[i, j]
+    order = np.lexsort((slack, -flow))
+    return i[order], j[order]
+
+
+def _column_generation(
+    c: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, Any, np.ndarray]:
+    """The pairs considered, the last plan and the duals of the columns."""
     n, m = c.shape
     best_g = c.min(0)
     # In units of the nearest-neighbour cost, else HiGHS's absolute tolerance hides small costs.
@@ -103,7 +154,7 @@ def _column_generation(c: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Any
         if not new.any():
             break
         chosen |= new
-    return plan, best_g
+    return chosen, plan, best_g
 
 
 def _cheapest(c: np.ndarray) -> np.ndarray:
