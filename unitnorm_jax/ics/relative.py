@@ -52,8 +52,8 @@ def relative(distance: EMDistance, x: Shaped[Array | np.ndarray, "n ..."]) -> EM
     Returns:
       Value and bounds divided by the spread, the bounds rounded outwards by the error of the
       spread as well. `exact` as it was, if that error is at most 1e-5 of the spread: not where
-      the spread is lost beside an offset, or underflows. A spread of 0 gives inf, or NaN where
-      the distance is 0.
+      the spread is lost beside an offset, or underflows. A spread of 0 gives inf, or NaN,
+      which is never exact, where the distance is 0.
 
     Raises:
       ValueError: If x is empty or complex.
@@ -117,7 +117,8 @@ def in_spreads(distance: EMDistance, unit: Spread) -> EMDistance:
     exact = distance.exact & (unit.error <= _RESOLVED * unit.scaled) & jnp.isfinite(upper)
     ratio = EMDistance(jnp.clip(value / unit.scaled, lower, upper), lower, upper, exact)
     undefined = distance.value / jnp.zeros_like(value)  # inf, or NaN
-    nothing = EMDistance(undefined, undefined, undefined, distance.exact)
+    proven = distance.exact & ~jnp.isnan(undefined)
+    nothing = EMDistance(undefined, undefined, undefined, proven)
     return jax.tree.map(lambda z, r: jnp.where(unit.none, z, r), nothing, ratio)
 
 
