@@ -46,7 +46,7 @@ WRONG = {
     "rank 1": ("rank", {"x": of_shape(8)}),
     "axis": (r"`axis` \(=3\) is out of range", {"axis": 3}),
     "sample axis is the feature": ("`sample_axis`", {"sample_axis": -1}),
-    "integers": ("must be floating, not int32", {"x": of_shape(4, 6, 8, dtype=jnp.int32)}),
+    "complex": ("must be real, not complex64", {"x": of_shape(4, 6, 8, dtype=jnp.complex64)}),
     "mean": (r"`mean` has shape \(6,\)", {"mean": of_shape(6)}),
     "var": (r"`var` has shape \(6,\)", {"var": of_shape(6)}),
     "scale": (r"`scale` has shape \(4,\)", {"arrays": {"scale": of_shape(4)}}),

@@ -94,7 +94,7 @@ STATS = BatchStats(jnp.zeros(2), jnp.ones(2))
         (lambda: track_statistics(STATS, STATS, 1.1), r"`rate` \(=1.1\) must be in \[0, 1\]"),
         (lambda: pool_statistics([], []), r"`stats` \(of 0 batches\) and `counts` \(of 0\)"),
         (lambda: pool_statistics([STATS], []), r"`stats` \(of 1 batches\) and `counts` \(of 0\)"),
-        (lambda: batch_statistics(jnp.ones((2, 3), complex)), "The input must be floating"),
+        (lambda: batch_statistics(jnp.ones((2, 3), complex)), "The input must be real"),
         (lambda: batch_statistics(jnp.ones((2, 3)), axis=2), r"`axis` \(=2\) is out of range"),
         (lambda: batch_statistics(jnp.ones((2, 3)), axis=(0, 1)), "leave one or more of them, to"),
         (lambda: batch_statistics(jnp.ones(3)), "The input must have rank >= 2"),
