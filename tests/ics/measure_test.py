@@ -12,9 +12,9 @@ def test_bounds_hold_and_the_pairing_is_judged(exact, pair, relation):
     assert float(m.distance.lower) <= truth * (1 + 1e-12)
     assert truth <= float(m.distance.upper) * (1 + 1e-12)
     for name, bound in m.lower.items():
-        assert float(bound) <= truth * (1 + 1e-5) + 1e-6, name  # not widened
+        assert float(bound) <= truth * (1 + 1e-14), name
     for name, bound in m.upper.items():
-        assert truth <= float(bound) * (1 + 1e-5), name
+        assert truth * (1 - 1e-14) <= float(bound), name
     # Independent samples: the pairing is one of 24! and not the best.
     paired = np.mean(np.linalg.norm(x.astype(float) - y, axis=1))
     assert bool(m.pairing_optimal) == (paired <= truth * (1 + 1e-5)) == (relation != "independent")
