@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from tests.compilations import count_compilations
 from tests.ics.catalogue import BOUNDS
-from tests.ics.compilations import compilations
 from unitnorm_jax import ics
 
 MESHES = {
@@ -121,14 +121,14 @@ def test_a_second_call_compiles_nothing(dtype):
     names = [name for name in EVERY if name != "em_distance, sinkhorn"]
     for name in names:
         jax.block_until_ready(EVERY[name](x, y))
-    with compilations() as count:
+    with count_compilations() as count:
         for name in names:
             jax.block_until_ready(EVERY[name](x + 1, y))
     assert not count
 
 
 def test_the_count_counts():
-    with compilations() as count:
+    with count_compilations() as count:
         jax.jit(lambda x: x * 3 + 17).lower(jnp.ones(3)).compile()
     assert count
 
