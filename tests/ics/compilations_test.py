@@ -1,31 +1,16 @@
 """What is called again is not compiled again, nor traced."""
 
-import contextlib
-
 import chex
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
+from tests.compilations import count_compilations
 from unitnorm_jax import ics
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 MODEL = nn.Sequential([nn.Dense(4), nn.LayerNorm()])
-
-
-@contextlib.contextmanager
-def compilations():
-    """A list that grows by one entry per program that XLA, or the cache on disk, is asked for."""
-    seen, open_ = [], True
-
-    def note(event, _, **__):
-        if open_ and "backend_compile" in event:
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(note)
-    yield seen
-    open_ = False
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +30,10 @@ def test_the_probe(states):
             record(step, states[step])
         record.rows()
 
-    with compilations() as first:
+    with count_compilations() as first:
         measure()
     assert len(first) > 0
-    with compilations() as again:
+    with count_compilations() as again:
         measure()
     assert again == []
 
@@ -63,7 +48,7 @@ def test_the_probe_in_a_jitted_function(states):
 
     one, other = (measure(probe, *states) for _ in range(2))
     chex.assert_trees_all_close(one, other, rtol=0)
-    with compilations() as again:
+    with count_compilations() as again:
         measure(probe, *states)
     assert again == []
 
@@ -84,10 +69,10 @@ def test_singularities(states):
     def count():
         return ics.elimination_singularities(MODEL, states[0], [X, X], layers=nn.LayerNorm)
 
-    with compilations() as first:
+    with count_compilations() as first:
         (one,) = count()
     assert len(first) > 0
-    with compilations() as again:
+    with count_compilations() as again:
         (other,) = count()
     assert again == []
     np.testing.assert_array_equal(one.mean_to_std, other.mean_to_std)
@@ -99,6 +84,6 @@ def test_singularities(states):
 def test_the_penalty(states):
     params = {"norm": {"alpha": np.linspace(0, 1, 4, dtype=np.float32)}}
     ics.unitized_bound_penalty(params, 3)
-    with compilations() as again:
+    with count_compilations() as again:
         ics.unitized_bound_penalty(params, 3)
     assert again == []
