@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -29,6 +30,18 @@ def pytest_sessionstart() -> None:
         raise pytest.UsageError(
             f"The tests need 8 CPU devices, JAX shows {jax.devices()}: do not use JAX before them."
         )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs_in_memory() -> Iterator[None]:
+    """Drop compiled programs before the kernel's limit of mappings for a process, 65,530, is met.
+
+    Each program has some of its own; a process that has compiled all of these tests would crash.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 25_000:
+        jax.clear_caches()
 
 
 @pytest.fixture
