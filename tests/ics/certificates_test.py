@@ -264,3 +264,16 @@ def test_moments_of_any_size(size):
         ValueError, match=r"`y_var` \(=shape \(4,\)\) must have the shape of `x_mean`"
     ):
         inspect.unwrap(ics.moments_upper_bound)(*arguments[:3], arguments[3][:4])
+
+
+@pytest.mark.parametrize("size", [1e-46, 1e-60, 1e-300])
+def test_differences_below_all_of_float32_are_not_certified_to_be_none(size):
+    x, y = np.full((4, 1), size), np.full((4, 1), 3 * size)
+    d = ics.em_distance(x, y)
+    assert float(d.lower) <= 2 * size <= float(d.upper)
+    assert not d.exact
+
+
+def test_a_negative_variance_is_no_bound_of_nothing():
+    z = jnp.zeros(1)
+    assert np.isnan(ics.moments_upper_bound(z, z - 1, z, z + 0.5))

@@ -131,12 +131,20 @@ def filter_axes(shape: Sequence[int], feature_axes: int | Sequence[int]) -> tupl
     return tuple(i for i in range(ndim) if i not in features)
 
 
+def as_array(x: Any) -> jax.Array:
+    """Return x as an array; integers of numpy that JAX would wrap round become float32 instead."""
+    if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
+        narrow = jax.dtypes.canonicalize_dtype(x.dtype)
+        x = x if narrow == x.dtype else x.astype(np.float32)
+    return jnp.asarray(x)
+
+
 def as_floating(x: Any, empty: bool = False) -> jax.Array:
     """Return x as an array of real floating-point numbers; integers and booleans are converted.
 
     Raise if it is complex or, unless that is allowed, has not one value per channel.
     """
-    x = jnp.asarray(x)
+    x = as_array(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if not (jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool):
             raise ValueError(

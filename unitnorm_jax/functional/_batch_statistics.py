@@ -78,9 +78,15 @@ def as_number(size: Any, dtype: Any) -> jax.Array | float:
     return float(size) if isinstance(size, int) else jnp.asarray(size, dtype)
 
 
-def hashable_groups(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+def hashable_groups(groups: Any) -> tuple[tuple[int, ...], ...] | None:
     """``axis_index_groups`` as a ``Reduction`` has them."""
-    return None if groups is None else tuple(tuple(map(int, group)) for group in groups)
+    try:
+        return None if groups is None else tuple(tuple(map(int, group)) for group in groups)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`axis_index_groups` (={groups!r}) must be a list of lists of indices of devices, such "
+            "as [[0, 1], [2, 3]]."
+        ) from None
 
 
 @jax.custom_batching.custom_vmap

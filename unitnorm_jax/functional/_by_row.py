@@ -15,7 +15,7 @@ from unitnorm_jax.functional._batch_statistics import (
     mean_and_variance,
 )
 from unitnorm_jax.functional._folded_sums import Fold, choose_fold, on_cpu
-from unitnorm_jax.functional._norms import inverse_norm, poisoned
+from unitnorm_jax.functional._norms import inverse_norm, known
 
 # Rows are reduced by matrix products; the default precision is bfloat16 on a TPU.
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
@@ -64,11 +64,10 @@ def normalize_by_row(
     inv_std = inverse_std(var, epsilon)
     centre = Centre(shift, mean)
     squared_norm = _squared_norms(both, centre, kappa * jnp.square(inv_std))
-    t, bad = inverse_norm(squared_norm, epsilon)
+    t = inverse_norm(squared_norm, epsilon)
     slope = scale * inv_std
     u = slope * alpha
-    y = _affine(both, centre, t, u, slope - u, bias)
-    y = poisoned(y, bad[:, None] & (alpha != 0)[None])
+    y = _affine(both, centre, t, u, slope - u, bias, alpha == 0)
     return y, centre.shift + mean, var, count
 
 
@@ -177,14 +176,17 @@ def _affine(
     u: jax.Array,
     w: jax.Array,
     bias: jax.Array,
+    plain: jax.Array,
 ) -> jax.Array:
-    """``(t u + w) (x - centre) + bias``, (r, c)."""
-    return (t[:, None] * u[None] + w[None]) * centre.remove(both[0]) + bias[None]
+    """``(t u + w) (x - centre) + bias``, (r, c); where ``plain``, (c,), u is 0, whatever t."""
+    slope = jnp.where(plain[None], w[None], t[:, None] * u[None] + w[None])
+    return slope * centre.remove(both[0]) + bias[None]
 
 
 @_affine.defjvp
 def _affine_jvp(primals: Any, tangents: Any) -> Any:
-    (_, x), centre, t, u, w, _ = primals
+    (_, x), centre, t, u, w, *_ = primals
+    t = known(t)
 
     def linear(tangents: Any, x: Any, centre: Centre, t: Any, u: Any, w: Any) -> jax.Array:
         # Products with [t, 1]: the transpose sums over rows once, as a matrix product.
@@ -195,5 +197,5 @@ def _affine_jvp(primals: Any, tangents: Any) -> Any:
         dy = (t[:, None] * u[None] + w[None]) * dx + dslope * z
         return dy + basis(jnp.stack([-u * dmean, dbias - w * dmean]))
 
-    tangent = jax.checkpoint(linear, prevent_cse=False)(tangents, x, centre, t, u, w)
+    tangent = jax.checkpoint(linear, prevent_cse=False)(tangents[:-1], x, centre, t, u, w)
     return _affine(*primals), tangent

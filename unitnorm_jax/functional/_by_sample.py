@@ -20,7 +20,7 @@ from unitnorm_jax.functional._batch_statistics import (
 )
 from unitnorm_jax.functional._folded_sums import Fold, choose_fold, on_cpu
 from unitnorm_jax.functional._masked import stand_in
-from unitnorm_jax.functional._norms import inverse_norm, poisoned, squared_norms, unit_weight
+from unitnorm_jax.functional._norms import inverse_norm, mixed, squared_norms, unit_weight
 
 
 class Layout(NamedTuple):
@@ -108,9 +108,7 @@ def normalize_by_sample(
     if not reduction.checked:  # of sums about zero
         squares += rounding_of(number * jnp.square(mean)[None])
     squared_norm = squared_norms(squares, inv_std, number, unit)
-    inv_norm, bad = inverse_norm(squared_norm, epsilon)
-    a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
-    a = poisoned(a, bad[:, None] & (alpha != 0)[None])
+    a = (scale * inv_std)[None] * (1 + mixed(alpha, inverse_norm(squared_norm, epsilon)))
     b = bias[None] - a * mean[None]
     a, b = lax.optimization_barrier((a, b))
     if mask is not None:
@@ -146,9 +144,7 @@ def normalize_with_statistics(
     inv_std = lax.rsqrt(var + epsilon)
     squares = layout.over_positions(jnp.square(valid))
     squared_norm = squared_norms(squares, inv_std, number, unit)
-    inv_norm, bad = inverse_norm(squared_norm, epsilon)
-    a = (scale * inv_std)[None] * (1 + alpha[None] * (inv_norm - 1)[:, None])
-    a = poisoned(a, bad[:, None] & (alpha != 0)[None])
+    a = (scale * inv_std)[None] * (1 + mixed(alpha, inverse_norm(squared_norm, epsilon)))
     return layout.spread(a) * z + layout.spread(bias)
 
 

@@ -7,27 +7,41 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def inverse_norm(
-    squared_norm: jax.Array, epsilon: jax.Array | float
-) -> tuple[jax.Array, jax.Array]:
-    """``1 / sqrt(s + epsilon)``, and where s is NaN or overflowed; there the inverse is that of 1.
+@jax.custom_jvp
+def inverse_norm(squared_norm: jax.Array, epsilon: jax.Array | float) -> jax.Array:
+    """``1 / sqrt(s + epsilon)``; NaN where s is, or overflowed: there it has no derivative."""
+    return lax.rsqrt(jnp.where(squared_norm == jnp.inf, jnp.nan, squared_norm) + epsilon)
 
-    The result of such a sample is NaN where alpha is not 0 (`poisoned`). Where alpha is 0 the norm
-    does not matter, and must not: 0 NaN is NaN.
-    """
-    bad = ~jnp.isfinite(squared_norm)
-    return lax.rsqrt(jnp.where(bad, 1, squared_norm) + epsilon), bad
+
+@inverse_norm.defjvp
+def _inverse_norm_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    inverse = inverse_norm(*primals)
+    slope = jnp.where(jnp.isnan(inverse), 0, -0.5 * inverse * jnp.square(inverse))
+    return inverse, slope * (tangents[0] + tangents[1])
+
+
+def known(inverse: jax.Array) -> jax.Array:
+    """An inverse norm in a derivative: 1 where it is NaN."""
+    return jnp.where(jnp.isnan(inverse), 1, inverse)
 
 
 @jax.custom_jvp
-def poisoned(y: jax.Array, bad: jax.Array) -> jax.Array:
-    """y, but NaN where bad; the derivative is that of y, so that it costs the backward nothing."""
-    return jnp.where(bad, jnp.nan, y)
+def mixed(alpha: jax.Array, inverse: jax.Array) -> jax.Array:
+    """``alpha_c (inverse_n - 1)``, (c,), (n,) -> (n, c); 0 where alpha is, whatever the norm.
+
+    There the layer is batch normalization, and a NaN in another channel must not matter. (As a
+    product it would; the derivative with respect to alpha is that of the product.)
+    """
+    product = alpha[None] * (inverse - 1)[:, None]
+    return jnp.where((alpha == 0)[None], 0, product)
 
 
-@poisoned.defjvp
-def _poisoned_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    return poisoned(*primals), tangents[0]
+@mixed.defjvp
+def _mixed_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    alpha, inverse = primals
+    dalpha, dinverse = tangents
+    tangent = dalpha[None] * (known(inverse) - 1)[:, None] + alpha[None] * dinverse[:, None]
+    return mixed(alpha, inverse), tangent
 
 
 def squared_norms(

@@ -15,6 +15,7 @@ from unitnorm_jax.functional._batch_norm import channel_arguments
 from unitnorm_jax.functional._batch_statistics import (
     BatchStats,
     hashable_groups,
+    inverse_std,
     update_stats,
 )
 from unitnorm_jax.functional._devices import Groups, average, fewest, total
@@ -142,7 +143,8 @@ def batch_kalman_norm(
             )
     mean, var = (_spread(p, rows.ndim) for p in about)
     slope, offset = (_spread(p[None], rows.ndim) for p in args.affine)
-    y = (rows - mean) * lax.rsqrt(var + epsilon) * slope + offset
+    inverse = lax.rsqrt(var + epsilon) if use_running_average else inverse_std(var, epsilon)
+    y = (rows - mean) * inverse * slope + offset
     y = jnp.moveaxis(y.reshape(z.shape), -1, args.axis).astype(args.result_dtype)
     posterior = about._replace(mean=shift + about.mean)
     if use_running_average:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
-from unitnorm_jax.functional._arguments import check_epsilon
+from unitnorm_jax.functional._arguments import as_array, check_epsilon
 from unitnorm_jax.functional._scaling import centred, power_of_two
 
 WHITENINGS = (None, "pca", "zca")
@@ -87,7 +87,7 @@ def _several(samples: Any) -> bool:
 
 def _real(x: Any) -> jax.Array:
     """``x`` as an array of real numbers; integers are converted later, sample by sample."""
-    x = jnp.asarray(x)
+    x = as_array(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"`x` must be real, not {x.dtype}: give x.real and x.imag as features.")
     return x

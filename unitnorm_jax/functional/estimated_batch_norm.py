@@ -111,7 +111,8 @@ def estimated_batch_norm(
         near = jnp.abs(step) < jnp.abs(moved)
         shift = jnp.where(near, lax.stop_gradient(mean), moved)
         z = args.x.astype(moved.dtype) - spread(shift, args.axis, x.ndim)
-        y = normalize(z, *args.affine, jnp.where(near, step, 0), var)
+        shown = jnp.where(var == jnp.inf, jnp.nan, var)  # 0 would hide that it overflowed
+        y = normalize(z, *args.affine, jnp.where(near, step, 0), shown)
         stats = BatchStats(moved.astype(stats.mean.dtype), var.astype(stats.var.dtype))
     return y.astype(args.result_dtype), stats
 

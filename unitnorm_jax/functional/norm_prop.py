@@ -70,6 +70,7 @@ def norm_prop_kernel(
       <https://arxiv.org/abs/1603.01431>`_, ICML 2016.
     """
     _arguments.check_epsilon(epsilon)
+    kernel = _arguments.as_floating(kernel)
     reduced = _arguments.filter_axes(kernel.shape, feature_axes)
     w = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
     if epsilon < jnp.finfo(w.dtype).tiny:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from unitnorm_jax.functional._arguments import as_floating
 from unitnorm_jax.functional.weight_noise import check_not_negative
 
 
@@ -15,7 +16,7 @@ def output_noise(key: jax.Array, y: jax.Array, strength: jax.Array | float | int
       strength: standard deviation, in units of the root mean square; may be traced.
 
     Returns:
-      The noisy output, of y's shape and dtype.
+      The noisy output, of y's shape and dtype; of integers, float32.
 
     Raises:
       ValueError: ``strength`` is negative.
@@ -28,7 +29,10 @@ def output_noise(key: jax.Array, y: jax.Array, strength: jax.Array | float | int
       0.7
     """
     check_not_negative(strength=strength)
+    y = as_floating(y)
     # Half precision would overflow in the squares and count badly in the mean.
     wide = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-    rms = jnp.sqrt(jnp.mean(jnp.square(wide)))
+    largest = jnp.max(jnp.abs(wide))
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)  # no square overflows
+    rms = unit * jnp.sqrt(jnp.mean(jnp.square(wide / unit)))
     return (wide + strength * rms * jax.random.normal(key, y.shape, wide.dtype)).astype(y.dtype)

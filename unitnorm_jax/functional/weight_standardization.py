@@ -66,6 +66,7 @@ def weight_standardization(
             f"{', '.join(map(repr, PLACEMENTS))}."
         )
     _arguments.check_epsilon(epsilon)
+    kernel = _arguments.as_floating(kernel)
     reduced = _arguments.filter_axes(kernel.shape, feature_axes)
     weights = math.prod(kernel.shape[i] for i in reduced)
     if weights < 2:

@@ -114,6 +114,9 @@ def em_distance(
       2020 (the measure). The cascade and its rounding analysis: derived here.
     """
     check_samples(x, y)
+    x_weights, y_weights = (
+        w if w is None or hasattr(w, "dtype") else np.asarray(w) for w in (x_weights, y_weights)
+    )
     check_weights(x, y, x_weights, y_weights)
     check_method(x, y, x_weights, y_weights, method)
     weighted = x_weights is not None or y_weights is not None or x.shape[0] != y.shape[0]
@@ -165,6 +168,9 @@ def _certified(
         if error is not None:  # The rows given are this far from those measured.
             moved = rounding.tree_sum(masses * jnp.where(masses > 0, error, 0))
             moved = rounding.nudge(moved, moved, 2 * rounding.tree_depth(max(n, m)) + 12)
+            # A share of the smallest number would be taken for 0.
+            some = jnp.any((masses > 0) & (error > 0))
+            moved = jnp.where(some, jnp.maximum(moved, jnp.finfo(dtype).tiny), moved)
             lower = jnp.maximum(rounding.nudge(lower - moved, lower + moved, -2), 0)
             upper = rounding.nudge(upper + moved, upper + moved, 2)
     value = jnp.clip(unscaled(result.value, False), lower, upper)

@@ -122,7 +122,7 @@ def upper_bound(samples: Samples, value: jax.Array, slack: jax.Array | float) ->
     upper = rounding.nudge(value + slack, slack, 4)
     tiny = jnp.finfo(upper.dtype).tiny  # 0 would be no upper bound on what underflows
     unscaled = jnp.maximum(rounding.times_power_of_two(upper, -samples.exponent), tiny)
-    upper = jnp.where(upper > 0, unscaled, 0)
+    upper = jnp.where(upper <= 0, 0, unscaled)  # a NaN stays one
     if samples.error is not None:
         upper = rounding.nudge(upper + samples.error, upper + samples.error, 2)
     return jnp.where(samples.finite, upper, jnp.nan)
@@ -162,7 +162,10 @@ def mean_error_of_rows(*errors: jax.Array | None) -> jax.Array | None:
     if not known:
         return None
     total = rounding.tree_sum_of(mean(e) for e in known)
-    return rounding.nudge(total, total, 8 + max(mean_error(e.shape[0]) for e in known))
+    total = rounding.nudge(total, total, 8 + max(mean_error(e.shape[0]) for e in known))
+    # A share of the smallest number would be taken for 0.
+    some = jnp.any(jnp.stack([jnp.any(e > 0) for e in known]))
+    return jnp.where(some, jnp.maximum(total, jnp.finfo(total.dtype).tiny), total)
 
 
 def _is_long(x: jax.Array, dtype: DTypeLike) -> bool:
