@@ -91,7 +91,9 @@ def test_fields_reach_the_norm(options):
         for module, extra in ((layer, {"deterministic": True}), (plain, {}))
     ]
     assert outs[0][0].dtype == outs[1][0].dtype
-    jax.tree.map(np.testing.assert_array_equal, *outs)
+    # Its sums are in another order than Flax's.
+    tol = 1e-2 if outs[0][0].dtype == jnp.bfloat16 else 1e-6
+    jax.tree.map(functools.partial(assert_close, tol=tol), *outs)
 
 
 def test_when_dropout_is_on():
