@@ -84,8 +84,8 @@ def hashable_groups(groups: Any) -> tuple[tuple[int, ...], ...] | None:
         return None if groups is None else tuple(tuple(map(int, group)) for group in groups)
     except (TypeError, ValueError):
         raise ValueError(
-            f"`axis_index_groups` (={groups!r}) must be a list of lists of indices of devices, such "
-            "as [[0, 1], [2, 3]]."
+            f"`axis_index_groups` (={groups!r}) must be a list of lists of indices of devices, "
+            "such as [[0, 1], [2, 3]]."
         ) from None
 
 
