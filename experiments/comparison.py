@@ -160,7 +160,11 @@ def tightness(rows: Mapping[int, Rows]) -> list[Tightness]:
     """Compares the closed-form bounds of one norm with its distances, layer by layer."""
     found = []
     for layer, measured in _by_layer(rows).items():
-        moved = [row for row in measured.values() if not row["reason"] and row["value"] > 0]
+        moved = [
+            row
+            for row in measured.values()
+            if not row["reason"] and row["value"] > 0 and not np.isnan(best_bounds(row)).any()
+        ]
         if moved:
             values = np.array([row["value"] for row in moved], np.float64)
             best = np.array([best_bounds(row) for row in moved], np.float64)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from experiments.cli import run_cli
-from experiments.data.array_cache import cache_root, caches_in, size_of
+from experiments.data.array_cache import cache_root, caches_in, left_in, size_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ def image_cache(config: ImageCacheConfig, console: Console) -> None:
         console.print(f"{path.name}  {size_of(path) / 1e6:,.1f} MB", soft_wrap=True)
     total = sum(map(size_of, found)) / 1e6
     if config.clear:
-        for path in found:
+        for path in (*found, *left_in(root)):
             shutil.rmtree(path)
     deed = "Deleted" if config.clear else "Kept"
     console.print(f"{deed} {len(found)}, {total:,.1f} MB, in {root}.", soft_wrap=True)

@@ -22,7 +22,7 @@ def quantile(values: Iterable[float], q: float) -> float:
         return math.nan
     place = q * (len(ordered) - 1)
     low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
-    if low == high or place == math.floor(place):
+    if low == high or place == math.floor(place) or math.isinf(low):
         return float(low)
     return float(low + (place - math.floor(place)) * (high - low))
 

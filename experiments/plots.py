@@ -171,7 +171,7 @@ DEPTH = "layer, by depth (block.norm)"
 
 def depth_ticks(axis: Axes, layers: Sequence[str], most: int = 12) -> None:
     """Names the layers at 0, 1, ... on the x axis; dozens would print over one another."""
-    shown = range(0, len(layers), -(-len(layers) // most))
+    shown = range(0, len(layers), max(1, -(-len(layers) // most)))
     axis.set_xticks(list(shown), [short(layers[i]) for i in shown])
 
 

@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
         ) from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # Not JSON, or not even text.
+    except (ValueError, RecursionError) as error:  # Not JSON, or not even text.
         raise ValueError(
             f"{path} is not JSON ({error}); restore it from a copy, or repeat the run."
         ) from None
@@ -85,13 +85,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         ValueError: If a line is not JSON.
     """
     rows = []
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("it is no object with names")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"line {number} of {path} is not JSON ({error}); restore the file from a copy, or "
                 "repeat the run."

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import checkpoint, record
+from experiments import checkpoint, record, results
 from experiments import config as configs
 from experiments.build import Program, build_program
 from experiments.data import Dataset
+from experiments.run_dir import check_data
 from experiments.steps import TrainState
 
 
@@ -43,7 +44,7 @@ def read_config(folder: Path) -> configs.TrainConfig:
     Raises:
         ValueError: If the folder is not that of a finished run.
     """
-    config = configs.from_dict(record.read_json(folder / "config.json"))
+    config = results.read_config(folder)
     record.read_json(folder / "summary.json")  # Where it is, the run is finished.
     return _on_this_machine(config)
 
@@ -56,14 +57,15 @@ def restored(folder: Path, dataset: Dataset) -> Iterator[Restored]:
         dataset: The images it was trained on.
 
     Raises:
-        ValueError: If the folder is not that of a finished run, or a checkpoint is damaged, or of
-            another update than the last.
+        ValueError: If the folder is not that of a finished run, the data are not those of the
+            run, or a checkpoint is damaged, or of another update than the last.
     """
-    results = record.read_numbers(folder / "summary.json")["results"]
+    check_data(folder, dataset.record(), "Restore them: a run is looked at on its own data.")
+    rows = record.read_numbers(folder / "summary.json")["results"]
     config = read_config(folder)
     programs = {norm: build_program(config, norm, dataset) for norm in config.norms}
     images = dataset.example(config.optim.batch_size)["image"]
-    for reported in results:
+    for reported in rows:
         program = programs[reported["norm"]]
         # Shapes are enough for a template, so nothing is initialized or compiled for it.
         template = jax.eval_shape(program.init, jax.random.key(0), images)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from experiments import record
 from experiments.config import TrainConfig, from_dict
 from experiments.models import TITLES
-from unitnorm_jax import ics
 
 Rows = list[dict[str, Any]]
 
@@ -64,17 +63,51 @@ def read_results(folder: Path) -> Results:
     Raises:
         ValueError: If a file is missing or damaged.
     """
-    config = from_dict(record.read_json(folder / "config.json"))
+    config = read_config(folder)
     versions = record.read_json(folder / "versions.json")
     summary = record.read_numbers(folder / "summary.json")
-    try:
-        runs = [_read_run(folder / r["folder"], r["norm"], r["seed"]) for r in summary["results"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / 'summary.json'} is not what experiments.train writes ({error!r}); restore "
-            "it from a copy, or repeat the run."
-        ) from error
+    _check(folder / "versions.json", isinstance(versions, dict) and bool(versions))
+    _check(folder / "summary.json", _is_summary(summary))
+    runs = [_read_run(folder / r["folder"], r["norm"], r["seed"]) for r in summary["results"]]
     return Results(folder, config, versions, summary, runs, config.norms)
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """Returns the configuration of a run folder.
+
+    Raises:
+        ValueError: If it is missing, damaged or of a version with other options.
+    """
+    values = record.read_json(folder / "config.json")
+    try:
+        return from_dict(values)
+    except (TypeError, AttributeError):
+        _check(folder / "config.json", False)
+        raise
+
+
+def _check(path: Path, fits: bool) -> None:
+    if not fits:
+        raise ValueError(
+            f"{path} is not what experiments.train writes; restore it from a copy, or repeat the "
+            "run."
+        )
+
+
+def _is_summary(summary: Any) -> bool:
+    """Whether it has all that is read of it, numbers where numbers must be."""
+    if not isinstance(summary, dict) or not isinstance(summary.get("results"), list):
+        return False
+    whole = ("seed", "step", "correct", "count")
+    numbers = ("accuracy", "cross_entropy", "ms_per_step", "train_seconds", "probe_seconds")
+    return bool(summary["results"]) and all(
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), str) for name in ("norm", "folder"))
+        and all(type(row.get(name)) is int for name in whole)
+        and all(isinstance(row.get(name), int | float) for name in numbers)
+        and isinstance(row.get("alpha"), dict)
+        for row in summary["results"]
+    )
 
 
 def group(runs: Sequence[RunRows]) -> dict[str, list[RunRows]]:
@@ -86,6 +119,11 @@ def group(runs: Sequence[RunRows]) -> dict[str, list[RunRows]]:
 
 
 def _read_run(folder: Path, norm: str, seed: int) -> RunRows:
-    rows = {kind: ics.read_rows(folder / f"{kind}.jsonl") for kind in ("train", "eval")}
-    probed = folder / "ics.jsonl"
-    return RunRows(norm, seed, **rows, ics=ics.read_rows(probed) if probed.exists() else [])
+    rows = {kind: record.read_rows(folder / f"{kind}.jsonl") for kind in ("train", "eval", "ics")}
+    for kind in ("train", "eval"):
+        if not rows[kind]:
+            raise ValueError(
+                f"{folder / kind}.jsonl is missing or empty; restore it from a copy, or repeat the "
+                "run."
+            )
+    return RunRows(norm, seed, **rows)

@@ -61,7 +61,12 @@ def check_data(folder: Path, data: dict[str, Any], way_out: str) -> None:
     Raises:
         ValueError: If they are others; the message says in what.
     """
-    before, now = identity(record.read_json(folder / "data.json")), identity(data)
+    if not (folder / "data.json").exists():
+        return  # Of an earlier version.
+    recorded = record.read_json(folder / "data.json")
+    if not isinstance(recorded, dict):
+        raise ValueError(f"{folder / 'data.json'} is damaged; restore it from a copy.")
+    before, now = identity(recorded), identity(data)
     different = [
         f"{name}: {_short(name, before[name])} before, {_short(name, value)} now"
         for name, value in now.items()

@@ -16,6 +16,7 @@ from experiments.run_dir import identity
 
 # Fields of the configuration that change no number of a run, are checked apart, or recomputed.
 FREE = FREE_FIELDS | {"norms", "seeds", "target_accuracy"}
+RECORD, NAME = "data.record", "data.named"  # What data.json says of the images; their name.
 WAY_OUT = (
     "Repeat them alike; or, if that is what you compare, name it with --vary, and if it does not "
     "matter, with --allow (FIELD, or the group it is in, as in --vary optim)."
@@ -157,8 +158,11 @@ def _facts(results: Results) -> dict[str, Any]:
     config = flatten(to_dict(results.config))
     facts = {name: value for name, value in config.items() if name not in FREE}
     path = results.folder / "data.json"  # Earlier versions had none.
-    data = identity(record.read_json(path)) if path.exists() else {"name": results.summary["data"]}
-    return facts | flatten({"versions": versions, "data": data})
+    data = record.read_json(path) if path.exists() else {}
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is damaged; restore it from a copy.")
+    found = {"versions": versions, RECORD: identity(data)}
+    return facts | flatten(found) | {NAME: results.summary["data"]}
 
 
 def _check_alike(read: Sequence[Results], vary: Sequence[str], allow: Sequence[str]) -> list[str]:
@@ -172,8 +176,10 @@ def _check_alike(read: Sequence[Results], vary: Sequence[str], allow: Sequence[s
             )
     lines, notes = [], []
     for field in known:
-        # Records of earlier versions have fewer facts of the data.
-        either = [facts for facts in all_facts if field in facts or not field.startswith("data.")]
+        # Records of earlier versions have fewer facts of the data; the name counts without them.
+        either = [facts for facts in all_facts if field in facts or not _within(field, [RECORD])]
+        if field == NAME and all(any(_within(f, [RECORD]) for f in facts) for facts in all_facts):
+            continue
         values = [facts.get(field) for facts in either]
         if _within(field, vary) or all(value == values[0] for value in values):
             continue

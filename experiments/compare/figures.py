@@ -27,13 +27,13 @@ def differences_figure(record: Mapping[str, Any]) -> Figure | None:
     base, *others = record["arms"]
     if not others:
         return None
-    theirs = [run["accuracy"] for run in base["runs"]]
+    theirs = [number(run["accuracy"]) for run in base["runs"]]
     colour = plots.colours([arm["name"] for arm in record["arms"]])
     with plots.styled():
         figure = plots.new_figure(9.5, 1.1 + 0.32 * len(others))
         axis = figure.subplots()
         for i, arm in enumerate(others):
-            ours = [run["accuracy"] for run in arm["runs"]]
+            ours = [number(run["accuracy"]) for run in arm["runs"]]
             each = [100 * (a - b) for a, b in zip(ours, theirs, strict=True)]
             found = paired(ours, theirs)
             mark: Any = {"color": colour[arm["name"]]}

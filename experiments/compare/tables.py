@@ -89,7 +89,7 @@ def cost_table(record: Mapping[str, Any]) -> Table:
         # Where some never get there, a mean over the others is no fair comparison.
         both = len(epochs) == len(theirs) == n and arm is not base
         difference = paired(epochs, theirs) if both else None
-        ratios = [r["time_ratio"] for r in arm["runs"] if r["time_ratio"] is not None]
+        ratios = [number(r["time_ratio"]) for r in arm["runs"] if r["time_ratio"] is not None]
         rows.append(
             (
                 *(name, mean_std(epochs), f"{len(epochs)} of {n}"),
@@ -97,7 +97,7 @@ def cost_table(record: Mapping[str, Any]) -> Table:
                 (difference.low, difference.high) if difference else None,
                 mean_std(_column(arm, "ms_per_step")),
                 mean_std(ratios) if ratios and arm is not base else None,
-                mean_std([run["probe_seconds"] / run["seconds"] for run in arm["runs"]]),
+                mean_std([number(r["probe_seconds"]) / number(r["seconds"]) for r in arm["runs"]]),
             )
         )
     columns: tuple[Column, ...] = (
@@ -215,7 +215,13 @@ def alpha_table(record: Mapping[str, Any]) -> Table:
     arms = [arm for arm in record["arms"] if arm["alpha"]]
     layers = list(dict.fromkeys(layer for arm in arms for layer in arm["alpha"]))
     rows = [
-        (layer, *(mean_std(arm["alpha"][layer]) if layer in arm["alpha"] else None for arm in arms))
+        (
+            layer,
+            *(
+                mean_std([*map(number, arm["alpha"][layer])]) if layer in arm["alpha"] else None
+                for arm in arms
+            ),
+        )
         for layer in layers
     ]
     columns = (Column("layer"), *(mean_std_column(arm["name"], 3) for arm in arms))
@@ -265,7 +271,7 @@ def _column(arm: Arm, name: str) -> list[float]:
 
 
 def _reached(arm: Arm) -> list[float]:
-    return [e for run in arm["runs"] if (e := run["epochs_to_target"]) is not None]
+    return [number(e) for run in arm["runs"] if (e := run["epochs_to_target"]) is not None]
 
 
 def number(value: Any) -> float:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.checks import local_path
+
 _DESCRIPTION = "description.json"
 _CHUNK = 2**26  # Bytes that are looked at together.
 
@@ -20,9 +23,9 @@ _CHUNK = 2**26  # Bytes that are looked at together.
 def cache_root(cache_dir: str | None) -> Path:
     """Returns the folder of all caches: ``cache_dir``, or one in the user's cache folder."""
     if cache_dir is not None:
-        return Path(cache_dir).expanduser()
+        return local_path("cache_dir", cache_dir)
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "unitnorm_jax" / "images"
+    return local_path("XDG_CACHE_HOME", root) / "unitnorm_jax" / "images"
 
 
 class Writer:
@@ -54,7 +57,8 @@ class Writer:
     def describe(self, notes: dict[str, Any]) -> None:
         """Writes the shapes, and ``notes`` for the reader."""
         content = {"arrays": self._arrays, "notes": notes}
-        (self._folder / _DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n")
+        described = {"content": content, "crc32": _crc32_of(content)}
+        (self._folder / _DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
 
 
 def write_cache(folder: Path, make: Callable[[Writer], dict[str, Any]]) -> None:
@@ -134,8 +138,15 @@ def limit_size(keep: Path, gigabytes: float) -> list[Path]:
 
 
 def caches_in(root: Path) -> list[Path]:
-    """Returns the complete caches in a folder of caches."""
-    return sorted(path.parent for path in root.glob(f"*/{_DESCRIPTION}"))
+    """Returns the complete caches in a folder of caches: those of the names that they get here."""
+    described = (path.parent for path in root.glob(f"*/{_DESCRIPTION}"))
+    return sorted(path for path in described if re.fullmatch(r"[0-9a-f]{32}", path.name))
+
+
+def left_in(root: Path) -> list[Path]:
+    """Returns what processes that were killed while they wrote a cache have left."""
+    pattern = r"[0-9a-f]{32}\.incomplete-\w+"
+    return sorted(p for p in root.glob("*.incomplete-*") if re.fullmatch(pattern, p.name))
 
 
 def size_of(folder: Path) -> int:
@@ -146,14 +157,21 @@ def size_of(folder: Path) -> int:
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Arrays and notes; None if there is no such cache, or it is not what was written."""
     try:
-        content = json.loads((folder / _DESCRIPTION).read_text())
+        described = json.loads((folder / _DESCRIPTION).read_text())
+        content = described["content"]
+        if _crc32_of(content) != described["crc32"]:
+            return None
         arrays = {name: _open(folder / name, entry) for name, entry in content["arrays"].items()}
         whole = all(
             _crc32(array) == content["arrays"][name]["crc32"] for name, array in arrays.items()
         )
         return (arrays, content["notes"]) if whole else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _crc32_of(content: Any) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _open(path: Path, entry: dict[str, Any]) -> np.ndarray:

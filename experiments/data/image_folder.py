@@ -106,6 +106,9 @@ def list_images(root: Path) -> Listing:
                 f"class folder {root / split / missing[0]} is missing: {len(missing)} of the "
                 f"classes in {root / other} are not in {root / split}. Both must have the same."
             )
+    for path in root.iterdir():
+        if path.name not in SPLITS and not path.name.startswith("."):
+            ignored[_shown(Path(path.name)) + " beside train and test"] += 1
     files: dict[str, list[Path]] = {split: [] for split in SPLITS}
     bad: list[BadImageError] = []
     for split in SPLITS:
@@ -131,6 +134,10 @@ def _class_folders(split: Path, ignored: Counter[str]) -> dict[str, list[Path]]:
     for path in sorted(split.iterdir()):
         if path.name.startswith("."):
             continue
+        if path.is_symlink() and not path.exists():
+            raise ValueError(
+                f"class folder {_shown(path)} is a link to a folder that is not there."
+            )
         if not path.is_dir() or path.name in _LEFT_BEHIND:
             ignored[path.name if path.name in _LEFT_BEHIND else "file outside of a class"] += 1
             continue
@@ -147,12 +154,15 @@ def _images(folder: Path, bad: list[BadImageError], ignored: Counter[str]) -> It
         if path.name.startswith("."):
             continue
         if path.suffix.lower() not in SUFFIXES:
-            kind = "sub-folder" if path.is_dir() else f"{path.suffix or 'unnamed kind of'} file"
+            suffix = _shown(Path(path.suffix)) if path.suffix else "unnamed kind of"
+            kind = "sub-folder" if path.is_dir() else f"{suffix} file"
             ignored[path.name if path.name in _LEFT_BEHIND else kind] += 1
         elif not _is_text(path.name):
             bad.append(BadImageError(f"image {_shown(path)} has a name that is no UTF-8 text."))
         elif path.is_dir():
             bad.append(BadImageError(f"image {path} is a folder."))
+        elif path.exists() and not path.is_file():
+            bad.append(BadImageError(f"image {path} is a pipe, socket or device."))
         elif not path.exists():
             bad.append(BadImageError(f"image {path} is a link to a file that is not there."))
         else:

@@ -17,6 +17,7 @@ _KINDS = {
     "CMYK": "CMYK",
     "YCCK": "CMYK",
 }
+_PNG_END = b"IEND\xaeB`\x82"  # With its checksum.
 _MOST_PIXELS = 100_000_000  # Of one image: 10,000 x 10,000, 300 MB.
 # Where the customary evaluation on ImageNet crops 224 pixels of an image of 256.
 EVAL_MARGIN = 32
@@ -161,6 +162,8 @@ def inspect(content: bytes, name: str) -> tuple[str, str]:
                 raise image_module.DecompressionBombError
             if image.format == "PNG":
                 image.verify()
+                if _PNG_END not in content:  # Pillow does not look at the last checksum.
+                    raise ValueError("no end")
             return str(image.format), image.mode
     except too_large:
         raise BadImageError(

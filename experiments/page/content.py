@@ -1,5 +1,6 @@
 """What a page shows: from the content of a run folder to the variables of the template."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +85,7 @@ def open_rows(results: Results) -> list[dict[str, Any]]:
         for row in run.ics
         if not row["exact"] and not row["reason"]
     ]
-    return sorted(rows, key=lambda row: -row["gap"])
+    return sorted(rows, key=lambda row: (not math.isnan(row["gap"]), -row["gap"]))
 
 
 def figures(results: Results) -> Iterator[Shown]:

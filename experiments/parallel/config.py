@@ -80,7 +80,7 @@ class DevicesConfig:
         if not given:
             return
         host, _, port = address.rpartition(":")
-        if not (host and port.isdigit()):
+        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
             raise ValueError(
                 f"`coordinator_address` (={address!r}) must be HOST:PORT, a free port of the "
                 "machine of process 0."

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from experiments.compare.table import Column, Table, interval
-from experiments.compare.tables import cost_table, results_table, shift_table
+from experiments.compare.tables import cost_table, number, results_table, shift_table
+from experiments.order_statistics import largest, smallest
 
 
 def sweep_table(record: Mapping[str, Any]) -> Table:
@@ -33,7 +34,7 @@ def sweep_table(record: Mapping[str, Any]) -> Table:
             ]
             if setting.get("base_failed"):
                 difference, moved = [None] * 3, {}
-            alphas = [float(np.mean(values)) for values in arm["alpha"].values()]
+            alphas = [float(np.mean([*map(number, values)])) for values in arm["alpha"].values()]
             rows.append(
                 (
                     *(setting["setting"], name, found["n"], found["test accuracy, %"]),
@@ -41,7 +42,7 @@ def sweep_table(record: Mapping[str, Any]) -> Table:
                     next(value for key, value in cost[name].items() if key.startswith("epochs")),
                     *(moved.get("absolute: ratio"), moved.get("relative: ratio")),
                     *(moved.get("relative: less"), moved.get("relative: more")),
-                    (min(alphas), max(alphas)) if alphas else None,
+                    (smallest(alphas), largest(alphas)) if alphas else None,
                 )
             )
         for failed in setting["failed"]:

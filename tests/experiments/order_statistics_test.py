@@ -30,6 +30,7 @@ def test_an_infinite_number_counts_only_where_it_is():
     assert median([0.5, 0.9, 1.05, math.inf]) == pytest.approx(0.975)
     assert median([0.5, math.inf, math.inf, math.inf]) == math.inf
     assert median([0.5, math.inf]) == math.inf
+    assert median([-math.inf, 0.5]) == -math.inf
 
 
 @pytest.mark.parametrize("values", [[], [math.nan, math.nan]])

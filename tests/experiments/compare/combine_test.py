@@ -123,10 +123,14 @@ def test_options_are_compared_between_all_methods(tmp_path):
 @pytest.mark.parametrize(
     ("one", "other", "field"),
     [
-        ({"train_images_sha256": "1"}, {"train_images_sha256": "2"}, "data.train_images_sha256"),
-        ({"classes": ["cat", "dog"]}, {"classes": ["dog", "cat"]}, "data.classes"),
-        ({"train_size": 7}, {"train_size": 8}, "data.train_size"),
-        ({"name": "mine"}, {"name": "yours"}, "data.name"),
+        (
+            {"train_images_sha256": "1"},
+            {"train_images_sha256": "2"},
+            "data.record.train_images_sha256",
+        ),
+        ({"classes": ["cat", "dog"]}, {"classes": ["dog", "cat"]}, "data.record.classes"),
+        ({"train_size": 7}, {"train_size": 8}, "data.record.train_size"),
+        ({"name": "mine"}, {"name": "yours"}, "data.record.name"),
     ],
 )
 def test_other_data_are_refused_or_noted(tmp_path, one, other, field):
@@ -196,6 +200,14 @@ def test_a_damaged_summary(tmp_path, content):
     run = make_run(tmp_path / "a")
     (run.folder / "summary.json").write_text(content)
     with pytest.raises(ValueError, match=r"summary\.json is not what experiments\.train writes"):
+        combine([run.folder])
+
+
+@pytest.mark.parametrize("kind", ["train", "eval"])
+def test_rows_that_are_missing(tmp_path, kind):
+    run = make_run(tmp_path / "a")
+    (run.folder / "bn-seed0" / f"{kind}.jsonl").unlink()
+    with pytest.raises(ValueError, match=rf"{kind}\.jsonl is missing or empty"):
         combine([run.folder])
 
 

@@ -10,10 +10,11 @@ from scipy import stats
 from experiments.compare import combine, make_record, tables
 from experiments.compare.__main__ import main
 from experiments.compare.command import train_command
+from experiments.compare.page import comparison_page
 from experiments.compare.record import to_json
 from experiments.compare.table import Column, Table, to_csv, to_markdown
 from experiments.config import NormConfig, OptimConfig, TrainConfig
-from tests.experiments.handmade import LAYERS, make_run
+from tests.experiments.handmade import LAYERS, ics_row, make_run
 from tests.experiments.page_test import Outline
 
 CORRECT = {"bn": [350, 352, 357], "ubn": [353, 354, 358]}
@@ -197,6 +198,19 @@ def test_train_command_gives_the_configuration():
 def test_markdown_escapes():
     table = Table("a", "", "", (Column("x|y"),), [("a|b",)])
     assert to_markdown(table) == "| x\\|y |\n|---|\n| a\\|b |\n"
+
+
+def test_a_norm_of_which_nothing_is_finite(tmp_path):
+    def rows(step, layer, value):
+        bad = {"reason": "NaN", "exact": False} | dict.fromkeys(("value", "relative"), "nan")
+        return ics_row(step, layer, value) | bad
+
+    run = make_run(tmp_path / "a", rows=rows, row={"alpha": {}, "accuracy": "nan"})
+    compared = combine([run.folder])
+    record = json.loads(to_json(make_record(compared, "")))
+    for table in tables(record).values():
+        list(table.cells())
+    assert "<html" in comparison_page(compared, record, tables(record))
 
 
 @pytest.mark.parametrize("loss", ["nan", "inf"])

@@ -158,6 +158,35 @@ def test_caches_are_listed_and_cleared(root, capsys):
     assert list((root.parent / "cache").iterdir()) == []
 
 
+def test_folders_of_others_are_not_taken_for_caches(root):
+    load(root)
+    mine = root.parent / "cache" / "mine"
+    mine.mkdir()
+    (mine / "description.json").write_text("{}")
+    left = root.parent / "cache" / f"{'0' * 32}.incomplete-x"
+    left.mkdir()
+    load(root, cache_gigabytes=1e-9)
+    assert image_cache.main(["--cache-dir", str(mine.parent), "--clear"]) == 0
+    assert list(mine.parent.iterdir()) == [mine]
+
+
+@pytest.mark.parametrize(("old", "new"), [('"|u1"', '"|i1"'), ('"bad_images": []', '"a": 1')])
+def test_the_description_of_a_cache_is_checked_too(root, old, new):
+    images = np.array(load(root).train_images)
+    (cache,) = (root.parent / "cache").iterdir()
+    file = cache / "description.json"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    np.testing.assert_array_equal(load(root).train_images, images)
+
+
+def test_a_pipe_named_like_an_image(root):
+    os.mkfifo(root / "train" / "a" / "p.png")
+    with pytest.raises(ValueError, match="is a pipe, socket or device"):
+        load(root)
+    assert load(root, on_bad_image="skip").train_size == 10
+
+
 def test_what_is_named_like_an_image_and_is_none(root):
     (root / "train" / "a" / "link.png").symlink_to("nowhere")
     (root / "train" / "b" / "folder.jpg").mkdir()

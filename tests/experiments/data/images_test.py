@@ -157,6 +157,8 @@ def test_checksums_of_every_part_of_a_png():
     np.testing.assert_array_equal(decode_rgb(content, "a", True), PIXELS)
     with pytest.raises(BadImageError, match="is damaged or truncated"):
         decode_rgb(content.replace(b"hello", b"jello"), "a", True)
+    with pytest.raises(BadImageError, match="is damaged or truncated"):
+        decode_rgb(PNG[:-1] + b"\0", "a", True)
 
 
 @pytest.mark.parametrize("convert", [False, True])
