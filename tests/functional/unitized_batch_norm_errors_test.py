@@ -68,6 +68,7 @@ WRONG = {
     "axes of floats": ("axis", {"axis": (0.5,)}),
     "sample_axis None": ("sample_axis", {"sample_axis": None}),
     "sample_axis a float": ("sample_axis", {"sample_axis": 0.0}),
+    "groups that are none": ("groups", {"axis_name": "d", "axis_index_groups": [0, 1]}),
     "unit None": ("unit", {"unit": None}),
     "unit of an array": ("unit", {"unit": np.ones(3)}),
     "momentum a string": ("momentum", {"momentum": "fast"}),

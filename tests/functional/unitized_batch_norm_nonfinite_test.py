@@ -135,8 +135,3 @@ def test_nan_reaches_gradients_of_the_loss(unit):
     loss = lambda alpha: jnp.sum(run(x, alpha, unit=unit)[0])  # noqa: E731
     assert np.isnan(loss(jnp.zeros(3)))
     assert np.isnan(jax.grad(lambda x: jnp.sum(run(x, jnp.ones(3))[0]))(x)).any()
-
-
-def test_groups_that_are_no_groups():
-    with pytest.raises(ValueError, match=r"`axis_index_groups` .* must be a list of lists"):
-        run(np.ones((2, 3), np.float32), np.ones(3), axis_name="d", axis_index_groups=[0, 1])
