@@ -17,6 +17,22 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def is_within(value: Any, least: float | int, greatest: float | int = math.inf) -> bool:
+    """Whether ``value`` is a finite scalar of [least, greatest]; True for a traced scalar.
+
+    Anything else, text and None and arrays of several numbers among it, is not.
+    """
+    if is_traced(value):
+        return value.shape == ()
+    if isinstance(value, str | bytes):
+        return False
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return math.isfinite(number) and least <= number <= greatest
+
+
 def as_number(value: Any) -> float:
     """Return a number as a float; NaN, which is in no range, for what is none or is traced."""
     if isinstance(value, str | bytes | bool) or is_traced(value):

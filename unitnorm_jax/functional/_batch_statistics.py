@@ -70,10 +70,10 @@ class Reduction(NamedTuple):
         A number, or an array where it is not known before the program runs: sizes may be symbolic
         (``jax.export``), groups may differ.
         """
-        return as_number(math.prod(sizes), dtype) * self.devices()
+        return number_of(math.prod(sizes), dtype) * self.devices()
 
 
-def as_number(size: Any, dtype: Any) -> jax.Array | float:
+def number_of(size: Any, dtype: Any) -> jax.Array | float:
     """A size as a number to compute with: an array where it is symbolic."""
     return float(size) if isinstance(size, int) else jnp.asarray(size, dtype)
 

@@ -10,11 +10,11 @@ from jax import lax
 
 from unitnorm_jax.functional._batch_statistics import (
     Reduction,
-    as_number,
     correct_variance,
     exact_sums,
     inverse_std,
     mean_and_variance,
+    number_of,
     rounding_of,
     total_count,
 )
@@ -138,7 +138,7 @@ def normalize_with_statistics(
     x = stand_in(x, mask, layout.spread(mean), layout.spread(var), epsilon, dtype)
     z = x.astype(mean.dtype) - layout.spread(mean)
     valid: jax.Array = z
-    number: jax.Array | float = as_number(positions, mean.dtype)
+    number: jax.Array | float = number_of(positions, mean.dtype)
     if mask is not None:
         valid, number = jnp.where(mask, z, 0), layout.over_positions(mask, dtype=mean.dtype)
     inv_std = lax.rsqrt(var + epsilon)
@@ -151,7 +151,7 @@ def normalize_with_statistics(
 def _typical_weight(unit: str | float, layout: Layout, dtype: Any, masked: bool) -> Any:
     """kappa P: what multiplies a channel's mean square in the squared norm of a sample."""
     _, positions, channels = layout.counts
-    some = as_number(positions, dtype)
+    some = number_of(positions, dtype)
     if masked and unit == "reference":
         return 1.0  # 1 / P, of a sample with a single valid position
     return some * unit_weight(unit, some, channels)
@@ -174,7 +174,7 @@ def _moments(
     it must not store a copy of x, and x is all that is kept for the backward pass.
     """
     dtype = converted.dtype
-    number: Any = as_number(layout.counts[1], dtype)
+    number: Any = number_of(layout.counts[1], dtype)
     if mask is not None:
         number = layout.over_positions(mask, dtype=dtype)
 

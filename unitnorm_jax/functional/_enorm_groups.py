@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unitnorm_jax.functional._numbers import is_within
+from unitnorm_jax.functional._arguments import is_within
 
 _LEAST = 5e-324  # the least positive number
 BIAS = ("rescale", "count", "ignore")

@@ -47,7 +47,6 @@ def batch_channel_norm(
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     mask: Shaped[Array, "..."] | None = None,
     use_fast_variance: bool = True,
-    force_float32_reductions: bool = True,
 ) -> tuple[Float[Array, "..."], BatchStats]:
     r"""Batch normalization, then group normalization with one scale and bias per GROUP.
 
@@ -98,7 +97,6 @@ def batch_channel_norm(
         Other places are normalized too.
       use_fast_variance: one pass over x for the batch's statistics, and a second only where it
         would lose digits. False: always two.
-      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input, and the updated running statistics (``stats`` itself at inference).
@@ -157,7 +155,6 @@ def batch_channel_norm(
             axis_name=axis_name,
             axis_index_groups=axis_index_groups,
             mask=args.mask,
-            force_float32_reductions=force_float32_reductions,
         )
     elif use_running_average:
         mean, var = (value.astype(args.compute_dtype) for value in stats)

@@ -42,7 +42,6 @@ def batch_kalman_norm(
     dtype: Any = None,
     axis_name: str | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
-    force_float32_reductions: bool = True,
 ) -> tuple[Float[Array, "..."], Moments, BatchStats]:
     r"""Normalization of small slices of a batch by a Kalman estimate of their moments.
 
@@ -84,7 +83,6 @@ def batch_kalman_norm(
         spread. Each device cuts its own samples into slices; the guard and the running
         statistics are those of the whole batch.
       axis_index_groups: groups of indices within that axis, each with a batch of its own.
-      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input; the posterior moments of x, (slices, channels) or at inference
@@ -111,7 +109,6 @@ def batch_kalman_norm(
       derived here.
     """
     check_gain(gain, guard)
-    del force_float32_reductions  # the arithmetic is float32 at least
     _arguments.check_hyperparameters(momentum, epsilon)
     groups = hashable_groups(axis_index_groups)
     args = channel_arguments(x, stats, scale, bias, axis, None, dtype, 0, empty=use_running_average)

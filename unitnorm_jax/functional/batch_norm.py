@@ -37,7 +37,6 @@ def batch_norm(
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     mask: Shaped[Array, "..."] | None = None,
     use_fast_variance: bool = True,
-    force_float32_reductions: bool = True,
 ) -> tuple[Float[Array, "..."], BatchStats]:
     r"""Batch normalization, as ``flax.linen.BatchNorm`` but exact where the mean is large.
 
@@ -66,7 +65,6 @@ def batch_norm(
         normalized too.
       use_fast_variance: one pass over x, and a second only where it would lose digits. False:
         always two.
-      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input, and the updated running statistics (``stats`` itself at inference).
@@ -83,7 +81,6 @@ def batch_norm(
       >>> bool(jnp.allclose(y.std(0), 1, atol=1e-4))
       True
     """
-    del force_float32_reductions  # the arithmetic is float32 at least
     _arguments.check_hyperparameters(momentum, epsilon)
     x = jnp.asarray(x)
     features = _arguments.check_axes(x.shape, axis)

@@ -10,9 +10,9 @@ from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional import _arguments
+from unitnorm_jax.functional._arguments import is_within
 from unitnorm_jax.functional._batch_norm import channel_arguments, normalize_by_statistics, spread
 from unitnorm_jax.functional._batch_statistics import BatchStats, Reduction, hashable_groups
-from unitnorm_jax.functional._numbers import is_within
 
 
 def estimated_batch_norm(
@@ -29,7 +29,6 @@ def estimated_batch_norm(
     axis_name: str | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
     mask: Shaped[Array, "..."] | None = None,
-    force_float32_reductions: bool = True,
 ) -> tuple[Float[Array, "..."], BatchStats]:
     r"""Batch normalization whose statistics are estimates, in training as at inference.
 
@@ -64,7 +63,6 @@ def estimated_batch_norm(
       axis_index_groups: groups of indices within that axis, to share statistics in groups.
       mask: True where a value takes part in the estimates; broadcastable to x. Other places are
         normalized too.
-      force_float32_reductions: of no use; the arithmetic is float32 at least.
 
     Returns:
       The normalized input, and the new estimates (``stats`` itself at inference). Those of a
@@ -90,7 +88,6 @@ def estimated_batch_norm(
     """
     _arguments.check_epsilon(epsilon)
     check_rate(rate)
-    del force_float32_reductions  # the arithmetic is float32 at least
     args = channel_arguments(x, stats, scale, bias, axis, mask, dtype, empty=use_running_average)
     mean, var = (value.astype(args.compute_dtype) for value in stats)
     normalize = functools.partial(

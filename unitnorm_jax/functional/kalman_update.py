@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from unitnorm_jax.functional._arguments import is_within
 from unitnorm_jax.functional._batch_statistics import hashable_groups
 from unitnorm_jax.functional._devices import average
-from unitnorm_jax.functional._numbers import is_within
 from unitnorm_jax.functional.moments import Moments
 
 

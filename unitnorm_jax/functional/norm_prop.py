@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from unitnorm_jax.functional import _arguments
-from unitnorm_jax.functional._numbers import is_within
+from unitnorm_jax.functional._arguments import is_within
 from unitnorm_jax.functional._scaling import power_of_two
 
 # Mean and standard deviation of f(Z) and root mean square of f'(Z), for a standard normal Z.

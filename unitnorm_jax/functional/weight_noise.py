@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unitnorm_jax.functional._numbers import is_within
+from unitnorm_jax.functional._arguments import is_within
 from unitnorm_jax.functional._scaling import power_of_two
 
 Params = Any

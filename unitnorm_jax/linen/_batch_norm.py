@@ -30,7 +30,8 @@ class BatchNorm(nn.Module):
       axis_name: mapped axis over whose devices statistics are taken.
       axis_index_groups: groups of indices within that axis, to share statistics in groups.
       use_fast_variance: one pass, and a second only where it would lose digits; False: always two.
-      force_float32_reductions: compute in at least float32; running statistics are float32.
+      force_float32_reductions: running statistics are float32; False: of param_dtype. The
+        arithmetic is in float32 at least.
     """
 
     use_running_average: bool | None = None
@@ -87,7 +88,6 @@ class BatchNorm(nn.Module):
             axis_index_groups=self.axis_index_groups,
             mask=mask,
             use_fast_variance=self.use_fast_variance,
-            force_float32_reductions=self.force_float32_reductions,
         )
         if not running and not self.is_initializing():
             store(stats)

@@ -58,7 +58,8 @@ class BatchChannelNorm(nn.Module):
       axis_index_groups: groups of indices within that axis, to share statistics in groups.
       use_fast_variance: one pass over the input for the batch's statistics, and a second only
         where it would lose digits; False: always two.
-      force_float32_reductions: compute in at least float32; running statistics are float32.
+      force_float32_reductions: running statistics are float32; False: of param_dtype. The
+        arithmetic is in float32 at least.
       bessel_correction: feed the running variance with the unbiased one, as PyTorch does.
       sample_axis: the sample axis of the input.
 
@@ -139,7 +140,6 @@ class BatchChannelNorm(nn.Module):
             axis_index_groups=self.axis_index_groups,
             mask=mask,
             use_fast_variance=self.use_fast_variance,
-            force_float32_reductions=self.force_float32_reductions,
         )
         if not running:
             store(stats)

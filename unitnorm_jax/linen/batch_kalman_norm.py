@@ -75,7 +75,8 @@ class BatchKalmanNorm(nn.Module):
       axis_name: mapped axis over whose devices the batch is spread: one guard, and the running
         statistics of the first slice of the first device.
       axis_index_groups: groups of indices within that axis, each with a batch of its own.
-      force_float32_reductions: compute in at least float32; running statistics are float32.
+      force_float32_reductions: running statistics are float32; False: of param_dtype. The
+        arithmetic is in float32 at least.
       slice_size: consecutive samples of a slice; None: the whole batch is one.
       gain: weight of the observed moments, in [0, 1]; the authors use 0.1 for slices of 2 images
         and 0.95 for one of 128. At 1 the layer is batch normalization of each slice.
@@ -158,7 +159,6 @@ class BatchKalmanNorm(nn.Module):
             dtype=self.dtype,
             axis_name=None if self.is_initializing() else self.axis_name,
             axis_index_groups=self.axis_index_groups,
-            force_float32_reductions=self.force_float32_reductions,
         )
         if not use_running_average and not self.is_initializing():
             store(stats)

@@ -56,7 +56,8 @@ class EstimatedBatchNorm(nn.Module):
       scale_init: initializer of scale, by default ones.
       axis_name: mapped axis over whose devices the batch is split.
       axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      force_float32_reductions: compute in at least float32; the estimates are float32.
+      force_float32_reductions: the estimates are float32; False: of param_dtype. The
+        arithmetic is in float32 at least.
 
     References:
       Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
@@ -121,7 +122,6 @@ class EstimatedBatchNorm(nn.Module):
             axis_name=self.axis_name,
             axis_index_groups=self.axis_index_groups,
             mask=mask,
-            force_float32_reductions=self.force_float32_reductions,
         )
         if not still:
             store(stats)
