@@ -275,7 +275,7 @@ def _reached(arm: Arm) -> list[float]:
 
 
 def number(value: Any) -> float:
-    """Returns a number of a record: NaN is null there, and what is infinite a string."""
+    """Decodes a number of a record, where NaN is null and infinity is a string."""
     return math.nan if value is None else float(value)
 
 

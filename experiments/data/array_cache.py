@@ -121,7 +121,7 @@ def open_cache(
 def limit_size(keep: Path, gigabytes: float) -> list[Path]:
     """Deletes the caches beside ``keep`` that were used longest ago, until all fit.
 
-    A process that still has one of them open keeps what it has mapped.
+    A process that has mapped a deleted cache can still read it.
 
     Returns:
         What was deleted.
@@ -138,13 +138,13 @@ def limit_size(keep: Path, gigabytes: float) -> list[Path]:
 
 
 def caches_in(root: Path) -> list[Path]:
-    """Returns the complete caches in a folder of caches: those of the names that they get here."""
+    """Returns the complete caches in a folder. Folders with other names belong to the user."""
     described = (path.parent for path in root.glob(f"*/{_DESCRIPTION}"))
     return sorted(path for path in described if re.fullmatch(r"[0-9a-f]{32}", path.name))
 
 
 def left_in(root: Path) -> list[Path]:
-    """Returns what processes that were killed while they wrote a cache have left."""
+    """Returns the incomplete caches of processes that were killed."""
     pattern = r"[0-9a-f]{32}\.incomplete-\w+"
     return sorted(p for p in root.glob("*.incomplete-*") if re.fullmatch(pattern, p.name))
 
@@ -155,7 +155,7 @@ def size_of(folder: Path) -> int:
 
 
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Arrays and notes; None if there is no such cache, or it is not what was written."""
+    """Returns arrays and notes, or None if the cache is missing or damaged."""
     try:
         described = json.loads((folder / _DESCRIPTION).read_text())
         content = described["content"]
