@@ -58,8 +58,8 @@ class DataConfig:
     """Where imagefolder keeps its decoded images. Default: $XDG_CACHE_HOME or ~/.cache, and
     unitnorm_jax/images there."""
     cache_gigabytes: float = 20.0
-    """Largest size of the cache of decoded images, in GB; the least recently used folders are deleted
-    first. python -m experiments.image_cache lists and clears the cache."""
+    """Largest size of the cache of decoded images, in GB; the least recently used folders are
+    deleted first. python -m experiments.image_cache lists and clears the cache."""
     threads: int | None = None
     """Threads that read and decode imagenet2012. Default: the CPUs of this process, at most 16."""
 
