@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Shaped
 
+from unitnorm_jax.functional import _devices
+
 # One pass loses about (mean/std)^2 * 2^-24 of a variance, at most 3e-7 below this; of the squared
 # norm of a sample that varies 100 times less than the batch, that times 10^4.
 _MAX_SQUARED_RATIO = 4.0
@@ -51,18 +53,7 @@ class Reduction(NamedTuple):
 
     def psum(self, x: Any) -> Any:
         """Sum over the devices of the mapped axis, if there is one."""
-        if self.axis_name is None:
-            return x
-        return lax.psum(x, self.axis_name, axis_index_groups=self.axis_index_groups)
-
-    def devices(self) -> Any:
-        """How many devices add their sums: a number, or an array where groups differ in size."""
-        groups = self.axis_index_groups
-        if groups is None or len({len(group) for group in groups}) == 1:
-            return self.psum(1)
-        size = {index: len(group) for group in groups for index in group}
-        sizes = jnp.asarray([size[index] for index in sorted(size)], jnp.float32)
-        return sizes[lax.axis_index(self.axis_name)]
+        return _devices.total(x, self.axis_name, self.axis_index_groups)
 
     def values(self, sizes: Sequence[Any], dtype: Any) -> jax.Array | float:
         """How many values that is, where each device has as many as the product of ``sizes``.
@@ -70,7 +61,9 @@ class Reduction(NamedTuple):
         A number, or an array where it is not known before the program runs: sizes may be symbolic
         (``jax.export``), groups may differ.
         """
-        return number_of(math.prod(sizes), dtype) * self.devices()
+        return number_of(math.prod(sizes), dtype) * _devices.number(
+            self.axis_name, self.axis_index_groups
+        )
 
 
 def number_of(size: Any, dtype: Any) -> jax.Array | float:

@@ -16,9 +16,10 @@ from unitnorm_jax.functional._batch_statistics import (
     BatchStats,
     hashable_groups,
     inverse_std,
+    number_of,
     update_stats,
 )
-from unitnorm_jax.functional._devices import Groups, average, fewest, total
+from unitnorm_jax.functional._devices import Groups, average, fewest, number
 from unitnorm_jax.functional._scaling import one_number
 from unitnorm_jax.functional.kalman_update import check_gain, check_prediction, kalman_update
 from unitnorm_jax.functional.moments import Moments
@@ -155,8 +156,8 @@ def batch_kalman_norm(
                 "`bessel_correction` needs at least two values per slice and channel; the slices "
                 f"of the input of shape {x.shape} have one. Make `slice_size` larger."
             )
-        number = total(jnp.asarray(count, compute_dtype), whole, groups)
-        posterior = posterior._replace(var=posterior.var * (number / (number - 1)))
+        values = number_of(count, compute_dtype) * number(whole, groups)
+        posterior = posterior._replace(var=posterior.var * (values / (values - 1)))
     decay = _arguments.weak(momentum), _arguments.weak(1 - momentum)
     first = Moments(*(p[0] for p in posterior))
     if slice_size is not None and axis_name is not None:
