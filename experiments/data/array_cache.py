@@ -118,23 +118,18 @@ def open_cache(
     return found
 
 
-def limit_size(keep: Path, gigabytes: float) -> list[Path]:
-    """Deletes the caches beside ``keep`` that were used longest ago, until all fit.
+def limit_size(keep: Path, gigabytes: float) -> None:
+    """Deletes the least recently used caches beside ``keep`` until all fit.
 
     A process that has mapped a deleted cache can still read it.
-
-    Returns:
-        What was deleted.
     """
     caches = sorted(caches_in(keep.parent), key=lambda path: path.stat().st_mtime)
-    total = sum(map(size_of, caches))
-    deleted = []
-    for path in caches:
+    sizes = {path: size_of(path) for path in caches}
+    total = sum(sizes.values())
+    for path, size in sizes.items():
         if total > gigabytes * 1e9 and path != keep:
-            total -= size_of(path)
+            total -= size
             shutil.rmtree(path, ignore_errors=True)
-            deleted.append(path)
-    return deleted
 
 
 def caches_in(root: Path) -> list[Path]:

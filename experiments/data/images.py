@@ -98,16 +98,17 @@ def decode_rgb(content: bytes, name: str, convert: bool, strict: bool = True) ->
     cv2 = need("cv2")
     data = np.frombuffer(content, np.uint8)
     image: np.ndarray | None
-    if strict:
+    if strict or not convert:
         kind, mode = inspect(content, name)
-        if kind == "JPEG":
+        if not convert:
+            _check_mode(mode, name)
+        if strict and kind == "JPEG":
             image = _decode_jpeg(content, name, mode)
-            if mode == "RGB" or (mode == "L" and convert):
+            if mode in ("RGB", "L"):
                 return image
     if convert:
         image = _decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     else:
-        _check_mode(content, name)
         image = _decode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise BadImageError(f"{name} is damaged or truncated ({len(content):,} bytes).")
@@ -185,13 +186,8 @@ def _decode_jpeg(content: bytes, name: str, mode: str) -> np.ndarray:
         ) from None
 
 
-def _check_mode(content: bytes, name: str) -> None:
-    """Raises for images that OpenCV would convert without a word; reads the header alone."""
-    image_module = need("PIL.Image")
-    try:
-        mode = image_module.open(io.BytesIO(content)).mode
-    except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError):
-        raise BadImageError(f"{name} is damaged or truncated ({len(content):,} bytes).") from None
+def _check_mode(mode: str, name: str) -> None:
+    """Raises for images that OpenCV would convert without a word."""
     if mode not in ("RGB", "P"):
         kind = _KINDS.get(mode.split(";")[0])
         raise _not_rgb(name, kind or f"an image of mode {mode}")
