@@ -198,9 +198,18 @@ def _mean_and_variance_jvp(reduction: Reduction, primals: Any, tangents: Any) ->
     return (mean, var), (tangent[0], tangent[1])
 
 
+def shown(x: jax.Array) -> jax.Array:
+    """x, NaN where it overflowed: the inverse of that would be 0, and hide it.
+
+    Applied before a root, which the compiler stores. After it, it would be computed again for every
+    element of the output.
+    """
+    return jnp.where(x == jnp.inf, jnp.nan, x)
+
+
 def inverse_std(var: jax.Array, epsilon: jax.Array | float) -> jax.Array:
-    """``1 / sqrt(var + epsilon)`` of a batch; NaN, not 0, where the variance overflowed."""
-    return jnp.where(var == jnp.inf, jnp.nan, lax.rsqrt(var + epsilon))
+    """``1 / sqrt(var + epsilon)`` of a batch; NaN where the variance overflowed."""
+    return lax.rsqrt(shown(var) + epsilon)
 
 
 def correct_variance(

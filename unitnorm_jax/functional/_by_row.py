@@ -67,7 +67,7 @@ def normalize_by_row(
     t = inverse_norm(squared_norm, epsilon)
     slope = scale * inv_std
     u = slope * alpha
-    y = _affine(both, centre, t, u, slope - u, bias, alpha == 0)
+    y = _affine(both, centre, t, u, slope - u, bias, alpha)
     return y, centre.shift + mean, var, count
 
 
@@ -176,10 +176,10 @@ def _affine(
     u: jax.Array,
     w: jax.Array,
     bias: jax.Array,
-    plain: jax.Array,
+    alpha: jax.Array,
 ) -> jax.Array:
-    """``(t u + w) (x - centre) + bias``, (r, c); where ``plain``, (c,), u is 0, whatever t."""
-    slope = jnp.where(plain[None], w[None], t[:, None] * u[None] + w[None])
+    """``(t u + w) (x - centre) + bias``, (r, c); where alpha, (c,), is 0, so is t u, whatever t."""
+    slope = jnp.where(alpha[None] == 0, 0, t[:, None] * u[None]) + w[None]
     return slope * centre.remove(both[0]) + bias[None]
 
 

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from unitnorm_jax.functional._batch_statistics import shown
+
 
 @jax.custom_jvp
 def inverse_norm(squared_norm: jax.Array, epsilon: jax.Array | float) -> jax.Array:
     """``1 / sqrt(s + epsilon)``; NaN where s is, or overflowed: there it has no derivative."""
-    return lax.rsqrt(jnp.where(squared_norm == jnp.inf, jnp.nan, squared_norm) + epsilon)
+    return lax.rsqrt(shown(squared_norm) + epsilon)
 
 
 @inverse_norm.defjvp

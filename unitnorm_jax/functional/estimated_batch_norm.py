@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Shaped
 from unitnorm_jax.functional import _arguments
 from unitnorm_jax.functional._arguments import is_within
 from unitnorm_jax.functional._batch_norm import channel_arguments, normalize_by_statistics, spread
-from unitnorm_jax.functional._batch_statistics import BatchStats, Reduction, hashable_groups
+from unitnorm_jax.functional._batch_statistics import BatchStats, Reduction, hashable_groups, shown
 
 
 def estimated_batch_norm(
@@ -108,8 +108,7 @@ def estimated_batch_norm(
         near = jnp.abs(step) < jnp.abs(moved)
         shift = jnp.where(near, lax.stop_gradient(mean), moved)
         z = args.x.astype(moved.dtype) - spread(shift, args.axis, x.ndim)
-        shown = jnp.where(var == jnp.inf, jnp.nan, var)  # 0 would hide that it overflowed
-        y = normalize(z, *args.affine, jnp.where(near, step, 0), shown)
+        y = normalize(z, *args.affine, jnp.where(near, step, 0), shown(var))
         stats = BatchStats(moved.astype(stats.mean.dtype), var.astype(stats.var.dtype))
     return y.astype(args.result_dtype), stats
 
