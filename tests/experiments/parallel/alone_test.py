@@ -16,7 +16,8 @@ def test_a_process_alone_needs_no_cluster(monkeypatch):
     assert not distributed.initialize(DevicesConfig(distributed="none"))
     assert calls == []
     assert distributed.initialize(DevicesConfig())
-    assert calls == [{"coordinator_address": None, "num_processes": None, "process_id": None}]
+    unset = {"coordinator_address": None, "num_processes": None, "process_id": None}
+    assert calls == [unset | {"initialization_timeout": 120}]
 
 
 @pytest.mark.parametrize(
