@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.order_statistics import largest, median, quantile
-from unitnorm_jax.ics.report import best_bounds, row_name
+from unitnorm_jax.ics.probe._report import best_bounds, row_name
 
 Rows = Sequence[Mapping[str, Any]]
 # What is compared: names in a row of the distance and the ends of its certificate.

@@ -12,7 +12,7 @@ from experiments import plots
 from experiments.comparison import QUANTITIES
 from experiments.order_statistics import median
 from experiments.results import Results
-from unitnorm_jax.ics.report import best_bounds, row_name
+from unitnorm_jax.ics.probe._report import best_bounds, row_name
 
 MAX_LAYERS = 12  # Panels; deeper networks show every k-th layer.
 MAX_STEPS = 120  # Measurements drawn of each line; longer runs show every k-th.

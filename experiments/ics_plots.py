@@ -13,7 +13,7 @@ from experiments.comparison import compare
 from experiments.ics_panels import UNITS, draw_distances, panel_size, positive, shown_layers
 from experiments.order_statistics import median
 from experiments.results import Results
-from unitnorm_jax.ics.report import best_bounds, row_name
+from unitnorm_jax.ics.probe._report import best_bounds, row_name
 
 MANY = 24  # Layers; more than these are drawn smaller, and without a dot for each seed.
 

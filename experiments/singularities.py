@@ -23,7 +23,7 @@ from experiments.build import EVAL_BATCH
 from experiments.cli import run_cli
 from experiments.data import Dataset, load_dataset
 from experiments.restored import Restored, read_config, restored
-from unitnorm_jax.ics import LayerActivity, elimination_singularities
+from unitnorm_jax.contrib.batch_channel_norm import LayerActivity, elimination_singularities
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,67 @@ from tests.compilations import count_compilations
 from tests.layers import LAYERS
 from unitnorm_jax import functional as F
 from unitnorm_jax import linen
+from unitnorm_jax.contrib.batch_channel_norm import (
+    batch_channel_norm,
+    channel_activity,
+    dead_channels,
+    mean_to_std,
+)
+from unitnorm_jax.contrib.batch_kalman_norm import (
+    Moments,
+    add_moments,
+    batch_kalman_norm,
+    kalman_update,
+    layer_moments,
+    linear_moments,
+    normalized_moments,
+    relu_moments,
+    sampled_moments,
+)
+from unitnorm_jax.contrib.enorm import (
+    enorm_chain,
+    enorm_energy,
+    enorm_factors,
+    enorm_rescale,
+    enorm_sweep,
+)
+from unitnorm_jax.contrib.estimated_batch_norm import estimated_batch_norm
+from unitnorm_jax.contrib.implied_penalty import implied_penalty
+from unitnorm_jax.contrib.noise_aware_batch_norm import (
+    additive_noise,
+    batch_statistics,
+    chain_noise,
+    collect_statistics,
+    drift,
+    multiplicative_noise,
+    noisy_outputs,
+    output_noise,
+    pool_statistics,
+    quantize,
+    recalibrate,
+    track,
+    track_statistics,
+)
+from unitnorm_jax.contrib.norm_prop import (
+    covariance_bound,
+    dataset_stats,
+    max_pool_moments,
+    norm_prop_activation,
+    norm_prop_avg_pool,
+    norm_prop_gain,
+    norm_prop_kernel,
+    norm_prop_max_pool,
+    norm_prop_sum,
+    normalize_dataset,
+)
+from unitnorm_jax.contrib.weight_standardization import weight_standardization
 
 Call = Callable[[jax.Array], Any]
 RNG = np.random.default_rng(0)
 X = RNG.normal(1.0, 1.0, (4, 3, 2, 6)).astype(np.float32)
 C = jnp.arange(1.0, 7.0)
 STATS = F.BatchStats(mean=0.1 * C, var=C)
-MOMENTS = F.Moments(mean=0.1 * C[None], var=C[None])
+MOMENTS = Moments(mean=0.1 * C[None], var=C[None])
 KEY = jax.random.key(0)
 MASK = jnp.asarray(RNG.random((4, 3, 2, 1)) < 0.7)
 
@@ -36,12 +90,12 @@ def kernels(x: jax.Array) -> dict[str, Any]:
     }
 
 
-CHAIN = F.enorm_chain(("hidden", "output"))
+CHAIN = enorm_chain(("hidden", "output"))
 
 
 def enorm_rescaled(x: jax.Array) -> Any:
     params = kernels(x)
-    return F.enorm_rescale(params, F.enorm_factors(params, CHAIN, c=1.5, p=1).params, -1)
+    return enorm_rescale(params, enorm_factors(params, CHAIN, c=1.5, p=1).params, -1)
 
 
 def noise(make: Callable[..., Any], *args: Any, **options: Any) -> Call:
@@ -49,21 +103,21 @@ def noise(make: Callable[..., Any], *args: Any, **options: Any) -> Call:
 
 
 FUNCTIONS: dict[str, Call] = {
-    "add_moments": lambda x: F.add_moments(MOMENTS, F.Moments(x[:1, 0, 0], x[:1, 0, 1])),
-    "additive_noise": noise(F.additive_noise, 0.1),
-    "batch_channel_norm": lambda x: F.batch_channel_norm(
+    "add_moments": lambda x: add_moments(MOMENTS, Moments(x[:1, 0, 0], x[:1, 0, 1])),
+    "additive_noise": noise(additive_noise, 0.1),
+    "batch_channel_norm": lambda x: batch_channel_norm(
         x, STATS, C, C, use_running_average=False, num_groups=2
     ),
-    "batch_channel_norm-mask": lambda x: F.batch_channel_norm(
+    "batch_channel_norm-mask": lambda x: batch_channel_norm(
         x, STATS, use_running_average=False, num_groups=2, mask=MASK
     ),
-    "batch_channel_norm-two passes": lambda x: F.batch_channel_norm(
+    "batch_channel_norm-two passes": lambda x: batch_channel_norm(
         x, STATS, use_running_average=False, num_groups=2, use_fast_variance=False
     ),
-    "batch_channel_norm-rate": lambda x: F.batch_channel_norm(
+    "batch_channel_norm-rate": lambda x: batch_channel_norm(
         x, STATS, use_running_average=False, num_groups=2, rate=0.1
     ),
-    "batch_kalman_norm": lambda x: F.batch_kalman_norm(
+    "batch_kalman_norm": lambda x: batch_kalman_norm(
         x, STATS, MOMENTS, use_running_average=False, slice_size=2
     ),
     "batch_norm": lambda x: F.batch_norm(x, STATS, C, C, use_running_average=False),
@@ -74,50 +128,50 @@ FUNCTIONS: dict[str, Call] = {
         axis=(1, 3),
         mask=MASK,
     ),
-    "batch_statistics": lambda x: F.batch_statistics(x, mask=MASK),
-    "chain_noise": noise(F.chain_noise, F.quantize(4), F.additive_noise(0.1)),
-    "channel_activity": lambda x: F.channel_activity(x, F.channel_activity(x)),
-    "covariance_bound": lambda x: F.covariance_bound(x),
-    "dataset_stats": lambda x: F.dataset_stats(x),
-    "dataset_stats-zca": lambda x: F.dataset_stats(x, whitening="zca"),
-    "dead_channels": lambda x: F.dead_channels(F.channel_activity(x)),
-    "drift": noise(F.drift, 10.0, spread=0.1),
-    "enorm_chain": lambda x: F.enorm_chain(("a", "b")) and x,
-    "enorm_energy": lambda x: F.enorm_energy(kernels(x), CHAIN, c=1.5),
-    "enorm_factors": lambda x: F.enorm_factors(kernels(x), CHAIN, bias="count"),
+    "batch_statistics": lambda x: batch_statistics(x, mask=MASK),
+    "chain_noise": noise(chain_noise, quantize(4), additive_noise(0.1)),
+    "channel_activity": lambda x: channel_activity(x, channel_activity(x)),
+    "covariance_bound": lambda x: covariance_bound(x),
+    "dataset_stats": lambda x: dataset_stats(x),
+    "dataset_stats-zca": lambda x: dataset_stats(x, whitening="zca"),
+    "dead_channels": lambda x: dead_channels(channel_activity(x)),
+    "drift": noise(drift, 10.0, spread=0.1),
+    "enorm_chain": lambda x: enorm_chain(("a", "b")) and x,
+    "enorm_energy": lambda x: enorm_energy(kernels(x), CHAIN, c=1.5),
+    "enorm_factors": lambda x: enorm_factors(kernels(x), CHAIN, bias="count"),
     "enorm_rescale": enorm_rescaled,
-    "enorm_sweep": lambda x: F.enorm_sweep([x.reshape(-1, 8), x.reshape(8, -1)]),
-    "estimated_batch_norm": lambda x: F.estimated_batch_norm(
+    "enorm_sweep": lambda x: enorm_sweep([x.reshape(-1, 8), x.reshape(8, -1)]),
+    "estimated_batch_norm": lambda x: estimated_batch_norm(
         x, STATS, use_running_average=False, rate=0.1, mask=MASK
     ),
     "fold_batch_norm": lambda x: F.fold_batch_norm(x, *STATS, C, C, kernel_bias=C),
-    "implied_penalty": lambda x: F.implied_penalty(x, x, C),
-    "kalman_update": lambda x: F.kalman_update(MOMENTS, F.Moments(x[:1, 0, 0], C[None])),
-    "linear_moments": lambda x: F.linear_moments(
+    "implied_penalty": lambda x: implied_penalty(x, x, C),
+    "kalman_update": lambda x: kalman_update(MOMENTS, Moments(x[:1, 0, 0], C[None])),
+    "linear_moments": lambda x: linear_moments(
         MOMENTS, x.reshape(2, 2, 6, 6), spatial_shape=(5, 4)
     ),
-    "max_pool_moments": lambda x: x * F.max_pool_moments(4)[0],
-    "mean_to_std": lambda x: F.mean_to_std(F.channel_activity(x)),
-    "multiplicative_noise": noise(F.multiplicative_noise, 0.1),
-    "norm_prop_activation": lambda x: F.norm_prop_activation(x),
-    "norm_prop_gain": lambda x: x * F.norm_prop_gain("sigmoid"),
-    "norm_prop_kernel": lambda x: F.norm_prop_kernel(x, C),
-    "norm_prop_sum": lambda x: F.norm_prop_sum(x, x),
-    "normalize_dataset": lambda x: F.normalize_dataset(x, F.dataset_stats(x)),
-    "normalized_moments": lambda x: F.normalized_moments(MOMENTS, x[0, 0, 0], x[0, 0, 1]),
-    "output_noise": lambda x: F.output_noise(KEY, x, 0.1),
-    "pool_statistics": lambda x: F.pool_statistics([STATS, STATS], [x[0, 0, 0] ** 2, C]),
-    "quantize": noise(F.quantize, 4),
-    "relu_moments": lambda x: F.relu_moments(F.Moments(x, x**2)),
-    "sampled_moments": lambda x: F.sampled_moments(
+    "max_pool_moments": lambda x: x * max_pool_moments(4)[0],
+    "mean_to_std": lambda x: mean_to_std(channel_activity(x)),
+    "multiplicative_noise": noise(multiplicative_noise, 0.1),
+    "norm_prop_activation": lambda x: norm_prop_activation(x),
+    "norm_prop_gain": lambda x: x * norm_prop_gain("sigmoid"),
+    "norm_prop_kernel": lambda x: norm_prop_kernel(x, C),
+    "norm_prop_sum": lambda x: norm_prop_sum(x, x),
+    "normalize_dataset": lambda x: normalize_dataset(x, dataset_stats(x)),
+    "normalized_moments": lambda x: normalized_moments(MOMENTS, x[0, 0, 0], x[0, 0, 1]),
+    "output_noise": lambda x: output_noise(KEY, x, 0.1),
+    "pool_statistics": lambda x: pool_statistics([STATS, STATS], [x[0, 0, 0] ** 2, C]),
+    "quantize": noise(quantize, 4),
+    "relu_moments": lambda x: relu_moments(Moments(x, x**2)),
+    "sampled_moments": lambda x: sampled_moments(
         MOMENTS, x.reshape(1, -1, 2, 6), lambda s: nn.relu(s) @ jnp.ones((6, 2))
     ),
-    "track_statistics": lambda x: F.track_statistics(STATS, F.BatchStats(x[0, 0, 0], C), 0.1),
+    "track_statistics": lambda x: track_statistics(STATS, F.BatchStats(x[0, 0, 0], C), 0.1),
     "unitized_batch_norm": lambda x: F.unitized_batch_norm(
         x, STATS, 0.1 * C, C, C, use_running_average=False
     ),
-    "weight_standardization": lambda x: F.weight_standardization(x),
-    "weight_standardization-std": lambda x: F.weight_standardization(x, epsilon_added_to="std"),
+    "weight_standardization": lambda x: weight_standardization(x),
+    "weight_standardization-std": lambda x: weight_standardization(x, epsilon_added_to="std"),
 }
 each_function = pytest.mark.parametrize("call", FUNCTIONS.values(), ids=FUNCTIONS)
 
@@ -201,7 +255,7 @@ class Net(nn.Module):
         dense = nn.Dense(6)
         y = dense(x)
         if not self.is_initializing():
-            linen.layer_moments(dense, MOMENTS)
+            layer_moments(dense, MOMENTS)
         return nn.BatchNorm(use_running_average=True)(y)
 
 
@@ -211,23 +265,23 @@ def net() -> Any:
 
 
 def noisy(x: jax.Array) -> jax.Array:
-    with linen.noisy_outputs(KEY, 0.1):
+    with noisy_outputs(KEY, 0.1):
         return Net().apply(net(), x)
 
 
 def recalibrated(x: jax.Array) -> Any:
-    return linen.recalibrate(net(), [linen.collect_statistics(Net(), net(), x)] * 2)
+    return recalibrate(net(), [collect_statistics(Net(), net(), x)] * 2)
 
 
 MODELS: dict[str, Call] = {
     "add_alpha": lambda x: linen.add_alpha({**net(), "extra": x}),
-    "collect_statistics": lambda x: linen.collect_statistics(Net(), net(), x),
+    "collect_statistics": lambda x: collect_statistics(Net(), net(), x),
     "layer_moments": lambda x: Net().apply(net(), x),
     "noisy_outputs": noisy,
-    "norm_prop_avg_pool": lambda x: linen.norm_prop_avg_pool(x, (2, 2)),
-    "norm_prop_max_pool": lambda x: linen.norm_prop_max_pool(x, (2, 2)),
+    "norm_prop_avg_pool": lambda x: norm_prop_avg_pool(x, (2, 2)),
+    "norm_prop_max_pool": lambda x: norm_prop_max_pool(x, (2, 2)),
     "recalibrate": recalibrated,
-    "track": lambda x: linen.track(Net(), net(), x, rate=0.1),
+    "track": lambda x: track(Net(), net(), x, rate=0.1),
 }
 
 

@@ -1,4 +1,8 @@
-"""Who may import whom, read from the sources; and what `import unitnorm_jax` costs."""
+"""Who may import whom, read from the sources; and what `import unitnorm_jax` costs.
+
+A room is a folder. Each lists the rooms and libraries that it may use besides itself and the
+standard library; a folder that is not listed fails, so a new one is a decision.
+"""
 
 import ast
 import subprocess
@@ -8,26 +12,73 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LIBRARY = ROOT / "unitnorm_jax"
-SOURCES = sorted(LIBRARY.rglob("*.py"))
-# What each subpackage may use besides itself and the standard library.
 ARRAYS = {"jax", "numpy", "jaxtyping"}
-ALLOWED = {
-    "functional": ARRAYS,
-    "linen": ARRAYS | {"flax", "unitnorm_jax.functional", "unitnorm_jax._interception"},
-    "nnx": ARRAYS | {"flax", "unitnorm_jax.functional"},
-    # scipy: assignment, linear programs; flax: capture; matplotlib: inside plot alone.
-    "ics": ARRAYS
-    | {"scipy", "flax", "matplotlib", "unitnorm_jax.functional", "unitnorm_jax._interception"},
-    "": ARRAYS | {"flax", "unitnorm_jax"},
+CORE = {"unitnorm_jax.functional", "unitnorm_jax.functional._numerics"}
+LINEN = {"flax", "unitnorm_jax._interception"}
+PROBE = {"unitnorm_jax.ics.distances", "unitnorm_jax.ics.bounds"}
+METHOD = ARRAYS | CORE | LINEN | {"unitnorm_jax.linen"}
+CONTRIB = "unitnorm_jax.contrib."
+
+LIBRARY: dict[str, set[str]] = {
+    "unitnorm_jax": ARRAYS | {"flax", "unitnorm_jax.*"},
+    "unitnorm_jax.functional._numerics": ARRAYS,
+    "unitnorm_jax.functional": ARRAYS | CORE,
+    "unitnorm_jax.linen": ARRAYS | CORE | LINEN,
+    "unitnorm_jax.nnx": ARRAYS | CORE | {"flax"},
+    # scipy: assignment, linear programs; matplotlib: inside plot alone.
+    "unitnorm_jax.ics.distances": ARRAYS | {"scipy"},
+    "unitnorm_jax.ics.bounds": ARRAYS | LINEN | {"unitnorm_jax.ics.distances"},
+    "unitnorm_jax.ics.probe": ARRAYS | LINEN | PROBE | {"matplotlib"},
+    "unitnorm_jax.ics": {"unitnorm_jax.ics.*"},
+    "unitnorm_jax.contrib": {"unitnorm_jax.contrib.*"},
+    CONTRIB + "batch_channel_norm": METHOD
+    | {CONTRIB + "estimated_batch_norm", CONTRIB + "noise_aware_batch_norm"}
+    | {"unitnorm_jax.ics.probe"},
+    CONTRIB + "batch_kalman_norm": METHOD,
+    CONTRIB + "enorm": METHOD,
+    CONTRIB + "estimated_batch_norm": METHOD,
+    CONTRIB + "implied_penalty": METHOD,
+    CONTRIB + "independent_component": METHOD,
+    CONTRIB + "noise_aware_batch_norm": METHOD | {CONTRIB + "estimated_batch_norm"},
+    CONTRIB + "norm_prop": METHOD,
+    CONTRIB + "weight_standardization": METHOD,
 }
+# From the ground up: a room may use those before it.
+ORDER = (
+    "common",
+    "models",
+    "methods",
+    "config",
+    "analysis",
+    "data",
+    "configs",
+    "training",
+    "benchmarks",
+    "train",
+    "evaluate",
+    "studies",
+    "publish",
+)
+# Those that run a page of code of their own, or list all commands: they use any room, or none.
+ENTRIES = {"__init__", "__main__", "minimal"}
 UNWANTED = {"optax", "experiments", "matplotlib", "tests", "tyro", "sklearn", "tensorboardX"}
 
 
-def package(path: Path) -> str:
-    """The subpackage that a source belongs to; "" is the top."""
-    parts = path.relative_to(LIBRARY).parts
-    return parts[0] if len(parts) > 1 else ""
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def name_of(path: Path, root: Path = ROOT) -> str:
+    """The dotted name of a source."""
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def library_room(module: str, rooms: dict[str, set[str]] = LIBRARY) -> str:
+    """The innermost listed folder that a module of the library stands in."""
+    parts = module.split(".")
+    return next(
+        room for n in range(len(parts), 0, -1) if (room := ".".join(parts[:n])) in rooms or n == 1
+    )
 
 
 def imports(path: Path) -> set[str]:
@@ -38,51 +89,100 @@ def imports(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative import"
-            # `from unitnorm_jax import functional` imports `unitnorm_jax.functional`.
             for alias in node.names:
-                is_package = node.module == "unitnorm_jax"
-                names.add(f"{node.module}.{alias.name}" if is_package else node.module)
+                full = f"{node.module}.{alias.name}"
+                file = ROOT / full.replace(".", "/")
+                is_module = file.is_dir() or file.with_suffix(".py").exists()
+                names.add(full if is_module else node.module)
     return names
 
 
-def is_within(name: str, allowed: set[str]) -> bool:
-    return any(name == a or name.startswith(f"{a}.") for a in allowed)
+def may_import(room: str, name: str, rooms: dict[str, set[str]] = LIBRARY) -> bool:
+    """Whether the rules of the library let a room import a module."""
+    if name.split(".")[0] in sys.stdlib_module_names:
+        return True
+    allowed = rooms[room]
+    if name.split(".")[0] != "unitnorm_jax":
+        return name.split(".")[0] in allowed
+    target = library_room(name, rooms)
+    within = any(a.endswith(".*") and name.startswith(a[:-1]) for a in allowed)
+    return target == room or target in allowed or name in allowed or within
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(LIBRARY)))
-def test_imports(path):
-    own = package(path)
-    assert own in ALLOWED, f"say here what the new subpackage {own} may import"
-    allowed = ALLOWED[own] | ({f"unitnorm_jax.{own}"} if own else set())
-    for name in imports(path):
-        if name.split(".")[0] not in sys.stdlib_module_names:
-            assert is_within(name, allowed), f"{own or 'the top'} must not import {name}"
+def rank(name: str) -> int:
+    """Where a module of the experiments stands in their order."""
+    return ORDER.index(name.split(".")[1])
 
 
-def test_the_rules_can_fail(tmp_path):
+def is_private(name: str) -> bool:
+    return any(part.startswith("_") and part != "__main__" for part in name.split("."))
+
+
+@pytest.mark.parametrize("path", sources("unitnorm_jax"), ids=name_of)
+def test_library(path):
+    name = name_of(path)
+    room = library_room(name)
+    folder = name if path.name == "__init__.py" else name.rsplit(".", 1)[0]
+    assert folder in LIBRARY, f"say here what the new room {folder} may import"
+    for imported in imports(path):
+        assert may_import(room, imported), f"{room} must not import {imported}"
+
+
+@pytest.mark.parametrize("room", LIBRARY)
+def test_each_rule_of_the_library_can_fail(room):
+    """Of every two rooms at most one may import the other, so each rule refuses something."""
+    refused = [other for other in LIBRARY if not may_import(room, f"{other}._x")]
+    assert refused or room == "unitnorm_jax"
+    assert not may_import(room, "optax")
+    assert not may_import(room, "experiments.train")
+    for other in LIBRARY:
+        if other != room and "unitnorm_jax" not in (other, room) and not other.startswith(room):
+            both = may_import(room, f"{other}._x") and may_import(other, f"{room}._x")
+            assert not both, f"{room} and {other} import each other"
+
+
+@pytest.mark.parametrize("path", sources("unitnorm_jax"), ids=name_of)
+def test_modules_of_the_library_are_private(path):
+    """Their names are those of the folders' `__init__`."""
+    parts = path.relative_to(ROOT / "unitnorm_jax").parts
+    assert path.name == "__init__.py" or any(part.startswith("_") for part in parts)
+
+
+@pytest.mark.parametrize("path", sources("experiments"), ids=name_of)
+def test_experiments(path):
+    name = name_of(path)
+    for imported in imports(path):
+        top = imported.split(".")[0]
+        assert top != "tests"
+        assert top != "unitnorm_jax" or not is_private(imported), f"{imported} is private"
+        if top == "experiments" and name.count(".") and name.split(".")[1] not in ENTRIES:
+            assert imported != "experiments" and imported.split(".")[1] not in ENTRIES
+            assert rank(imported) <= rank(name), f"{name} must not import {imported}"
+
+
+def test_each_rule_of_the_experiments_can_fail(tmp_path):
+    for lower, upper in zip(ORDER, ORDER[1:], strict=False):
+        assert rank(f"experiments.{lower}.a") < rank(f"experiments.{upper}.b")
+    with pytest.raises(ValueError, match="not in"):
+        rank("experiments.new_room")
+    assert is_private("unitnorm_jax.ics.distances._line")
+    assert not is_private("unitnorm_jax.contrib.enorm")
+
+
+def test_imports_are_found_wherever_they_stand(tmp_path):
     source = tmp_path / "a.py"
     source.write_text("def f():\n    from unitnorm_jax import linen\n    import flax.linen as nn\n")
     assert imports(source) == {"unitnorm_jax.linen", "flax.linen"}
-    assert not is_within("flax.linen", ALLOWED["functional"])
-    assert not is_within("unitnorm_jax.linen", ALLOWED["ics"])
-    assert not is_within("jaxopt", ARRAYS)
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(LIBRARY)))
-def test_nobody_outside_imports_private_names(path):
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "unitnorm_jax" and any(p.startswith("_") for p in parts):
-            # A private module at the top is private to the library, and shared by its rooms.
-            owner = next(i for i, part in enumerate(parts) if part.startswith("_"))
-            inside = owner == 1 or parts[1] == package(path)
-            assert inside, f"{path.name} imports the private {name}"
 
 
 def test_import_is_light():
-    """Nothing unwanted is loaded, and no device is looked up."""
+    """Nothing is loaded before it is used, nothing unwanted then, and no device is looked up."""
     code = (
         "import sys, unitnorm_jax\n"
+        "assert not {'jax', 'flax'} & set(sys.modules)\n"
+        "unitnorm_jax.UnitizedBatchNorm, unitnorm_jax.ICSProbe, unitnorm_jax.em_distance\n"
+        "unitnorm_jax.contrib, unitnorm_jax.functional, unitnorm_jax.ics, unitnorm_jax.linen\n"
+        "assert set(unitnorm_jax._NAMES) <= set(dir(unitnorm_jax))\n"
         "print(*{name.split('.')[0] for name in sys.modules})\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"

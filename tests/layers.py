@@ -9,18 +9,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unitnorm_jax.functional import Moments
-from unitnorm_jax.linen import (
-    BatchChannelNorm,
-    BatchKalmanNorm,
-    EstimatedBatchNorm,
-    IndependentComponent,
-    NormPropConv,
-    NormPropDense,
-    UnitizedBatchNorm,
+from unitnorm_jax.contrib.batch_channel_norm import BatchChannelNorm
+from unitnorm_jax.contrib.batch_kalman_norm import BatchKalmanNorm, Moments
+from unitnorm_jax.contrib.estimated_batch_norm import EstimatedBatchNorm
+from unitnorm_jax.contrib.independent_component import IndependentComponent
+from unitnorm_jax.contrib.norm_prop import NormPropConv, NormPropDense
+from unitnorm_jax.contrib.weight_standardization import (
     WeightStandardizedConv,
     WeightStandardizedDense,
 )
+from unitnorm_jax.linen import UnitizedBatchNorm
 
 Tree = Any
 IMAGES = (16, 3, 2, 4)  # 16 samples: two on each of the eight devices

@@ -18,6 +18,13 @@ from scipy.stats import wasserstein_distance
 
 from tests.layers import LAYERS
 from unitnorm_jax import ics, linen
+from unitnorm_jax.contrib.batch_channel_norm import elimination_singularities
+from unitnorm_jax.contrib.noise_aware_batch_norm import (
+    collect_statistics,
+    noisy_outputs,
+    recalibrate,
+    track,
+)
 
 X = np.random.default_rng(0).normal(1, 2, size=(16, 5)).astype(np.float32)
 
@@ -60,10 +67,10 @@ def test_recalibration_and_tracking():
     model, variables = network()
     h = np.asarray(nn.Dense(4).apply({"params": variables["params"]["dense"]}, X), np.float64)
     for _ in range(2):  # an interceptor that stayed would see the second
-        new = linen.recalibrate(variables, [linen.collect_statistics(model, variables, X)])
+        new = recalibrate(variables, [collect_statistics(model, variables, X)])
         assert_allclose(new["batch_stats"]["norm"]["mean"], h.mean(0), rtol=1e-4, atol=1e-5)
         assert_allclose(new["batch_stats"]["norm"]["var"], h.var(0), rtol=1e-4)
-        _, new = linen.track(model, variables, X, rate=0.5)
+        _, new = track(model, variables, X, rate=0.5)
         assert_allclose(new["batch_stats"]["norm"]["mean"], h.mean(0) / 2, rtol=1e-4, atol=1e-5)
 
 
@@ -71,7 +78,7 @@ def test_recalibration_and_tracking():
 def test_noisy_outputs():
     model, variables = network()
     clean = model.apply(variables, X)
-    with linen.noisy_outputs(jax.random.key(0), 0.3):
+    with noisy_outputs(jax.random.key(0), 0.3):
         noisy = model.apply(variables, X)
     assert_array_equal(model.apply(variables, X), clean)
     if not np.abs(noisy - clean).max() > 0.01:
@@ -83,7 +90,7 @@ def test_an_error_or_anothers_interceptor_leaves_the_stack_as_it_was():
     model, variables = network()
     with (
         pytest.raises(ValueError, match="`strength`"),
-        linen.noisy_outputs(jax.random.key(0), -1.0),
+        noisy_outputs(jax.random.key(0), -1.0),
     ):
         model.apply(variables, X)
     before = depth()
@@ -91,7 +98,7 @@ def test_an_error_or_anothers_interceptor_leaves_the_stack_as_it_was():
     def other(next_fun, args, kwargs, context):
         return next_fun(*args, **kwargs)
 
-    with linen.noisy_outputs(jax.random.key(0), 0.1), nn.intercept_methods(other):
+    with noisy_outputs(jax.random.key(0), 0.1), nn.intercept_methods(other):
         pass
     assert_equal(depth(), before)
 
@@ -111,7 +118,7 @@ def test_probe():
         ics.layer_outputs(model, variables, (X,), {}, wanted=ics.layer_filter("nothing"))
     assert_equal(ics.layer_positions(model, X), {"norm": 1})
     assert_allclose(ics.unitized_bound_penalty(variables["params"], 1, unit="sample"), 1)
-    (activity,) = ics.elimination_singularities(model, variables, [X])
+    (activity,) = elimination_singularities(model, variables, [X])
     assert_equal(activity.channels, 4)
 
 

@@ -14,8 +14,8 @@ from scipy.optimize import linear_sum_assignment
 
 from experiments.bench import timing
 from unitnorm_jax import ics
-from unitnorm_jax.ics import cascade
-from unitnorm_jax.ics.cost import cost_matrix
+from unitnorm_jax.ics.distances import _cascade
+from unitnorm_jax.ics.distances._cost import cost_matrix
 
 _ACCURACY = 0.01  # of Sinkhorn's cost, relative
 _SINKHORN_SECONDS = 20.0  # search for an epsilon no longer than this
@@ -89,10 +89,10 @@ def _certify(cost: jax.Array, x: jax.Array, y: jax.Array) -> ics.EMDistance:
     """What ``ics.em_distance`` does once it has the cost matrix of equal, unweighted samples."""
     n = cost.shape[0]
     ones = jnp.ones(n, cost.dtype)
-    problem = cascade.Problem(
+    problem = _cascade.Problem(
         cost, ones / n, ones / n, (ones, ones), jnp.ones((), bool), jnp.asarray(x), jnp.asarray(y)
     )
-    return cascade.cascade(problem, cascade.Options("auto", 1e-5, 16, 0.01, 1000, False))
+    return _cascade.cascade(problem, _cascade.Options("auto", 1e-5, 16, 0.01, 1000, False))
 
 
 def _sinkhorn(cost: jax.Array, exact: float) -> tuple[Callable[[jax.Array], Any] | None, float]:

@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from unitnorm_jax import ics
-from unitnorm_jax.ics.cost import cost_matrix
+from unitnorm_jax.ics.distances._cost import cost_matrix
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from experiments.order_statistics import median
 from experiments.report import time_ratio
 from experiments.results import RunRows
 from experiments.resumable import flatten
-from unitnorm_jax.ics.report import row_name
+from unitnorm_jax.ics.probe._report import row_name
 
 # Of the JSON; raise it when a name or a meaning changes. In 1, the time of a step is without the
 # probe's, which is what it took in the run.

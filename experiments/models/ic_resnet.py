@@ -15,7 +15,7 @@ from experiments.models.preact_resnet import (
     norm_paths,
     stage_blocks,
 )
-from unitnorm_jax.linen import IndependentComponent
+from unitnorm_jax.contrib.independent_component import IndependentComponent
 
 ORDERS = ("relu-ic-conv", "ic-conv-relu", "conv-relu-ic")
 

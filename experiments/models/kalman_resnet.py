@@ -14,8 +14,14 @@ from experiments.models.preact_resnet import (
     norm_paths,
     stage_blocks,
 )
-from unitnorm_jax.functional import Moments, add_moments, relu_moments, sampled_moments
-from unitnorm_jax.linen import BatchKalmanNorm, layer_moments
+from unitnorm_jax.contrib.batch_kalman_norm import (
+    BatchKalmanNorm,
+    Moments,
+    add_moments,
+    layer_moments,
+    relu_moments,
+    sampled_moments,
+)
 
 PREDICTIONS = ("moments", "sampling")
 
@@ -98,7 +104,7 @@ class KalmanResNet(nn.Module):
 
     Example:
         >>> import functools, jax, jax.numpy as jnp
-        >>> from unitnorm_jax.linen import BatchKalmanNorm
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import BatchKalmanNorm
         >>> norm = functools.partial(BatchKalmanNorm, slice_size=2)
         >>> model = KalmanResNet(num_classes=10, blocks=(1, 1), widths=(8, 16), norm=norm)
         >>> x = jnp.zeros((4, 8, 8, 1))

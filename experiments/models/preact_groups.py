@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.models.fields import params_at
-from unitnorm_jax.functional import EnormGroup
+from unitnorm_jax.contrib.enorm import EnormGroup
 
 
 def preact_groups(params: Any) -> tuple[tuple[EnormGroup, ...], dict[str, int]]:

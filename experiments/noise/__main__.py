@@ -22,7 +22,7 @@ from experiments.noise.study import KINDS, METHODS, Protocol, Row, measure, sele
 from experiments.restored import read_config, restored
 from experiments.run_dir import new_run_dir
 from experiments.train import train
-from unitnorm_jax.functional import additive_noise
+from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
 
 SHORT = {"recalibrated": "recal."}  # For narrow terminals.
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from experiments.restored import Restored
-from unitnorm_jax.linen import collect_statistics, noisy_outputs, track
+from unitnorm_jax.contrib.noise_aware_batch_norm import collect_statistics, noisy_outputs, track
 
 Variables = dict[str, Any]
 

@@ -10,14 +10,14 @@ import numpy as np
 from experiments.data import ArrayDataset
 from experiments.noise.networks import Network, Variables
 from experiments.steps import predicted
-from unitnorm_jax.functional import (
+from unitnorm_jax.contrib.noise_aware_batch_norm import (
     additive_noise,
     drift,
     multiplicative_noise,
     quantize,
+    recalibrate,
 )
-from unitnorm_jax.functional.weight_noise import Noise
-from unitnorm_jax.linen import recalibrate
+from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import Noise
 
 
 class Kind(NamedTuple):

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from experiments.norms.method import Context, Method, NormConfig
-from unitnorm_jax.linen import BatchChannelNorm
+from unitnorm_jax.contrib.batch_channel_norm import BatchChannelNorm
 
 
 def bcn(config: NormConfig, context: Context) -> Method:

@@ -8,7 +8,7 @@ import optax
 
 from experiments.models.preact_groups import preact_groups
 from experiments.norms.method import Context, Method, NormConfig
-from unitnorm_jax.functional import EnormFactors, enorm_factors, enorm_rescale
+from unitnorm_jax.contrib.enorm import EnormFactors, enorm_factors, enorm_rescale
 
 # Norms that undo the scaling of a single channel. Others, GroupNorm for one, mix channels.
 NORMS = ("none", "bn", "ubn")

@@ -4,7 +4,7 @@ from functools import partial
 
 from experiments.models.ic_resnet import ICResNet
 from experiments.norms.method import Context, Method, NormConfig
-from unitnorm_jax.linen import IndependentComponent
+from unitnorm_jax.contrib.independent_component import IndependentComponent
 
 
 def ic(config: NormConfig, context: Context, order: str = "relu-ic-conv") -> Method:

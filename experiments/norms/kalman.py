@@ -4,7 +4,7 @@ from functools import partial
 
 from experiments.models.kalman_resnet import KalmanResNet
 from experiments.norms.method import Context, Method, NormConfig
-from unitnorm_jax.linen import BatchKalmanNorm
+from unitnorm_jax.contrib.batch_kalman_norm import BatchKalmanNorm
 
 
 def kalman(config: NormConfig, context: Context) -> Method:

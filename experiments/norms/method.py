@@ -10,7 +10,8 @@ import jax
 
 from experiments.checks import not_negative, positive
 from experiments.models.preact_resnet import Conv, Dense, ModuleDef
-from unitnorm_jax.functional import check_gain, check_unit
+from unitnorm_jax.contrib.batch_kalman_norm import check_gain
+from unitnorm_jax.functional import check_unit
 
 ALPHAS = ("trained", "fixed", "floor", "ramp")
 

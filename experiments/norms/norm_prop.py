@@ -6,8 +6,12 @@ import flax.linen as nn
 
 from experiments.models.preact_resnet import PreActResNet
 from experiments.norms.method import Context, Method, NoNorm, NormConfig
-from unitnorm_jax.functional import norm_prop_activation, norm_prop_gain, norm_prop_sum
-from unitnorm_jax.linen import NormPropConv
+from unitnorm_jax.contrib.norm_prop import (
+    NormPropConv,
+    norm_prop_activation,
+    norm_prop_gain,
+    norm_prop_sum,
+)
 
 
 def norm_prop(config: NormConfig, context: Context) -> Method:

@@ -5,7 +5,8 @@ from functools import partial
 import flax.linen as nn
 
 from experiments.norms.method import Context, Method, NormConfig
-from unitnorm_jax.linen import NormPropConv, NormPropDense, WeightStandardizedConv
+from unitnorm_jax.contrib.norm_prop import NormPropConv, NormPropDense
+from unitnorm_jax.contrib.weight_standardization import WeightStandardizedConv
 
 HE = nn.initializers.he_normal()
 

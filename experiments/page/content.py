@@ -14,7 +14,7 @@ from experiments.ics_panels import all_layers, shown_layers
 from experiments.order_statistics import largest
 from experiments.page.svg import inline_svg
 from experiments.results import Results
-from unitnorm_jax.ics.report import row_name
+from unitnorm_jax.ics.probe._report import row_name
 
 MAX_OPEN = 50  # Rows of the list of open certificates; the largest gaps come first.
 HERE = Path(__file__).parent

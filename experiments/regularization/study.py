@@ -15,7 +15,8 @@ import optax
 
 from experiments.data import ArrayDataset
 from experiments.steps import predicted
-from unitnorm_jax.functional import fold_batch_norm, implied_penalty
+from unitnorm_jax.contrib.implied_penalty import implied_penalty
+from unitnorm_jax.functional import fold_batch_norm
 
 NETWORKS = ("bn", "bn, trained scale", "no norm")
 EPSILON = 1e-5

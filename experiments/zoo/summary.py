@@ -13,7 +13,7 @@ from experiments.comparison import QUANTITIES, all_certificates, compare
 from experiments.order_statistics import largest, median, smallest
 from experiments.results import Results, read_results
 from experiments.zoo.config import METHODS, PARTS, ZooConfig
-from unitnorm_jax.ics.report import row_name
+from unitnorm_jax.ics.probe._report import row_name
 
 Entry = dict[str, Any]
 

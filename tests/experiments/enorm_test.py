@@ -13,7 +13,7 @@ from experiments.models.preact_groups import preact_groups
 from experiments.norms import NormConfig
 from experiments.norms.enorm import balance_state, rescale_optimizer
 from tests.oracle import assert_close
-from unitnorm_jax.functional import enorm_factors, enorm_rescale
+from unitnorm_jax.contrib.enorm import enorm_factors, enorm_rescale
 
 X = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
 BATCH = {"image": X, "label": np.arange(6, dtype=np.int32)}

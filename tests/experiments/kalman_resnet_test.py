@@ -14,8 +14,13 @@ from experiments import config, norms, steps
 from experiments.models import KalmanResNet, PreActResNet
 from experiments.models.kalman_resnet import KalmanBlock
 from tests.oracle import assert_close
-from unitnorm_jax.functional import Moments, add_moments, linear_moments, relu_moments
-from unitnorm_jax.linen import BatchKalmanNorm
+from unitnorm_jax.contrib.batch_kalman_norm import (
+    BatchKalmanNorm,
+    Moments,
+    add_moments,
+    linear_moments,
+    relu_moments,
+)
 
 TINY = {"blocks": (1, 1), "widths": (8, 8)}
 X = jax.random.normal(jax.random.key(1), (8, 8, 8, 1))

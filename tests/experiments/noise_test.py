@@ -15,7 +15,7 @@ from experiments.noise.networks import make_networks
 from experiments.noise.study import KINDS, Protocol, Row, measure, select
 from experiments.restored import restored
 from experiments.train import train
-from unitnorm_jax.functional import additive_noise
+from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
 
 pytestmark = pytest.mark.slow
 

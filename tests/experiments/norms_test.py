@@ -16,12 +16,9 @@ from experiments.data import load_dataset
 from experiments.models.preact_resnet import Block
 from experiments.norms import Context, NormConfig, make_method, make_norm
 from tests.oracle import assert_close
-from unitnorm_jax.linen import (
-    BatchChannelNorm,
-    NormPropConv,
-    NormPropDense,
-    WeightStandardizedConv,
-)
+from unitnorm_jax.contrib.batch_channel_norm import BatchChannelNorm
+from unitnorm_jax.contrib.norm_prop import NormPropConv, NormPropDense
+from unitnorm_jax.contrib.weight_standardization import WeightStandardizedConv
 
 IMAGES = jax.random.normal(jax.random.key(7), (4, 8, 8, 1))
 SCHEDULE = optax.constant_schedule(0.1)

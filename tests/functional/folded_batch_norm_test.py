@@ -10,7 +10,8 @@ import pytest
 from scipy.optimize import minimize
 
 from tests.oracle import assert_close
-from unitnorm_jax.functional import fold_batch_norm, implied_penalty
+from unitnorm_jax.contrib.implied_penalty import implied_penalty
+from unitnorm_jax.functional import fold_batch_norm
 
 RNG = np.random.default_rng(0)
 MIX = RNG.normal(size=(5, 5)) * np.array([0.1, 0.5, 1, 2, 4])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.oracle import assert_close
-from unitnorm_jax.linen import EstimatedBatchNorm, UnitizedBatchNorm, add_alpha
+from unitnorm_jax.contrib.estimated_batch_norm import EstimatedBatchNorm
+from unitnorm_jax.linen import UnitizedBatchNorm, add_alpha
 
 
 class CNN(nn.Module):

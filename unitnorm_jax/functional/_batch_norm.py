@@ -1,190 +1,136 @@
-"""Plain batch normalization, the half that other methods share: one pass, one collective."""
+"""Plain batch normalization as a pure function: ``flax.linen.BatchNorm``, exact."""
 
-import functools
-from typing import Any, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jaxtyping import Array, Float, Shaped
 
-from unitnorm_jax.functional import _arguments
-from unitnorm_jax.functional._batch_statistics import (
+from unitnorm_jax.functional._numerics import arguments
+from unitnorm_jax.functional._numerics.batch_norm import (
+    channel_arguments,
+    normalize_by_batch,
+    normalize_by_statistics,
+)
+from unitnorm_jax.functional._numerics.batch_statistics import (
     BatchStats,
     Reduction,
-    exact_sums,
-    inverse_std,
-    mean_and_variance,
-    total_count,
+    hashable_groups,
+    update_stats,
 )
-from unitnorm_jax.functional._masked import stand_in
 
 
-class ChannelArguments(NamedTuple):
-    """Checked arguments of a normalization with one feature axis.
-
-    Attributes:
-      x: the input, floating.
-      mask: None, or booleans of x's shape.
-      axis: the feature axis, counted from 0.
-      affine: scale and bias, (channels,) each, in the dtype of the arithmetic.
-      result_dtype: dtype of the result.
-      compute_dtype: dtype of the arithmetic.
-    """
-
-    x: jax.Array
-    mask: jax.Array | None
-    axis: int
-    affine: tuple[jax.Array, jax.Array]
-    result_dtype: Any
-    compute_dtype: Any
-
-
-def channel_arguments(
-    x: jax.Array,
+def batch_norm(
+    x: Shaped[Array, "..."],
     stats: BatchStats,
-    scale: jax.Array | None,
-    bias: jax.Array | None,
-    axis: int,
-    mask: jax.Array | None,
-    dtype: Any,
-    sample_axis: int | None = None,
-    empty: bool = False,
-) -> ChannelArguments:
-    """Check what the normalizations with one feature axis share; ``empty``: x may be."""
-    x = jnp.asarray(x)
-    feature = _arguments.check_axis(x.shape, axis, sample_axis)
-    shape = (x.shape[feature],)
-    given = {"mean": stats.mean, "var": stats.var, "scale": scale, "bias": bias}
-    for name, value in given.items():
-        if value is not None:
-            _arguments.check_features(name, value, shape)
-    result_dtype, compute_dtype = _arguments.resolve_dtypes(x, (scale, bias), dtype)
-    x = _arguments.as_floating(x, empty)
-    if mask is not None:
-        mask = _arguments.check_mask(mask, x.shape)
-
-    def filled(value: jax.Array | None, default: float) -> jax.Array:
-        if value is None:
-            return jnp.full(shape, default, compute_dtype)
-        return value.astype(compute_dtype)
-
-    affine = filled(scale, 1.0), filled(bias, 0.0)
-    return ChannelArguments(x, mask, feature, affine, result_dtype, compute_dtype)
-
-
-def spread(value: jax.Array, axis: int, ndim: int) -> jax.Array:
-    """Reshape a (channels,) array to broadcast along ``axis`` of an array of ``ndim`` axes."""
-    return value.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
-
-
-@functools.partial(jax.jit, static_argnames=("axis", "reduction", "dtype"), inline=True)
-def normalize_by_batch(
-    x: jax.Array,
-    mask: jax.Array | None,
-    scale: jax.Array,
-    bias: jax.Array,
+    scale: Shaped[Array, "..."] | None = None,
+    bias: Shaped[Array, "..."] | None = None,
     *,
-    axis: int,
-    epsilon: jax.Array | float,
-    reduction: Reduction,
-    dtype: Any = jnp.float32,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
-    """Batch normalization with the statistics of the batch.
+    use_running_average: bool,
+    axis: int | Sequence[int] = -1,
+    momentum: Any = 0.99,
+    epsilon: Any = 1e-5,
+    dtype: Any = None,
+    axis_name: str | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
+    mask: Shaped[Array, "..."] | None = None,
+    use_fast_variance: bool = True,
+) -> tuple[Float[Array, "..."], BatchStats]:
+    r"""Batch normalization, as ``flax.linen.BatchNorm`` but exact where the mean is large.
+
+    ::
+
+        y = scale_c * (x - mean_c) / sqrt(var_c + epsilon) + bias_c
+
+    mean and var are those of the batch in training, the running ones at inference. Flax's one pass,
+    ``E x^2 - (E x)^2``, loses every digit of the variance where the mean is some thousand standard
+    deviations; here a second pass is taken where digits would be lost.
 
     Args:
-      x: input, any floating dtype.
-      mask: None, or True where a value takes part, of x's shape.
-      scale: (channels,), as bias; their dtype is that of the arithmetic.
-      bias: see scale.
-      axis: the feature axis, counted from 0.
+      x: input, of rank >= 2.
+      stats: running statistics, of the shape of the feature axes. Their dtype is kept.
+      scale: scales, of that shape (default: 1).
+      bias: biases, of that shape (default: 0).
+      use_running_average: normalize with ``stats`` (inference).
+      axis: the feature axis or axes.
+      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch;
+        may be traced.
       epsilon: added to the variance.
-      reduction: how batch statistics are reduced.
-      dtype: dtype that the result will be converted to.
+      dtype: dtype of the result (default: that of x, scale and bias together).
+      axis_name: mapped axis over whose devices statistics are taken.
+      axis_index_groups: groups of indices within that axis, to share statistics in groups.
+      mask: True where a value takes part in the statistics; broadcastable to x. Other places are
+        normalized too.
+      use_fast_variance: one pass over x, and a second only where it would lose digits. False:
+        always two.
 
     Returns:
-      y, of x's shape and scale's dtype, and the batch's mean, biased variance (channels,) and
-      number of values: one number or, with a mask, (channels,).
+      The normalized input, and the updated running statistics (``stats`` itself at inference).
+
+    Raises:
+      ValueError: an argument is out of its range, or shapes do not fit.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from unitnorm_jax.functional import BatchStats, batch_norm
+      >>> x = 1e4 + jax.random.normal(jax.random.key(0), (1000, 6))
+      >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
+      >>> y, stats = batch_norm(x, stats, use_running_average=False)
+      >>> bool(jnp.allclose(y.std(0), 1, atol=1e-4))
+      True
     """
-    rest = [size for i, size in enumerate(x.shape) if i != axis]
-    count = reduction.values(rest, scale.dtype) if mask is None else None
-    totals, shift = _totals(reduction, axis, scale.dtype, x, mask, count, epsilon)
-    number = total_count(totals, count)
-    mean, var = mean_and_variance(totals, number, reduction)
+    arguments.check_hyperparameters(momentum, epsilon)
+    x = jnp.asarray(x)
+    features = arguments.check_axes(x.shape, axis)
+    shape = tuple(x.shape[i] for i in features)
+    for name, value in {"scale": scale, "bias": bias, **stats._asdict()}.items():
+        if value is not None:
+            arguments.check_features(name, value, shape)
     if mask is not None:
-        centre = spread(shift + mean, axis, x.ndim), spread(var, axis, x.ndim)
-        x = stand_in(x, mask, *centre, epsilon, dtype)
-    # About the shift first: its rounding is then that of the data, not of a large mean.
-    z = x.astype(scale.dtype) - spread(shift, axis, x.ndim) - spread(mean, axis, x.ndim)
-    y = _affine(z, scale * inverse_std(var, epsilon), bias, axis)
-    return y, shift + mean, var, totals[2] if count is None else count
+        mask = arguments.check_mask(mask, x.shape)
+    # Several feature axes are one: moved to the end, unless they are there.
+    last = tuple(range(x.ndim - len(features), x.ndim))
+    together = len(features) > 1
 
+    def joined(value: jax.Array) -> jax.Array:
+        value = jnp.moveaxis(value, features, last)
+        return value.reshape(*value.shape[: last[0]], math.prod(shape))
 
-def normalize_by_statistics(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    mean: jax.Array,
-    var: jax.Array,
-    *,
-    axis: int,
-    epsilon: jax.Array | float,
-    mask: jax.Array | None = None,
-    dtype: Any = jnp.float32,
-) -> jax.Array:
-    """The same with given statistics, (channels,)."""
-    centre = spread(mean, axis, x.ndim), spread(var, axis, x.ndim)
-    x = stand_in(x, mask, *centre, epsilon, dtype)
-    z = x.astype(scale.dtype) - centre[0]
-    return _affine(z, scale * lax.rsqrt(var + epsilon), bias, axis)
+    def flat(value: jax.Array | None) -> jax.Array | None:
+        return value if value is None else value.reshape(math.prod(shape))
 
-
-def _affine(z: jax.Array, slope: jax.Array, bias: jax.Array, axis: int) -> jax.Array:
-    return z * spread(slope, axis, z.ndim) + spread(bias, axis, z.ndim)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _totals(
-    reduction: Reduction,
-    axis: int,
-    dtype: Any,
-    x: jax.Array,
-    mask: jax.Array | None,
-    count: jax.Array | float | None,
-    epsilon: jax.Array | float,
-) -> Any:
-    """Sums over the batch, and the shift they are about.
-
-    A custom derivative because no gradient flows through the shift, and x is all that is kept.
-    """
-    reduced = tuple(i for i in range(x.ndim) if i != axis)
-
-    def sums(shift: jax.Array | None) -> tuple[None, jax.Array]:
-        z = x.astype(dtype)
-        z = z if shift is None else z - spread(shift, axis, x.ndim)
-        z = z if mask is None else jnp.where(mask, z, 0)
-        parts = [z.sum(reduced), jnp.square(z).sum(reduced)]
-        if mask is not None:
-            parts.append(mask.sum(reduced, dtype=dtype))
-        return None, reduction.psum(jnp.stack(parts))
-
-    _, totals, shift, _ = exact_sums(sums, count, epsilon, reduction)
-    return totals, shift
-
-
-@_totals.defjvp
-def _totals_jvp(reduction: Reduction, axis: int, dtype: Any, primals: Any, tangents: Any) -> Any:
-    x, mask, *_ = primals
-    totals, shift = _totals(reduction, axis, dtype, *primals)
-    reduced = tuple(i for i in range(x.ndim) if i != axis)
-
-    def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
-        z = x.astype(dtype) - spread(shift, axis, x.ndim)
-        dx = dx.astype(dtype)
-        if mask is not None:
-            z, dx = (jnp.where(mask, value, 0) for value in (z, dx))
-        return jnp.stack([dx.sum(reduced), 2 * (z * dx).sum(reduced)])
-
-    dtotals = jax.checkpoint(linear, prevent_cse=False)(tangents[0], x, shift)
-    if mask is not None:
-        dtotals = jnp.concatenate([dtotals, jnp.zeros_like(dtotals[:1])])
-    return (totals, shift), (reduction.psum(dtotals), jnp.zeros_like(shift))
+    args = channel_arguments(
+        joined(x) if together else x,
+        BatchStats(*(value.reshape(math.prod(shape)) for value in stats)),
+        flat(scale),
+        flat(bias),
+        -1 if together else features[0],
+        joined(mask) if together and mask is not None else mask,
+        dtype,
+        empty=use_running_average,
+    )
+    options: dict[str, Any] = {
+        "axis": args.axis,
+        "epsilon": arguments.weak(epsilon),
+        "dtype": args.result_dtype,
+    }
+    if use_running_average:
+        mean, var = (value.reshape(-1).astype(args.compute_dtype) for value in stats)
+        y = normalize_by_statistics(args.x, *args.affine, mean, var, mask=args.mask, **options)
+    else:
+        reduction = Reduction(
+            axis_name=axis_name,
+            axis_index_groups=hashable_groups(axis_index_groups),
+            guarded=x.dtype != jnp.bfloat16,
+            two_pass=not use_fast_variance,
+        )
+        y, mean, var, count = normalize_by_batch(
+            args.x, args.mask, *args.affine, reduction=reduction, **options
+        )
+        decay = arguments.weak(momentum), arguments.weak(1 - momentum)
+        stats = update_stats(stats, mean, var, count, decay)
+    if together:
+        y = jnp.moveaxis(y.reshape(*y.shape[:-1], *shape), last, features)
+    return y.astype(args.result_dtype), stats

@@ -1,0 +1,250 @@
+"""What the normalizations of this package demand of their arguments, and say when it is missing."""
+
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+UNITS = ("reference", "sample", "rms", "position")
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is known only when the program runs."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def is_within(value: Any, least: float | int, greatest: float | int = math.inf) -> bool:
+    """Whether ``value`` is a finite scalar of [least, greatest]; True for a traced scalar.
+
+    Anything else, text and None and arrays of several numbers among it, is not.
+    """
+    if is_traced(value):
+        return value.shape == ()
+    if isinstance(value, str | bytes):
+        return False
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return math.isfinite(number) and least <= number <= greatest
+
+
+def as_number(value: Any) -> float:
+    """Return a number as a float; NaN, which is in no range, for what is none or is traced."""
+    if isinstance(value, str | bytes | bool) or is_traced(value):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def weak(value: Any) -> Any:
+    """A number such that arithmetic keeps the dtype of what it meets; traced ones as they are."""
+    return value if is_traced(value) else float(value)
+
+
+def check_unit(unit: Any) -> str | float:
+    """Return ``unit``: one of ``UNITS``, or a finite kappa > 0 as a float."""
+    if isinstance(unit, str) and unit in UNITS:
+        return unit
+    kappa = as_number(unit)
+    if math.isfinite(kappa) and kappa > 0:
+        return kappa
+    raise ValueError(
+        f"`unit` (={unit!r}) must be one of {', '.join(map(repr, UNITS))}, or a finite kappa > 0 "
+        "that makes the squared norm kappa * sum_c mean_p xhat^2, and a constant of the program."
+    )
+
+
+def check_hyperparameters(momentum: Any, epsilon: Any) -> None:
+    """Raise unless 0 <= momentum <= 1 and epsilon is finite and >= 0, as far as they are known."""
+    if not is_traced(momentum) and not 0 <= as_number(momentum) <= 1:
+        raise ValueError(
+            f"`momentum` (={momentum}) must be in [0, 1]: it is the decay rate of the running "
+            "statistics, new = momentum * old + (1 - momentum) * batch."
+        )
+    check_epsilon(epsilon)
+
+
+def check_epsilon(epsilon: Any) -> None:
+    """Raise unless epsilon is finite and >= 0, or traced."""
+    if not is_traced(epsilon) and not 0 <= as_number(epsilon) < math.inf:
+        raise ValueError(
+            f"`epsilon` (={epsilon}) must be finite and not negative: it keeps variances and "
+            "squared norms away from 0; 1e-5 is usual."
+        )
+
+
+def named_axes(name: str, axis: Any, shape: Sequence[Any]) -> tuple[int, ...]:
+    """Return an axis, or a sequence of them, as integers within the range of the shape."""
+    try:
+        values = axis if isinstance(axis, Sequence | np.ndarray) and np.ndim(axis) else (axis,)
+        named = tuple(operator.index(value) for value in values)
+    except TypeError:
+        raise ValueError(
+            f"`{name}` (={axis!r}) must be an integer"
+            f"{' or a sequence of integers' if name == 'axis' else ''}, such as -1 for the last."
+        ) from None
+    for value in named:
+        if not -len(shape) <= value < len(shape):
+            raise ValueError(
+                f"`{name}` (={value}) is out of range for an input of shape {tuple(shape)}: "
+                f"it must be in [{-len(shape)}, {len(shape) - 1}]."
+            )
+    return named
+
+
+def check_axes(shape: Sequence[Any], axis: Any, sample_axis: Any = None) -> tuple[int, ...]:
+    """Return the feature axes, ascending, counted from 0; None: the method knows no samples."""
+    ndim = len(shape)
+    if ndim < 2:
+        raise ValueError(
+            f"The input must have rank >= 2, with a sample axis and a feature axis; its shape is "
+            f"{tuple(shape)}. For a single sample use x[None]."
+        )
+    named = named_axes("axis", axis, shape)
+    if sample_axis is not None:
+        (sample_axis,) = named_axes("sample_axis", sample_axis, shape)
+    features = tuple(sorted({value % ndim for value in named}))
+    if len(features) != len(named) or not features:
+        raise ValueError(f"`axis` (={axis}) must name at least one feature axis, each once.")
+    if sample_axis is None and len(features) == ndim:
+        raise ValueError(
+            f"`axis` (={axis}) names every axis of an input of shape {tuple(shape)}: leave one or "
+            "more of them, to take statistics over."
+        )
+    if sample_axis is not None and sample_axis % ndim in features:
+        raise ValueError(
+            f"`sample_axis` (={sample_axis}) must not be a feature axis (`axis`={axis}) of an "
+            f"input of shape {tuple(shape)}."
+        )
+    return features
+
+
+def check_axis(shape: Sequence[Any], axis: Any, sample_axis: Any = None) -> int:
+    """The same for a method with one feature axis."""
+    if np.ndim(axis):
+        raise ValueError(f"`axis` (={axis}) must be one feature axis here, not a sequence of them.")
+    (feature,) = check_axes(shape, axis, sample_axis)
+    return feature
+
+
+def filter_axes(shape: Sequence[int], feature_axes: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the axes of a kernel that make up one filter: all but those of the outputs."""
+    ndim = len(shape)
+    named = feature_axes if isinstance(feature_axes, Sequence) else (feature_axes,)
+    features = {value % ndim for value in named if -ndim <= value < ndim}
+    if len(features) != len(named) or not 0 < len(features) < ndim:
+        raise ValueError(
+            f"`feature_axes` (={feature_axes}) must name one or more of the axes of a kernel of "
+            f"shape {tuple(shape)}, each once, and leave at least one for the inputs."
+        )
+    return tuple(i for i in range(ndim) if i not in features)
+
+
+def as_array(x: Any) -> jax.Array:
+    """Return x as an array; integers of numpy that JAX would wrap round become float32 instead."""
+    if isinstance(x, np.ndarray) and x.dtype.kind in "iu":
+        narrow = jax.dtypes.canonicalize_dtype(x.dtype)
+        x = x if narrow == x.dtype else x.astype(np.float32)
+    return jnp.asarray(x)
+
+
+def as_floating(x: Any, empty: bool = False) -> jax.Array:
+    """Return x as an array of real floating-point numbers; integers and booleans are converted.
+
+    Raise if it is complex or, unless that is allowed, has not one value per channel.
+    """
+    x = as_array(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        if not (jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == bool):
+            raise ValueError(
+                f"The input must be real, not {x.dtype}: it has no normalization here. Normalize "
+                "the real and the imaginary part, x.real and x.imag."
+            )
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if not empty and 0 in x.shape:
+        raise ValueError(
+            f"The input must not be empty: a batch without values has no statistics. Its shape is "
+            f"{x.shape}; leave empty batches out, or use running averages."
+        )
+    return x
+
+
+def check_dtype(dtype: Any) -> Any:
+    """Return the dtype of a result; raise unless it is None or real and floating."""
+    if dtype is None:
+        return None
+    try:
+        floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise ValueError(
+            f"`dtype` (={dtype!r}) must be a floating dtype such as jnp.float32: what is "
+            "normalized is of order 1, and integers would cut it off. Convert the result instead."
+        )
+    return jnp.dtype(dtype)
+
+
+def resolve_dtypes(
+    x: jax.Array, parameters: Iterable[jax.Array | None], dtype: Any
+) -> tuple[Any, Any]:
+    """Return the dtypes of the result (as Flax: x's with the parameters') and of the arithmetic.
+
+    The latter is float32 at least, as the sums of ``jnp.mean`` are.
+    """
+    given = [parameter for parameter in parameters if parameter is not None]
+    dtype = check_dtype(dtype)
+    result_dtype = jnp.result_type(x, *given) if dtype is None else dtype
+    if not jnp.issubdtype(result_dtype, jnp.floating):
+        result_dtype = jnp.promote_types(result_dtype, jnp.float32)
+    floating = jnp.promote_types(x.dtype, jnp.float32)
+    return result_dtype, jnp.promote_types(floating, dtype or floating)
+
+
+def check_mask(mask: Any, shape: Sequence[Any]) -> jax.Array:
+    """Return the mask as booleans, broadcast to ``shape``."""
+    if not hasattr(mask, "dtype"):
+        mask = np.asarray(mask)
+    if mask.dtype != bool and not np.issubdtype(mask.dtype, np.integer):
+        raise ValueError(
+            f"`mask` has dtype {mask.dtype}, but must hold booleans, or integers of which 0 is "
+            "False: fractions are no weights here. Give mask > 0.5, or mask != 0."
+        )
+    mask = jnp.asarray(mask, bool)
+    try:
+        fits = jnp.broadcast_shapes(mask.shape, tuple(shape)) == tuple(shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`mask` of shape {mask.shape} does not broadcast to the input's {tuple(shape)}. "
+            "Give it size 1 on the axes it does not depend on, the feature axis for one."
+        )
+    mask = jnp.expand_dims(mask, tuple(range(len(shape) - mask.ndim)))
+    return jnp.broadcast_to(mask, tuple(shape))
+
+
+def check_features(name: str, value: jax.Array, shape: Sequence[Any]) -> None:
+    """Raise unless a per-feature array has the shape of the feature axes."""
+    if value.shape != tuple(shape):
+        raise ValueError(
+            f"`{name}` has shape {value.shape}, but the feature axes of the input have shape "
+            f"{tuple(shape)}: they must be equal."
+        )
+
+
+def unit_axes(
+    kernel: jax.Array, feature_axes: int | Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of the units, in the order given and counted from 0, and their sizes."""
+    filter_axes(kernel.shape, feature_axes)
+    named = feature_axes if isinstance(feature_axes, Sequence) else (feature_axes,)
+    axes = tuple(axis % kernel.ndim for axis in named)
+    return axes, tuple(kernel.shape[axis] for axis in axes)

@@ -1,0 +1,190 @@
+"""Plain batch normalization, the half that other methods share: one pass, one collective."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from unitnorm_jax.functional._numerics import arguments
+from unitnorm_jax.functional._numerics.batch_statistics import (
+    BatchStats,
+    Reduction,
+    exact_sums,
+    inverse_std,
+    mean_and_variance,
+    total_count,
+)
+from unitnorm_jax.functional._numerics.masked import stand_in
+
+
+class ChannelArguments(NamedTuple):
+    """Checked arguments of a normalization with one feature axis.
+
+    Attributes:
+      x: the input, floating.
+      mask: None, or booleans of x's shape.
+      axis: the feature axis, counted from 0.
+      affine: scale and bias, (channels,) each, in the dtype of the arithmetic.
+      result_dtype: dtype of the result.
+      compute_dtype: dtype of the arithmetic.
+    """
+
+    x: jax.Array
+    mask: jax.Array | None
+    axis: int
+    affine: tuple[jax.Array, jax.Array]
+    result_dtype: Any
+    compute_dtype: Any
+
+
+def channel_arguments(
+    x: jax.Array,
+    stats: BatchStats,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    axis: int,
+    mask: jax.Array | None,
+    dtype: Any,
+    sample_axis: int | None = None,
+    empty: bool = False,
+) -> ChannelArguments:
+    """Check what the normalizations with one feature axis share; ``empty``: x may be."""
+    x = jnp.asarray(x)
+    feature = arguments.check_axis(x.shape, axis, sample_axis)
+    shape = (x.shape[feature],)
+    given = {"mean": stats.mean, "var": stats.var, "scale": scale, "bias": bias}
+    for name, value in given.items():
+        if value is not None:
+            arguments.check_features(name, value, shape)
+    result_dtype, compute_dtype = arguments.resolve_dtypes(x, (scale, bias), dtype)
+    x = arguments.as_floating(x, empty)
+    if mask is not None:
+        mask = arguments.check_mask(mask, x.shape)
+
+    def filled(value: jax.Array | None, default: float) -> jax.Array:
+        if value is None:
+            return jnp.full(shape, default, compute_dtype)
+        return value.astype(compute_dtype)
+
+    affine = filled(scale, 1.0), filled(bias, 0.0)
+    return ChannelArguments(x, mask, feature, affine, result_dtype, compute_dtype)
+
+
+def spread(value: jax.Array, axis: int, ndim: int) -> jax.Array:
+    """Reshape a (channels,) array to broadcast along ``axis`` of an array of ``ndim`` axes."""
+    return value.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "reduction", "dtype"), inline=True)
+def normalize_by_batch(
+    x: jax.Array,
+    mask: jax.Array | None,
+    scale: jax.Array,
+    bias: jax.Array,
+    *,
+    axis: int,
+    epsilon: jax.Array | float,
+    reduction: Reduction,
+    dtype: Any = jnp.float32,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
+    """Batch normalization with the statistics of the batch.
+
+    Args:
+      x: input, any floating dtype.
+      mask: None, or True where a value takes part, of x's shape.
+      scale: (channels,), as bias; their dtype is that of the arithmetic.
+      bias: see scale.
+      axis: the feature axis, counted from 0.
+      epsilon: added to the variance.
+      reduction: how batch statistics are reduced.
+      dtype: dtype that the result will be converted to.
+
+    Returns:
+      y, of x's shape and scale's dtype, and the batch's mean, biased variance (channels,) and
+      number of values: one number or, with a mask, (channels,).
+    """
+    rest = [size for i, size in enumerate(x.shape) if i != axis]
+    count = reduction.values(rest, scale.dtype) if mask is None else None
+    totals, shift = _totals(reduction, axis, scale.dtype, x, mask, count, epsilon)
+    number = total_count(totals, count)
+    mean, var = mean_and_variance(totals, number, reduction)
+    if mask is not None:
+        centre = spread(shift + mean, axis, x.ndim), spread(var, axis, x.ndim)
+        x = stand_in(x, mask, *centre, epsilon, dtype)
+    # About the shift first: its rounding is then that of the data, not of a large mean.
+    z = x.astype(scale.dtype) - spread(shift, axis, x.ndim) - spread(mean, axis, x.ndim)
+    y = _affine(z, scale * inverse_std(var, epsilon), bias, axis)
+    return y, shift + mean, var, totals[2] if count is None else count
+
+
+def normalize_by_statistics(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    *,
+    axis: int,
+    epsilon: jax.Array | float,
+    mask: jax.Array | None = None,
+    dtype: Any = jnp.float32,
+) -> jax.Array:
+    """The same with given statistics, (channels,)."""
+    centre = spread(mean, axis, x.ndim), spread(var, axis, x.ndim)
+    x = stand_in(x, mask, *centre, epsilon, dtype)
+    z = x.astype(scale.dtype) - centre[0]
+    return _affine(z, scale * lax.rsqrt(var + epsilon), bias, axis)
+
+
+def _affine(z: jax.Array, slope: jax.Array, bias: jax.Array, axis: int) -> jax.Array:
+    return z * spread(slope, axis, z.ndim) + spread(bias, axis, z.ndim)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _totals(
+    reduction: Reduction,
+    axis: int,
+    dtype: Any,
+    x: jax.Array,
+    mask: jax.Array | None,
+    count: jax.Array | float | None,
+    epsilon: jax.Array | float,
+) -> Any:
+    """Sums over the batch, and the shift they are about.
+
+    A custom derivative because no gradient flows through the shift, and x is all that is kept.
+    """
+    reduced = tuple(i for i in range(x.ndim) if i != axis)
+
+    def sums(shift: jax.Array | None) -> tuple[None, jax.Array]:
+        z = x.astype(dtype)
+        z = z if shift is None else z - spread(shift, axis, x.ndim)
+        z = z if mask is None else jnp.where(mask, z, 0)
+        parts = [z.sum(reduced), jnp.square(z).sum(reduced)]
+        if mask is not None:
+            parts.append(mask.sum(reduced, dtype=dtype))
+        return None, reduction.psum(jnp.stack(parts))
+
+    _, totals, shift, _ = exact_sums(sums, count, epsilon, reduction)
+    return totals, shift
+
+
+@_totals.defjvp
+def _totals_jvp(reduction: Reduction, axis: int, dtype: Any, primals: Any, tangents: Any) -> Any:
+    x, mask, *_ = primals
+    totals, shift = _totals(reduction, axis, dtype, *primals)
+    reduced = tuple(i for i in range(x.ndim) if i != axis)
+
+    def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
+        z = x.astype(dtype) - spread(shift, axis, x.ndim)
+        dx = dx.astype(dtype)
+        if mask is not None:
+            z, dx = (jnp.where(mask, value, 0) for value in (z, dx))
+        return jnp.stack([dx.sum(reduced), 2 * (z * dx).sum(reduced)])
+
+    dtotals = jax.checkpoint(linear, prevent_cse=False)(tangents[0], x, shift)
+    if mask is not None:
+        dtotals = jnp.concatenate([dtotals, jnp.zeros_like(dtotals[:1])])
+    return (totals, shift), (reduction.psum(dtotals), jnp.zeros_like(shift))

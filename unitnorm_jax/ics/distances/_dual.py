@@ -1,0 +1,158 @@
+"""Lower bounds from dual potentials: Bellman-Ford for a given pairing, and their certificate."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from unitnorm_jax.ics.distances import _rounding
+
+
+class _State(NamedTuple):
+    potential: jax.Array  # (n,) g, nonincreasing
+    best: jax.Array  # (n,) the g with the smallest decrease so far
+    decrease: jax.Array  # () mean g - mean g_next of `best`: bounds the gap it leaves
+    last: jax.Array  # () the latest decrease
+    iteration: jax.Array  # ()
+
+
+def pairing_potential(
+    cost: Float[Array, "n n"],
+    weights: Float[Array, " n"],
+    *,
+    tolerance: float | int,
+    max_iterations: int,
+    columns: Int[Array, " n"] | None = None,
+) -> Float[Array, " n"]:
+    """Potential g that proves a pairing optimal, if it is: x_i with y_i, or with y_(s_i).
+
+    ``g_j <- min_i ( C_ij - (C_ii - g_i) )`` from ``g_j = min_i C_ij``: shortest paths in the
+    graph whose arc i -> j costs C_ij - C_ii. A fixed point exists if and only if there is no
+    negative cycle, that is no cyclic exchange of partners that lowers the cost: if and only if
+    the pairing is optimal. (Another pairing s: C_(i, s_i) and g_(s_i) for C_ii and g_i.)
+
+    Stopping early is sound. With g' the next iterate, g'_j <= C_ij - C_ii + g_i for all i, j,
+    so ``f_i = min_j (C_ij - g'_j) >= C_ii - g_i`` and the gap left by (f, g') is at most
+    ``mean (g - g')``. The iterate with the smallest such decrease is kept (derived here).
+
+    Args:
+      cost: Distances, C_ii that of the pairs; +inf where a row or column is masked out.
+      weights: Nonnegative, sum 1; 0 for masked rows.
+      tolerance: Stop when mean (g - g') is below this part of mean C_ii.
+      max_iterations: Bound on the iterations; n suffice for the exact fixed point.
+      columns: s, the partner of each row; default the identity. With it, nothing may be masked.
+
+    Returns:
+      g (n,), 0 where masked.
+
+    References:
+      R. Bellman, On a routing problem, 1958; M. Klein, A primal method for minimal cost flows,
+      1967 (negative cycles). The stopping rule: derived here.
+    """
+    active = weights > 0
+    pair = (lambda g: g) if columns is None else (lambda g: g[columns])
+    paired = jnp.where(active, pair_costs(cost, columns), 0)
+    target = tolerance * _rounding.tree_sum(weights * paired)
+
+    def update(potential):  # (n,) -> (n,)
+        arcs = jnp.where(active, pair(potential) - paired, jnp.inf)
+        shortest = jnp.min(cost + arcs[:, None], axis=0)
+        return jnp.where(active, jnp.minimum(potential, shortest), 0)
+
+    def step(state):
+        potential = update(state.potential)
+        decrease = _rounding.tree_sum(weights * (state.potential - potential))
+        better = decrease < state.decrease
+        best = jnp.where(better, potential, state.best)
+        least = jnp.minimum(decrease, state.decrease)
+        return _State(potential, best, least, decrease, state.iteration + 1)
+
+    start = jnp.where(active, jnp.min(cost, axis=0), 0)
+    infinity = jnp.full_like(target, jnp.inf)
+    state = _State(start, start, infinity, infinity, jnp.zeros((), jnp.int32))
+    running = lambda s: (s.last > target) & (s.iteration < max_iterations)  # noqa: E731
+    return lax.while_loop(running, step, state).best
+
+
+def pair_costs(
+    cost: Float[Array, "n n"], columns: Int[Array, " n"] | None = None
+) -> Float[Array, " n"]:
+    """C_ii, or C_(i, s_i) where `columns` (s) are given."""
+    if columns is None:
+        return jnp.diagonal(cost)
+    return jnp.take_along_axis(cost, columns[:, None], axis=1)[:, 0]
+
+
+def dual_lower_bound(
+    cost: Float[Array, "n m"],
+    potential: Float[Array, " m"] | None,
+    x_weights: Float[Array, " n"],
+    y_weights: Float[Array, " m"],
+    same_weights: Bool[Array, ""],
+    *,
+    relative: float | int,
+    absolute: float | int,
+    raise_columns: bool = True,
+    columns: Int[Array, " n"] | None = None,
+) -> Float[Array, ""]:
+    """Certified lower bound on the optimal transport cost from any potential g.
+
+    ``f_i = min_j (L_ij - g_j)``, ``g_j = min_i (L_ij - f_i)``, bound ``sum a f + sum b g``, where
+    L = (1 - relative) C is below the true distances. By weak duality every pair with
+    f_i + g_j <= L_ij bounds the optimum below; f is the best partner of g, the second step can
+    only raise g (and costs as much as the first). Each step rounds down: a minimum of numbers
+    fl(z) is lowered by 2 u of its size, more than z can lie below fl(z). In the final sum
+    f_i + g_i is added first where both sides have the same weights, so that potentials of either
+    sign do not swamp a small distance.
+
+    Args:
+      cost: Computed distances; +inf where masked.
+      potential: g, arbitrary finite numbers; quality depends on it, validity does not. None: 0,
+        with one pass over the costs less.
+      x_weights: a, nonnegative, sum 1 up to rounding.
+      y_weights: b, likewise.
+      same_weights: Whether a and b are the same numbers before they were normalised.
+      relative: Relative error of `cost` (`cost.cost_error`).
+      absolute: Absolute error of `cost`.
+      raise_columns: Whether to take the second step.
+      columns: s (n,), default the identity: f_i and g_(s_i) are added first.
+
+    Returns:
+      The bound, at least 0.
+
+    References:
+      L. Kantorovich, On the translocation of masses, 1942 (duality). Rounding: derived here.
+    """
+    n, m = cost.shape
+    u = _rounding.unit_roundoff(cost.dtype)
+    shrink = 1 - relative - 4 * u
+    below = cost * shrink
+    rows_used, columns_used = x_weights > 0, y_weights > 0
+
+    def lowered(minimum, active):
+        return jnp.where(active, _rounding.nudge(minimum, jnp.abs(minimum), -2), 0)
+
+    if potential is None:  # Rounding is monotonic: the least product is that of the least cost.
+        g = jnp.zeros_like(y_weights)
+        f = lowered(jnp.min(cost, axis=1) * shrink, rows_used)
+    else:
+        g = jnp.where(columns_used, potential, 0)
+        f = lowered(jnp.min(below - g[None, :], axis=1), rows_used)
+    if raise_columns:
+        g = lowered(jnp.min(below - f[:, None], axis=0), columns_used)
+
+    def certified(*parts):  # sums of weight * value, with the error of weights, products, sum
+        zero = jnp.zeros_like(cost[0, 0])
+        total = sum((_rounding.tree_sum(w * v) for w, v in parts), zero)
+        size = sum((_rounding.tree_sum(w * jnp.abs(v)) for w, v in parts), zero)
+        depth = _rounding.tree_depth(max(n, m))
+        return _rounding.nudge(total, size, -(2 * depth + 12))
+
+    bound = certified((x_weights, f), (y_weights, g))
+    if n == m:
+        partners = g if columns is None else g[columns]
+        paired = jnp.maximum(bound, certified((x_weights, f + partners)))
+        bound = jnp.where(same_weights, paired, bound)
+    return jnp.maximum(bound - absolute, 0)

@@ -1,0 +1,226 @@
+"""What a probe returns: one entry per layer, as objects, rows, scalars or text."""
+
+import dataclasses
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from unitnorm_jax.ics.distances._cascade import EMDistance
+from unitnorm_jax.ics.probe._layer_info import LayerInfo
+from unitnorm_jax.ics.probe._measure import Measure
+
+
+class LayerICS(NamedTuple):
+    """The shift of one output of one call of one layer; units of the layer's output."""
+
+    layer: str
+    """Path of the module in the model, joined with "/"."""
+    call: int
+    """0 for the layer's first call, 1 for its second, ..."""
+    output: str
+    """Which array of the output: "" for all of it, "[0]" for the first of a tuple."""
+    kind: str
+    """Name of the module's class."""
+    mode: str
+    """"train" or "eval", as the model was called."""
+    statistics: str
+    """"batch" or "running", whichever the layer normalized with; "none" if it keeps none."""
+    n: int
+    """Samples."""
+    d: int
+    """Dimension: numbers per sample, along all other axes of the output: those of layers under
+    ``nn.scan`` or ``nn.vmap`` count as one output."""
+    distance: EMDistance
+    """W1 with its certificate."""
+    relative: EMDistance
+    """The same in units of the spread."""
+    spread: Any
+    """``E |x - E x|`` before the update."""
+    upper: dict[str, Any]
+    """Closed-form upper bounds by name."""
+    lower: dict[str, Any]
+    """Closed-form lower bounds by name."""
+    pairing_optimal: Any
+    """Whether each sample paired with itself is proven to be an optimal coupling."""
+    finite_before: Any
+    """Whether the output before the update is finite."""
+    finite_after: Any
+    """Whether the output after the update is finite."""
+
+    @property
+    def reason(self) -> str:
+        """Why the numbers are NaN; "" where they are not."""
+        return _reason(self.finite_before, self.finite_after)
+
+    def row(self) -> dict[str, Any]:
+        """All of it as one flat dictionary of Python numbers and strings.
+
+        Returns:
+          The fields; of the distance ``value``, ``certified_lower``, ``certified_upper`` and
+          ``exact``; the relative distance as ``relative``, ``relative_lower`` and
+          ``relative_upper``; the bounds as ``upper_...`` and ``lower_...``; and ``reason``.
+        """
+        host = jax.device_get(self)
+        numbers = {name: value.item() for name, value in _numbers(host).items()}
+        return {**dict(zip(self._fields[:8], host, strict=False)), **numbers, "reason": host.reason}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ICSReport:
+    """The shift of every probed layer. Arrays stay on the device until `layers` or `rows` asks.
+
+    Attributes:
+      infos: Which layers, in the order of their calls.
+      measures: What was measured of them: `Measure` whose arrays have one entry per layer, so that
+        few arrays travel however many layers there are.
+    """
+
+    infos: tuple[LayerInfo, ...]
+    measures: Measure
+
+    @property
+    def layers(self) -> tuple[LayerICS, ...]:
+        """One entry per layer, its numbers numpy scalars; waits for the device.
+
+        Inside a traced function they are traced arrays.
+        """
+        values = self.measures
+        if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(values)):
+            values = jax.device_get(values)
+        return tuple(
+            LayerICS(**vars(info), **jax.tree.map(operator.itemgetter(i), values)._asdict())
+            for i, info in enumerate(self.infos)
+        )
+
+    def rows(self, **more: Any) -> list[dict[str, Any]]:
+        """One flat dictionary per layer, see `LayerICS.row`; waits for the device.
+
+        Args:
+          **more: Put first into every row, for example ``step=100``; numbers from numpy or JAX as
+            Python's.
+        """
+        more = {name: value.item() if _is_number(value) else value for name, value in more.items()}
+        # By columns: a row at a time took five times longer, `jax.device_get` ten times.
+        with jax.transfer_guard_device_to_host("allow"):
+            host = jax.tree.map(np.asarray, self.measures)
+        columns = {name: values.tolist() for name, values in _numbers(host).items()}
+        reasons = map(_reason, host.finite_before, host.finite_after)
+        return [
+            {**more, **vars(info), **dict(zip(columns, numbers, strict=True)), "reason": reason}
+            for info, reason, *numbers in zip(self.infos, reasons, *columns.values(), strict=True)
+        ]
+
+    def scalars(self, prefix: str = "ics") -> dict[str, float]:
+        """What to draw over training, by TensorBoard name; numbers that are not finite left out.
+
+        Args:
+          prefix: Of the names.
+
+        Returns:
+          ``{prefix}/{layer}/{value, relative, certified_lower, certified_upper}``.
+        """
+        return scalars(self.rows(), prefix)
+
+    def __str__(self) -> str:
+        """A table of the main columns."""
+        return table(self.rows())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0
+
+
+def _numbers(measured: Measure | LayerICS) -> dict[str, Any]:
+    distance, relative = measured.distance, measured.relative
+    return {
+        "value": distance.value,
+        "certified_lower": distance.lower,
+        "certified_upper": distance.upper,
+        "relative": relative.value,
+        "relative_lower": relative.lower,
+        "relative_upper": relative.upper,
+        "exact": distance.exact,
+        "spread": measured.spread,
+        **{f"upper_{name}": bound for name, bound in measured.upper.items()},
+        **{f"lower_{name}": bound for name, bound in measured.lower.items()},
+        "pairing_optimal": measured.pairing_optimal,
+    }
+
+
+def _reason(finite_before: Any, finite_after: Any) -> str:
+    sides = {"before": finite_before, "after": finite_after}
+    bad = [side for side, finite in sides.items() if not finite]
+    return f"NaN or inf in the output {' and '.join(bad)} the update" if bad else ""
+
+
+def row_name(row: Mapping[str, Any]) -> str:
+    """Layer, call and output in one name: "block_0/norm_0", "shared#1[0]"."""
+    call = f"#{row['call']}" if row["call"] else ""
+    return f"{row['layer'] or '(model)'}{call}{row['output']}"
+
+
+def scalars(rows: Sequence[Mapping[str, Any]], prefix: str = "ics") -> dict[str, float]:
+    """TensorBoard names and values of the rows of one step; see `ICSReport.scalars`."""
+    names = ("value", "relative", "certified_lower", "certified_upper")
+    return {
+        f"{prefix}/{row_name(row)}/{name}": row[name]
+        for row in rows
+        for name in names
+        if math.isfinite(row[name])
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as aligned text: the distance within its certificate and within the bounds.
+
+    ``lower`` and ``upper`` are the best of the closed-form bounds (`best_bounds`).
+
+    Args:
+      rows: From a report or a record.
+
+    Returns:
+      A header and one line per row.
+
+    Example:
+      >>> print(table([]))
+      layer  stats  n  d  distance  gap  relative  lower  upper  pairing
+    """
+    lines = [_HEADER[:]]
+    for row in rows:
+        lower, upper = best_bounds(row)
+        gap = row["certified_upper"] - row["certified_lower"]
+        line = [
+            row_name(row),
+            row["statistics"],
+            str(row["n"]),
+            str(row["d"]),
+            *(f"{v:.4g}" for v in (row["value"], gap, row["relative"], lower, upper)),
+            row["reason"] or ("optimal" if row["pairing_optimal"] else "not proven"),
+        ]
+        lines.append(line)
+    if any("step" in row for row in rows):
+        steps = ["step", *(str(row.get("step", "")) for row in rows)]
+        lines = [[step, *line] for step, line in zip(steps, lines, strict=True)]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def best_bounds(row: Mapping[str, Any]) -> tuple[float, float]:
+    """The largest closed-form lower bound of a row, and the smallest upper one but the pairing's.
+
+    The pairing's cost (U3) is a coupling's, not a statement about moments, and after a small
+    update it IS the distance; it would hide the others.
+    """
+    lower = [v for k, v in row.items() if k.startswith("lower_")]
+    upper = [v for k, v in row.items() if k.startswith("upper_") and k != "upper_pairing"]
+    return max(lower), min(upper)
+
+
+_HEADER = ["layer", "stats", "n", "d", "distance", "gap", "relative", "lower", "upper", "pairing"]
