@@ -35,7 +35,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 train: setup
-	$(BIN)/python -m experiments.train $(ARGS)
+	$(BIN)/python -m experiments train $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -49,7 +49,7 @@ test-all: lint
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m experiments.bench layer $(ARGS)
+	$(BIN)/python -m experiments bench layer $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Checks a finished run: ``python -m experiments.evaluate RUN_FOLDER``.
+"""Checks a finished run: ``python -m experiments evaluate RUN_FOLDER``.
 
 Restores every final checkpoint, evaluates it on the test images and compares with what was
 reported, which must be the same image for image.
@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from experiments.build import evaluate_test
-from experiments.cli import run_cli
+from experiments.common.cli import run_cli
 from experiments.data import load_dataset
-from experiments.restored import read_config, restored
+from experiments.training.program import evaluate_test
+from experiments.training.restored import read_config, restored
 
 
 class NotReproducedError(ValueError):
@@ -76,7 +76,7 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     return run_cli(
-        "python -m experiments.evaluate",
+        "python -m experiments evaluate",
         EvaluateConfig,
         arguments,
         lambda config: evaluate_run(config.run_folder, Console()),

@@ -1,4 +1,4 @@
-"""Trains the same network with each normalization: ``python -m experiments.train --help``.
+"""Trains the same network with each normalization: ``python -m experiments train --help``.
 
 With its defaults, this compares BatchNorm and UnitizedBatchNorm on scikit-learn's digits with
 three seeds in about a minute on two CPU cores; both reach about 99 % test accuracy. Digits show
@@ -17,20 +17,24 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from experiments import config as configs
-from experiments import distributed, provenance, record, report
-from experiments.build import Program, build_program, compile_program, updates_per_epoch
-from experiments.cli import run_cli
+from experiments.analysis import report
+from experiments.analysis.page import write_report
+from experiments.analysis.results import read_results
+from experiments.common import files, provenance
+from experiments.common.cli import run_cli
+from experiments.common.errors import Preempted
+from experiments.common.storage import check_room, folder_bytes, needed_bytes, storage_errors
+from experiments.config import experiment as configs
+from experiments.config.difference import identity
 from experiments.configs import choose
 from experiments.data import Dataset, load_dataset
-from experiments.loop import train_seeds
-from experiments.page import write_report
-from experiments.preemption import Preempted, Preemption
-from experiments.probing import compile_probe, with_probe
-from experiments.results import read_results
-from experiments.run import Run
-from experiments.run_dir import check_data, identity, locked, open_run_dir
-from experiments.storage import check_room, folder_bytes, needed_bytes, storage_errors
+from experiments.training import distributed, summary
+from experiments.training.loop import train_seeds
+from experiments.training.preemption import Preemption
+from experiments.training.probing import compile_probe, with_probe
+from experiments.training.program import Program, build_program, compile_program, updates_per_epoch
+from experiments.training.run import Run
+from experiments.training.run_folder import check_data, locked, open_run_dir
 
 
 def train(config: configs.TrainConfig, console: Console, *, figures: bool = True) -> Path:
@@ -39,7 +43,7 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
     Args:
         config: What to train.
         console: Where progress and the final table go.
-        figures: Whether to draw figures and report, which experiments.page can do later.
+        figures: Whether to draw figures and report, which experiments.analysis.page can do later.
 
     Returns:
         The run folder: ``config.json``, ``versions.json``, ``sessions.jsonl`` (the versions at each
@@ -85,16 +89,16 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
             runs = _train_seeds(config, compiled, dataset, run_dir, preemption, console)
             _tell_bad_images(dataset, console)
             if distributed.is_writer():
-                record.write_json(run_dir / "data.json", dataset.record())
+                files.write_json(run_dir / "data.json", dataset.record())
                 summary = {
                     "data": dataset.name,
                     "target_accuracy": config.target_accuracy,
                     "seconds": time.perf_counter() - start,
                     "sessions": sessions,
-                    "results": [report.summarize(run, config.target_accuracy) for run in runs],
+                    "results": [summary.summarize(run, config.target_accuracy) for run in runs],
                 }
                 # Where it is, the run is finished; what follows is made of what is on disk.
-                record.write_json(run_dir / "summary.json", summary)
+                files.write_json(run_dir / "summary.json", summary)
         if not distributed.is_writer():
             return run_dir
         results = read_results(run_dir)
@@ -104,7 +108,7 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
     report.print_results(results, updates_per_epoch(config, dataset), console)
     if page.exists():
         console.print(f"Report: {page}", soft_wrap=True)
-    console.print(f"Check with: python -m experiments.evaluate {run_dir}", soft_wrap=True)
+    console.print(f"Check with: python -m experiments evaluate {run_dir}", soft_wrap=True)
     return run_dir
 
 
@@ -167,16 +171,16 @@ def _begin(
             dataset.record(),
             "Give the same data to resume it, or another --run-dir for a run of its own.",
         )
-        before = record.read_json(run_dir / "versions.json")
+        before = files.read_json(run_dir / "versions.json")
         _check_mesh(config, run_dir, before.get("mesh"), versions["mesh"])
         for change in provenance.changes(before, versions):
             console.print(f"Warning: {change}: numbers may differ in their last digits.")
         console.print(f"Continuing {run_dir}", soft_wrap=True)
     else:
         # The configuration last: where it is, all the rest is.
-        record.write_json(run_dir / "versions.json", versions)
-        record.write_json(run_dir / "data.json", dataset.record())
-        record.write_json(run_dir / "config.json", configs.to_dict(config))
+        files.write_json(run_dir / "versions.json", versions)
+        files.write_json(run_dir / "data.json", dataset.record())
+        files.write_json(run_dir / "config.json", configs.to_dict(config))
         console.print(f"Writing to {run_dir}", soft_wrap=True)
     _tell_bad_images(dataset, console)
     with (run_dir / "sessions.jsonl").open("a") as file:
@@ -269,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return run_cli(
-        "python -m experiments.train" + (f" {chosen.name}" if chosen.name else ""),
+        "python -m experiments train" + (f" {chosen.name}" if chosen.name else ""),
         configs.TrainConfig,
         chosen.arguments,
         _run,

@@ -5,6 +5,7 @@ standard library; a folder that is not listed fails, so a new one is a decision.
 """
 
 import ast
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -156,12 +157,13 @@ def test_experiments(path):
         assert top != "tests"
         assert top != "unitnorm_jax" or not is_private(imported), f"{imported} is private"
         if top == "experiments" and name.count(".") and name.split(".")[1] not in ENTRIES:
-            assert imported != "experiments" and imported.split(".")[1] not in ENTRIES
+            assert imported != "experiments"
+            assert imported.split(".")[1] not in ENTRIES
             assert rank(imported) <= rank(name), f"{name} must not import {imported}"
 
 
 def test_each_rule_of_the_experiments_can_fail(tmp_path):
-    for lower, upper in zip(ORDER, ORDER[1:], strict=False):
+    for lower, upper in itertools.pairwise(ORDER):
         assert rank(f"experiments.{lower}.a") < rank(f"experiments.{upper}.b")
     with pytest.raises(ValueError, match="not in"):
         rank("experiments.new_room")

@@ -1,4 +1,4 @@
-"""Lists the experiments, or shows one: ``python -m experiments.configs [NAME]``."""
+"""Lists the experiments, or shows one: ``python -m experiments configs [NAME]``."""
 
 import dataclasses
 import sys
@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cli import run_cli
-from experiments.compare.command import train_command
+from experiments.analysis.compare.command import train_command
+from experiments.common.cli import run_cli
 from experiments.configs import load, names
 
 
@@ -32,7 +32,7 @@ def show(config: ConfigsConfig, console: Console) -> None:
         console.print(train_command(options), soft_wrap=True, highlight=False)
         return
     table = Table(box=box.SIMPLE, padding=(0, 1))
-    table.add_column("python -m experiments.train", no_wrap=True)
+    table.add_column("python -m experiments train", no_wrap=True)
     table.add_column("")
     for name in names():
         table.add_row(name, load(name)[1].splitlines()[0])
@@ -42,7 +42,7 @@ def show(config: ConfigsConfig, console: Console) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     return run_cli(
-        "python -m experiments.configs",
+        "python -m experiments configs",
         ConfigsConfig,
         arguments,
         lambda config: show(config, Console()),

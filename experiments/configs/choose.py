@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.config import TrainConfig
+from experiments.config.experiment import TrainConfig
 
-_HELPERS = {"choose", "recipes", "__main__"}
+_HELPERS = {"choose", "networks", "recipes", "__main__"}
 
 
 class Choice(NamedTuple):
@@ -77,7 +77,7 @@ def choose(arguments: Sequence[str] | None) -> Choice:
         return Choice(words[0], config, card, words[1:])
     card = (
         f"{inspect.cleandoc(TrainConfig.__doc__ or '')}\n\nThe name of an experiment in front of "
-        f"the options replaces their defaults: {', '.join(names())}. python -m experiments.configs "
+        f"the options replaces their defaults: {', '.join(names())}. python -m experiments configs "
         "tells what they are."
     )
     return Choice(None, TrainConfig(), card, words)

@@ -3,8 +3,8 @@
 The network, data and penalty of ``cifar100_resnet110``; the schedule is
 ``recipes.short``, for small machines.
 
-Command, once the data are there (python -m experiments.prepare cifar100):
-    python -m experiments.train cifar100_resnet110_short
+Command, once the data are there (python -m experiments prepare cifar100):
+    python -m experiments train cifar100_resnet110_short
 Its family: --norms bn ubn gn none; --norm.unit sample (or rms, position).
 With the images in folders, train/CLASS/ and test/CLASS/:
     --data.dataset imagefolder --data.data-dir FOLDER

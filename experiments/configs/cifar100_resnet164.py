@@ -3,11 +3,11 @@
 Pre-activation ResNet-164 (18 bottlenecks per stage, widths 16, 32, 64), batch 64; the recipe,
 and in what it is not the authors', is told in ``recipes.authors``.
 
-Command, once the data are there (python -m experiments.prepare cifar100):
-    python -m experiments.train cifar100_resnet164
+Command, once the data are there (python -m experiments prepare cifar100):
+    python -m experiments train cifar100_resnet164
 Its family: --norms bn ubn gn none; --norm.unit sample (or rms, position); and
 --data.scaling pixel-variance for the authors' scaling. Each unit is a run of its own, all with
-the same seeds: python -m experiments.compare RUN... puts them together.
+the same seeds: python -m experiments compare RUN... puts them together.
 With the images in folders, train/CLASS/ and test/CLASS/:
     --data.dataset imagefolder --data.data-dir FOLDER
 

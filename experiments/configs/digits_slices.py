@@ -7,7 +7,7 @@ batch; bn, with the statistics of the whole batch, is what a slice cannot know. 
 of bn-slices and kalman follow the first slice, as in the authors' code.
 
 Command; the data are scikit-learn's:
-    python -m experiments.train digits_slices
+    python -m experiments train digits_slices
 Its family: --norm.slice-size 4; --norm.gain 0.2, the weight of a slice's own moments; and with
 --data.dataset cifar10 the setting of the paper.
 
@@ -18,7 +18,7 @@ for Kalman; not yet measured here.
 Time: about a minute per seed on two CPU cores.
 """
 
-from experiments.config import NormConfig, TrainConfig
+from experiments.config.experiment import NormConfig, TrainConfig
 from experiments.configs.recipes import SEEDS
 
 CONFIG = TrainConfig(

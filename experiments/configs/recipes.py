@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from experiments import recipes
-from experiments.config import (
+from experiments.config.experiment import (
     DataConfig,
     ModelConfig,
     NormConfig,
@@ -11,6 +10,7 @@ from experiments.config import (
     ProbeConfig,
     TrainConfig,
 )
+from experiments.configs import networks
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -27,7 +27,7 @@ def authors(
     each pixel (--data.scaling pixel-variance), running statistics are debiased (no difference after
     some thousand updates), and initial kernels have 0.88 times He's standard deviation.
 
-    It is what to train; ``experiments.recipes.cifar`` has the same ResNet-110 to be compiled alone,
+    It is what to train; ``configs.networks.cifar`` has the same ResNet-110 to be compiled alone,
     with the defaults of ``experiments.train`` for all that hardly changes the program.
 
     Args:
@@ -87,13 +87,13 @@ def short(config: TrainConfig, epochs: int = 15, learning_rate: float = 0.2) -> 
 
 
 def imagenet(model: str, batch_size: int = 1024) -> TrainConfig:
-    """The customary recipe, see ``experiments.recipes.imagenet``; the authors' is unpublished.
+    """The customary recipe, see ``configs.networks.imagenet``; the authors' is unpublished.
 
     Args:
         model: resnet50 or resnet101.
         batch_size: Images per update; the learning rate is proportional to it.
     """
-    recipe = recipes.make_recipe(model, batch_size)
+    recipe = networks.make_recipe(model, batch_size)
     every = recipe.dataset.train_size // batch_size
     return dataclasses.replace(
         recipe.config, seeds=SEEDS, probe=ProbeConfig(every=every, images=64)

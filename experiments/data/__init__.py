@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from experiments.config.data import DATASETS as DATASETS
+from experiments.config.data import DataConfig as DataConfig
+from experiments.config.data import check_dataset as check_dataset
 from experiments.data.cifar import load_cifar
-from experiments.data.config import DATASETS as DATASETS
-from experiments.data.config import DataConfig as DataConfig
-from experiments.data.config import check_dataset as check_dataset
 from experiments.data.dataset import ArrayDataset as ArrayDataset
 from experiments.data.dataset import Dataset as Dataset
 from experiments.data.digits import load_digits

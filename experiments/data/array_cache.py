@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.checks import local_path
+from experiments.common.checks import local_path
 
 _DESCRIPTION = "description.json"
 _CHUNK = 2**26  # Bytes that are looked at together.

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.dataset import ArrayDataset
 from experiments.data.images import decode_rgb
 from experiments.data.in_memory import load_all

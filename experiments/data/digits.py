@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.dataset import ArrayDataset
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import rich
 from rich.progress import track
 
+from experiments.config.data import DataConfig
 from experiments.data.array_cache import Writer, cache_root, limit_size, open_cache
-from experiments.data.config import DataConfig
 from experiments.data.dataset import ArrayDataset
 from experiments.data.images import BadImageError, BadImages, center_crop, decode_rgb, need
 from experiments.data.scaling import make_scaling, pixel_moments

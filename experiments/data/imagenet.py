@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.dataset import Dataset
 from experiments.data.images import (
     EVAL_MARGIN,
@@ -21,7 +21,7 @@ from experiments.data.images import (
     random_resized_crop,
 )
 from experiments.data.pipeline import Batch, Pipeline, Place, Position, host_share
-from experiments.data.records import Example, Split
+from experiments.data.prepare.records import Example, Split
 from experiments.data.scaling import IMAGENET
 
 _MOST_THREADS = 16  # More do not help: they share one interpreter.

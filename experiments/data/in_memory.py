@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.dataset import ArrayDataset
 from experiments.data.images import BadImageError, BadImages, check_label
-from experiments.data.records import Split
+from experiments.data.prepare.records import Split
 from experiments.data.scaling import make_scaling, pixel_moments
 
 _CHUNK = 1000  # Records read at once.

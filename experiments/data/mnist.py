@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.data.config import DataConfig
+from experiments.config.data import DataConfig
 from experiments.data.dataset import ArrayDataset
 from experiments.data.images import decode_gray
 from experiments.data.in_memory import load_all

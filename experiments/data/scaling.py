@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data.config import SCALINGS
+from experiments.config.data import SCALINGS
 
 _CHUNK = 1024  # Images whose squares are in memory at once.
 

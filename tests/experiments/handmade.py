@@ -2,8 +2,8 @@
 
 import json
 
-from experiments.config import ProbeConfig, TrainConfig, to_dict
-from experiments.results import read_results
+from experiments.analysis.results import read_results
+from experiments.config.experiment import ProbeConfig, TrainConfig, to_dict
 
 LAYERS = ("stem_norm", "block_0/norm_0", "head_norm")
 

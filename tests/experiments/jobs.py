@@ -6,14 +6,20 @@ from pathlib import Path
 
 import jax
 
-from experiments.build import build_program, compile_program
-from experiments.config import DevicesConfig, ModelConfig, OptimConfig, ProbeConfig, TrainConfig
+from experiments.benchmarks.faults.compare import compare_runs
+from experiments.config.experiment import (
+    DevicesConfig,
+    ModelConfig,
+    OptimConfig,
+    ProbeConfig,
+    TrainConfig,
+)
 from experiments.data import load_dataset
-from experiments.faults.compare import compare_runs
-from experiments.loop import train_seed
-from experiments.preemption import Preemption
-from experiments.probing import compile_probe, with_probe
-from experiments.run import run_folder
+from experiments.training.loop import train_seed
+from experiments.training.preemption import Preemption
+from experiments.training.probing import compile_probe, with_probe
+from experiments.training.program import build_program, compile_program
+from experiments.training.run import run_folder
 
 # 3 epochs of 11 updates, each in stretches of 6 and 5; a measurement of the shift over 4 updates.
 CONFIG = TrainConfig(

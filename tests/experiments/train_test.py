@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from experiments import checkpoint, evaluate, train
-from experiments.build import build_program
-from experiments.config import (
+from experiments import evaluate, train
+from experiments.config.data import DATASETS
+from experiments.config.experiment import (
     DevicesConfig,
     ModelConfig,
     OptimConfig,
@@ -26,8 +26,10 @@ from experiments.config import (
     TrainConfig,
     from_dict,
 )
-from experiments.data import DATASETS, load_dataset, pipeline
-from experiments.norms import NORMS
+from experiments.data import load_dataset, pipeline
+from experiments.methods import NORMS
+from experiments.training import checkpoint
+from experiments.training.program import build_program
 
 SMALL = TrainConfig(
     seeds=(0, 1),

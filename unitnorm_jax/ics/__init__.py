@@ -17,7 +17,9 @@ from unitnorm_jax.ics.distances import CoordinateEMDistance as CoordinateEMDista
 from unitnorm_jax.ics.distances import EMDistance as EMDistance
 from unitnorm_jax.ics.distances import SlicedEMDistance as SlicedEMDistance
 from unitnorm_jax.ics.distances import coordinate_em_distance as coordinate_em_distance
+from unitnorm_jax.ics.distances import cost_matrix as cost_matrix
 from unitnorm_jax.ics.distances import em_distance as em_distance
+from unitnorm_jax.ics.distances import em_distance_from_costs as em_distance_from_costs
 from unitnorm_jax.ics.distances import relative as relative
 from unitnorm_jax.ics.distances import sliced_constant as sliced_constant
 from unitnorm_jax.ics.distances import sliced_em_distance as sliced_em_distance
@@ -29,12 +31,14 @@ from unitnorm_jax.ics.probe import LayerICS as LayerICS
 from unitnorm_jax.ics.probe import LayerOutput as LayerOutput
 from unitnorm_jax.ics.probe import Measure as Measure
 from unitnorm_jax.ics.probe import Packed as Packed
+from unitnorm_jax.ics.probe import best_bounds as best_bounds
 from unitnorm_jax.ics.probe import is_normalization as is_normalization
 from unitnorm_jax.ics.probe import layer_filter as layer_filter
 from unitnorm_jax.ics.probe import layer_outputs as layer_outputs
 from unitnorm_jax.ics.probe import measure as measure
 from unitnorm_jax.ics.probe import plot as plot
 from unitnorm_jax.ics.probe import read_rows as read_rows
+from unitnorm_jax.ics.probe import row_name as row_name
 from unitnorm_jax.ics.probe import scalars as scalars
 from unitnorm_jax.ics.probe import snapshot as snapshot
 from unitnorm_jax.ics.probe import table as table

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tyro
 
-from experiments import norms, train
-from experiments.build import make_model
-from experiments.compare.command import train_command
-from experiments.config import TrainConfig
+from experiments import methods, train
+from experiments.analysis.compare.command import train_command
+from experiments.config.experiment import TrainConfig
 from experiments.configs import choose, load, names
 from experiments.configs.__main__ import main
 from experiments.models import PreActResNet
+from experiments.training.program import make_model
 
 # Of the authors' networks on CIFAR-10, running statistics included: unitized, batch-normalized.
 PARAMETERS = {
@@ -30,7 +30,7 @@ PARAMETERS = {
 def test_card_and_command(name):
     config, card = load(name)
     assert card.splitlines()[0].endswith(".") or card.splitlines()[0].endswith("schedule.")
-    assert f"python -m experiments.train {name}\n" in card
+    assert f"python -m experiments train {name}\n" in card
     assert re.search(r"^Expected: ", card, re.MULTILINE)
     assert re.search(r"^Time: ", card, re.MULTILINE)
     assert len(config.seeds) == 5
@@ -60,7 +60,7 @@ def test_networks_are_the_authors(depth):
     assert config.optim.batch_size == (64 if depth == "164" else 128)
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     for norm, expected in zip(("ubn", "bn"), PARAMETERS[depth], strict=True):
-        model = make_model(config, norm, 10, norms.Context())
+        model = make_model(config, norm, 10, methods.Context())
         init = lambda key, x, model=model: model.init(key, x, train=False)  # noqa: E731
         shapes = jax.eval_shape(init, jax.random.key(0), images)
         assert sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes)) == expected
@@ -70,8 +70,8 @@ def test_the_norm_is_the_authors():
     """``paper_norms`` is what the golden vectors of their layer and network are checked with."""
     config, _ = load("cifar10_resnet18")
     fields = {"blocks": (1, 1), "widths": (4, 8)}
-    ours = PreActResNet(norm=norms.make_method("ubn", config.norm).norm, **fields)
-    theirs = PreActResNet(norm=norms.paper_norms(image_size=32, stages=2), **fields)
+    ours = PreActResNet(norm=methods.make_method("ubn", config.norm).norm, **fields)
+    theirs = PreActResNet(norm=methods.paper_norms(image_size=32, stages=2), **fields)
     x = jax.random.normal(jax.random.key(0), (3, 32, 32, 3))
     variables = jax.jit(lambda x: ours.init(jax.random.key(1), x, train=False))(x)
     variables["params"] = jax.tree_util.tree_map_with_path(
@@ -105,7 +105,7 @@ def test_command_line(capsys):
         train.main(["cifar10_resnet18", "--help"])
     shown = capsys.readouterr().out
     assert "as the authors train it" in shown
-    assert "python -m experiments.train cifar10_resnet18" in shown
+    assert "python -m experiments train cifar10_resnet18" in shown
     assert "(default: 61 121 161)" in shown
 
 

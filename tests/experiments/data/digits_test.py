@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.data import DataConfig, load_dataset
+from experiments.config.data import DataConfig
+from experiments.data import load_dataset
 from experiments.data.augment import random_shift
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from experiments.data import DataConfig, load_dataset
+from experiments.config.data import DataConfig
+from experiments.data import load_dataset
 
 RNG = np.random.default_rng(0)
 

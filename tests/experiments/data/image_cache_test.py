@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from experiments import image_cache
+from experiments.data import image_cache
 from experiments.data.array_cache import size_of
 from tests.experiments.data.folders import load, make_root, write
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.bench.records import write_records
+from experiments.benchmarks.records import write_records
 from tests.experiments.data.imagenet_records import (
     CLASSES,
     TEST,

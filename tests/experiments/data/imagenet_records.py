@@ -7,7 +7,8 @@ import time
 import numpy as np
 from PIL import Image
 
-from experiments.data import DataConfig, load_dataset
+from experiments.config.data import DataConfig
+from experiments.data import load_dataset
 
 TRAIN, TEST, CLASSES, SIZE = 26, 11, 3, 32
 

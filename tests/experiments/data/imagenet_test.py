@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments import evaluate, train
-from experiments.bench.records import write_records
+from experiments.benchmarks.records import write_records
 from tests.experiments.data.imagenet_records import (
     CLASSES,
     TEST,

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.data import DataConfig, Dataset, load_dataset
+from experiments.config.data import DataConfig
+from experiments.data import Dataset, load_dataset
 
 
 def test_as_many_and_nested():

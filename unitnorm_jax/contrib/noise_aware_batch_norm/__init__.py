@@ -18,6 +18,7 @@ from unitnorm_jax.contrib.noise_aware_batch_norm._noisy_outputs import (
     noisy_outputs as noisy_outputs,
 )
 from unitnorm_jax.contrib.noise_aware_batch_norm._output_noise import output_noise as output_noise
+from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import Noise as Noise
 from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import (
     additive_noise as additive_noise,
 )

@@ -30,7 +30,7 @@ def moment_upper_bound(x: Before, y: After) -> Scalar:
 
     Proof: the independent coupling has E |X - Y|^2 = the sum; Jensen. Between two exactly
     batch-normalized outputs it is sqrt(2 d): bounded, but growing with the dimension, and with
-    every error of the statistics. Attained: see `experiments.bounds`.
+    every error of the statistics. Attained: see `experiments.studies.bounds`.
 
     Args:
       x: Before, (n, ...).

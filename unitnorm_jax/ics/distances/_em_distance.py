@@ -1,8 +1,9 @@
 """The Earth Mover distance between two samples, with a certificate."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.ics.distances import _rounding
 from unitnorm_jax.ics.distances._assignment import Solver
@@ -132,6 +133,74 @@ def em_distance(
     )
     used = used_rows(x_weights), used_rows(y_weights)
     return _em_distance(given(x, y, used=used), *weights[:2], options=options)
+
+
+def em_distance_from_costs(
+    costs: Float[Array, "n n"],
+    x: Float[Array, "n d"],
+    y: Float[Array, "n d"],
+    *,
+    method: str | Solver = "auto",
+    tolerance: float | int = 1e-5,
+    max_iterations: int = 16,
+    sinkhorn_epsilon: float | int = 0.01,
+    sinkhorn_iterations: int = 1000,
+) -> EMDistance:
+    """`em_distance` of equal, unweighted samples whose cost matrix has been computed.
+
+    The points tell how far the costs may be from the true ones, and zeros from what underflows.
+    They are not scaled here as they are in `em_distance`: where squares of differences overflow,
+    nothing is certified, and where they underflow, the certificate is wide.
+
+    Args:
+      costs: `cost_matrix` of x and y, (n, n).
+      x: Before, (n, d), float32 or float64.
+      y: After, (n, d), the same dtype.
+      method: As for `em_distance`, and so are the others.
+      tolerance: Relative gap that counts as exact.
+      max_iterations: Bound on the Bellman-Ford iterations.
+      sinkhorn_epsilon: Regularisation, relative to the mean cost.
+      sinkhorn_iterations: Bound on the Sinkhorn iterations.
+
+    Returns:
+      `EMDistance`; NaN in value, lower and upper, exact False, where a cost is not finite.
+
+    Raises:
+      ValueError: If shapes do not match, or as for `em_distance`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, y = jnp.array([[0.0], [10.0]]), jnp.array([[11.0], [2.0]])
+      >>> float(em_distance_from_costs(cost_matrix(x, y), x, y).value)
+      1.5
+    """
+    check_samples(x, y)
+    check_method(x, y, None, None, method)
+    if x.ndim != 2 or x.shape != y.shape or costs.shape != (x.shape[0], y.shape[0]):
+        raise ValueError(
+            f"`costs` has shape {costs.shape}, `x` {x.shape} and `y` {y.shape}; they must be "
+            "(n, n), (n, d) and (n, d). For other samples call em_distance."
+        )
+    options = Options(
+        method, tolerance, max_iterations, sinkhorn_epsilon, sinkhorn_iterations, False
+    )
+    return _from_costs(costs, x, y, options=options)
+
+
+def _certified_costs(
+    costs: jax.Array, x: jax.Array, y: jax.Array, *, options: Options
+) -> EMDistance:
+    ones = jnp.ones(len(costs), costs.dtype)
+    masses = ones / len(costs)
+    finite = jnp.all(jnp.isfinite(costs))
+    costs = jnp.where(finite, costs, 0)
+    same = jnp.ones((), bool)
+    found = cascade(Problem(costs, masses, masses, (ones, ones), same, x, y), options)
+    value, lower, upper = (jnp.where(finite, bound, jnp.nan) for bound in found[:3])
+    return EMDistance(value, lower, upper, found.exact & finite)
+
+
+_from_costs = compiled(_certified_costs, static=("options",))
 
 
 def _certified(

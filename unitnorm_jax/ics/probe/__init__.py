@@ -15,5 +15,7 @@ from unitnorm_jax.ics.probe._record import ICSRecord as ICSRecord
 from unitnorm_jax.ics.probe._record import read_rows as read_rows
 from unitnorm_jax.ics.probe._report import ICSReport as ICSReport
 from unitnorm_jax.ics.probe._report import LayerICS as LayerICS
+from unitnorm_jax.ics.probe._report import best_bounds as best_bounds
+from unitnorm_jax.ics.probe._report import row_name as row_name
 from unitnorm_jax.ics.probe._report import scalars as scalars
 from unitnorm_jax.ics.probe._report import table as table

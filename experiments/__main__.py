@@ -1,0 +1,31 @@
+"""All commands: ``python -m experiments`` lists them, ``python -m experiments NAME ...`` runs one."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from experiments import COMMANDS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print("usage: python -m experiments NAME [options]; NAME --help says more\n")
+        for name, (_, what) in COMMANDS.items():
+            print(f"  {name:{width}}  {what}")
+        return 0
+    name = words[0].replace("-", "_")
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}."
+        print(f"error: there is no command {words[0]!r}; {hint}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"experiments.{COMMANDS[name][0]}")
+    return module.main(words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

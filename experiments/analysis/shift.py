@@ -1,0 +1,165 @@
+"""Which norm moved less: the tables and sentences at the end of a training job."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.analysis.comparison import (
+    QUANTITIES,
+    Certificates,
+    LayerComparison,
+    all_certificates,
+    certificates,
+    compare,
+)
+from experiments.analysis.results import Results
+from experiments.common.order_statistics import largest, smallest
+
+TITLES = {
+    "absolute": "Absolute: EM distance",
+    "relative": "Relative: EM distance in spreads of the layer",
+}
+
+
+def comparisons(results: Results) -> Iterator[tuple[str, str, str, list[LayerComparison]]]:
+    """Yields norm, base, quantity and layers for every probed norm but the first, the base."""
+    if probed := results.probed():
+        base, *others = probed
+        for norm in others:
+            for quantity in QUANTITIES:
+                found = compare(results.ics(norm), results.ics(base), quantity)
+                yield norm, base, quantity, found
+
+
+def print_shift(results: Results, console: Console) -> None:
+    """Prints all that this module has to say of a run; nothing if nothing was probed."""
+    for table in shift_tables(results):
+        console.print(table)
+    if (still_open := certificate_table(results)) is not None:
+        console.print(still_open)
+    for sentence in (*verdicts(results), cost(results)):
+        if sentence:
+            console.print(sentence)
+
+
+def shift_tables(results: Results) -> list[Table]:
+    """Returns one table per comparison, one row per layer; none if nothing can be compared."""
+    tables = []
+    for norm, base, quantity, layers in comparisons(results):
+        if not layers:
+            continue
+        config = results.config.probe
+        updates = f"{config.lag} update" + ("s" if config.lag > 1 else "")
+        table = Table(
+            title=f"Which moved less in {updates}? {TITLES[quantity]}",
+            caption=(
+                f"medians over updates and seeds; {norm}/{base} is paired, update by update; "
+                "certified: certificates do not overlap"
+            ),
+            box=box.SIMPLE,
+            padding=(0, 1),
+        )
+        table.add_column("layer", overflow="fold", min_width=max(len(x.layer) for x in layers))
+        for name in (base, norm, f"{norm}/{base}", "over seeds"):
+            table.add_column(name, justify="right")
+        table.add_column("certified\nless, more", justify="right")
+        table.add_column("moved\nless", justify="right")
+        for layer in layers:
+            table.add_row(
+                layer.layer,
+                f"{layer.median_base:.3g}",
+                f"{layer.median:.3g}",
+                f"{layer.ratio:.2f}",
+                seed_range(layer),
+                f"{percent(layer.certified_less)}, {percent(layer.certified_more)}",
+                layer.less(norm, base) or "-",
+            )
+        tables.append(table)
+    return tables
+
+
+def certificate_table(results: Results) -> Table | None:
+    """Returns the layers whose certificate stayed open somewhere; None if there is none."""
+    rows = [(norm, layer) for norm, layer in open_layers(results) if layer.open]
+    if not rows:
+        return None
+    table = Table(title="Certificates that stayed open", box=box.SIMPLE, padding=(0, 1))
+    for name in ("layer", "norm", "open", "of", "largest gap"):
+        table.add_column(name, justify="left" if name in ("layer", "norm") else "right")
+    for norm, layer in rows:
+        gap = f"{layer.largest_gap:.2g}"
+        table.add_row(layer.layer, norm, str(layer.open), str(layer.measured), gap)
+    return table
+
+
+def open_layers(results: Results) -> list[tuple[str, Certificates]]:
+    """Returns what became of the certificates of every norm and layer."""
+    return [(norm, layer) for norm in results.probed() for layer in certificates(results.ics(norm))]
+
+
+def verdicts(results: Results) -> list[str]:
+    """Returns what was found, one sentence per comparison and one per norm's certificates."""
+    return [_verdict(*found) for found in comparisons(results) if found[-1]] + [
+        _certified(norm, all_certificates(results.ics(norm))) for norm in results.probed()
+    ]
+
+
+def cost(results: Results) -> str | None:
+    """Says what a measurement takes by itself; None if nothing was probed."""
+    found = []
+    for norm in results.probed():
+        seconds = [
+            (r["probe_seconds"], r["train_seconds"])
+            for r in results.summary["results"]
+            if r["norm"] == norm
+        ]
+        probe, train = (sum(column) for column in zip(*seconds, strict=True))
+        count = sum(len({row["step"] for row in rows}) for rows in results.ics(norm).values())
+        found.append(f"{norm} {1e3 * probe / count:.1f} ms ({100 * probe / train:.1f} %)")
+    if not found:
+        return None
+    config = results.config.probe
+    return (
+        f"A measurement on {config.images} images takes, by itself and in % of the {config.every} "
+        f"updates between two: {', '.join(found)}. The time per step includes it."
+    )
+
+
+def seed_range(layer: LayerComparison) -> str:
+    """Returns the smallest and largest of the seeds' median ratios."""
+    if len(layer.seed_ratios) < 2:
+        return "-"
+    return f"{smallest(layer.seed_ratios):.2f} to {largest(layer.seed_ratios):.2f}"
+
+
+def percent(share: float) -> str:
+    """Returns a share in whole percent.
+
+    Example:
+        >>> percent(0.256)
+        '26 %'
+    """
+    return f"{100 * share:.0f} %"
+
+
+def _verdict(norm: str, base: str, quantity: str, layers: list[LayerComparison]) -> str:
+    less = sum(layer.less(norm, base) == norm for layer in layers)
+    more = sum(layer.less(norm, base) == base for layer in layers)
+    undecided = len(layers) - less - more
+    ratios = [layer.ratio for layer in layers]
+    disagree = f", seeds disagree in {undecided}" if undecided else ""
+    return (
+        f"{quantity.capitalize()} shift: {norm} moved less than {base} in {less} of {len(layers)} "
+        f"layers, more in {more}{disagree}; median ratios {smallest(ratios):.2f} to "
+        f"{largest(ratios):.2f}."
+    )
+
+
+def _certified(norm: str, found: Certificates) -> str:
+    failed = f"; {found.not_finite} not finite" if found.not_finite else ""
+    return (
+        f"Certificates of {norm}: {found.measured} distances, {found.open} open, largest gap "
+        f"{found.largest_gap:.1e} of the distance{failed}."
+    )

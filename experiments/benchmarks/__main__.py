@@ -1,0 +1,160 @@
+"""Command line of the benchmarks: ``python -m experiments bench BENCHMARK --help``."""
+
+import dataclasses
+import json
+import sys
+from functools import partial
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from experiments.analysis.compare.record import to_json
+from experiments.benchmarks import data, distance, layer, seeds, share, step, tpu
+from experiments.benchmarks.options import Data, Layer, Probe, Seeds, Step, Tpu
+from experiments.benchmarks.tables import bench_tables
+from experiments.common import timing
+from experiments.common.cli import command_line, run_cli
+from experiments.common.files import check_new, write_text
+from experiments.common.provenance import versions
+from experiments.common.table import to_rich
+from experiments.config.experiment import ProbeConfig, TrainConfig
+
+PROG = "python -m experiments bench"
+
+
+def run_layer(options: Layer, console: Console) -> dict[str, Any]:
+    """Returns the rows of ``bench layer``."""
+    if not timing.keep_freed_pages():
+        console.print("note: cannot keep freed memory mapped here; ratios are nearer to 1.")
+    cases = [
+        (shape, dtype, passes)
+        for dtype in options.dtypes
+        for passes in options.passes
+        for shape in layer.SHAPES
+    ]
+    work = track(cases, "measuring", console=console, transient=True)
+    rows = [layer.measure(*case, options.seconds) for case in work]
+    return {
+        "time": rows,
+        "kept": {dtype: layer.kept_memory(dtype) for dtype in options.dtypes},
+        "copy_rate": layer.copy_rate(options.seconds),
+    }
+
+
+def run_tpu(options: Tpu, console: Console) -> list[Any]:
+    """Returns the rows of ``bench tpu``."""
+    cases = [
+        (options.topology, name, dtype, height, channels, options.per_device)
+        for dtype in options.dtypes
+        for height, channels in options.sizes
+        for name in ("BatchNorm", "UnitizedBatchNorm")
+    ]
+    work = track(cases, "compiling", console=console, transient=True)
+    return [tpu.compile_for(*case) for case in work]
+
+
+def run_probe(options: Probe, console: Console) -> dict[str, Any]:
+    """Returns the rows of ``bench probe``."""
+    cases = [
+        (n, d, case)
+        for n in options.samples
+        for d in options.dimensions
+        for case in ("drift", "independent")
+    ]
+    work = track(cases, "measuring", console=console, transient=True)
+    rows = [distance.measure(*case, options.drift, options.seconds) for case in work]
+    networks: dict[str, dict[str, Any]] = {
+        "ResNet-8, digits 8x8, batch 64": {
+            "blocks": (1, 1, 1),
+            "shape": (64, 8, 8, 1),
+            "every": 10,
+        },
+        "ResNet-18, 32x32, batch 128": {
+            "blocks": (3, 3, 3),
+            "shape": (128, 32, 32, 3),
+            "every": 100,
+        },
+    }
+    names = track(networks, "measuring", console=console, transient=True)
+    shares = [share.measure(name, images=options.images, **networks[name]) for name in names]
+    config = TrainConfig(probe=ProbeConfig(images=options.images))
+    runs = []
+    for norm in config.norms:
+        show = partial(track, description=f"training {norm}", console=console, transient=True)
+        runs.append(share.measure_run(norm, config, options.seconds, show))
+    return {"distance": rows, "share": shares, "run": runs}
+
+
+def run_data(options: Data, console: Console) -> list[Any]:
+    """Returns the rows of ``bench data``."""
+    work = track(options.cases, "measuring", console=console, transient=True)
+    return [
+        row for case in work for row in data.run_case(case, options.seconds, options.accelerators)
+    ]
+
+
+def run_seeds(options: Seeds, console: Console) -> list[Any]:
+    """Returns the rows of ``bench seeds``."""
+    cases = [
+        (norm, size, count)
+        for norm in options.norms
+        for size in options.batch_sizes
+        for count in options.seeds
+    ]
+    work = track(cases, "measuring", console=console, transient=True)
+    return [seeds.measure(*case, options.seconds) for case in work]
+
+
+def run_step(options: Step, console: Console) -> list[Any]:
+    """Returns the rows of ``bench step``."""
+    cases = [(name, dtype) for dtype in options.precisions for name in options.networks]
+    work = track(cases, "measuring", console=console, transient=True)
+    return [
+        step.measure(name, options.norms, dtype, options.batch_size, options.seconds)
+        for name, dtype in work
+    ]
+
+
+def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> None:
+    """Measures, prints the tables and stores the numbers."""
+    check_new(options.json)
+    console = Console(width=None if sys.stdout.isatty() else 200)  # Breaks no line of a table.
+    benchmarks: dict[type, tuple[str, Any]] = {
+        Layer: ("layer", run_layer),
+        Tpu: ("tpu", run_tpu),
+        Probe: ("probe", run_probe),
+        Data: ("data", run_data),
+        Seeds: ("seeds", run_seeds),
+        Step: ("step", run_step),
+    }
+    name, run = benchmarks[type(options)]
+    found = {"command": command, "versions": versions(), "rows": run(options, console)}
+    stored = json.loads(json.dumps({"benchmark": name} | found, default=dataclasses.asdict))
+    for table in bench_tables(stored).values():
+        console.print(to_rich(table))
+    if options.json is not None:
+        write_text(options.json, to_json(stored))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a benchmark; returns the exit status."""
+    subcommands = (
+        Annotated[Layer, tyro.conf.subcommand("layer")]
+        | Annotated[Tpu, tyro.conf.subcommand("tpu")]
+        | Annotated[Probe, tyro.conf.subcommand("probe")]
+        | Annotated[Data, tyro.conf.subcommand("data")]
+        | Annotated[Seeds, tyro.conf.subcommand("seeds")]
+        | Annotated[Step, tyro.conf.subcommand("step")]
+    )
+    return run_cli(
+        PROG,
+        subcommands,  # type: ignore[arg-type]
+        arguments,
+        lambda options: _run(options, command_line(PROG, arguments, "--json")),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""What each benchmark can be told on the command line."""
+
+import dataclasses
+from pathlib import Path
+
+from experiments.benchmarks import data, forms
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """Time the layer against nn.BatchNorm, a naive layer and a x + b, on this device.
+
+    All four take turns in one process; given are medians of the ratios of neighbours. Then, for
+    each, the reads and writes of full arrays in the compiled program, and what reverse mode keeps
+    for each convolution-normalization-ReLU.
+    """
+
+    seconds: float = 4.0
+    """How long to measure each line, in seconds."""
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    """Dtypes of inputs and outputs."""
+    passes: tuple[str, ...] = tuple(forms.PASSES)
+    """What to time: forward, forward+backward."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tpu:
+    """Compile conv-norm-relu-conv-norm-relu-conv for a TPU slice, and compare the programs.
+
+    Needs the TPU compiler (`pip install 'jax[tpu]'`) but no TPU; run it with JAX_PLATFORMS=cpu.
+    Bytes accessed count every branch of a conditional that could run; guarded collectives are
+    those in such branches.
+    """
+
+    topology: str = "v5e:16x16"
+    """Name of the slice: generation and shape."""
+    dtypes: tuple[str, ...] = ("bfloat16", "float32")
+    """Dtypes of the activations."""
+    sizes: tuple[tuple[int, int], ...] = ((28, 128), (14, 256))
+    """Pairs of image height and channels."""
+    per_device: int = 64
+    """Images per device."""
+    json: Path | None = None
+    """File to write the numbers to, with versions; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Time the certified Earth Mover distance and the probe of internal covariate shift.
+
+    First, the cost matrix given: ours, with its certificate, against scipy's
+    linear_sum_assignment, POT's emd2 (both exact, in float64, without one), and OTT-JAX's Sinkhorn
+    at the largest regularization that is within 1 %. Then what probing every few updates adds to
+    training: the time of a measurement by itself, and the digits run of experiments.train with and
+    without the probe, epochs in turns. Needs the extra `bench`.
+    """
+
+    samples: tuple[int, ...] = (64, 256, 1024)
+    """Samples on each side."""
+    dimensions: tuple[int, ...] = (16, 256, 4096)
+    """Dimensions."""
+    drift: float = 0.01
+    """Drift of each coordinate in one step, in standard deviations."""
+    seconds: float = 3.0
+    """How long to measure each pair, in seconds; for each second, 10 blocks of 5 epochs of the
+    digits run, rounded up to whole runs."""
+    images: int = 16
+    """Images a probe looks at, in the measurement of its share of the training time."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Time each input pipeline against the training step that it feeds, on this device.
+
+    The digits and CIFAR are in memory, and augmented on the device; ImageNet's JPEG files
+    (synthetic here, of the true size and number of bytes) are read from records, decoded and
+    cropped by threads. The step is that of a pre-activation ResNet with unitized batch
+    normalization; or an accelerator is imitated, which takes time but none of the processor's.
+    Needs the data extra.
+    """
+
+    cases: tuple[str, ...] = data.CASES
+    """Which: digits, cifar, imagenet."""
+    seconds: float = 5.0
+    """How long to measure each number, in seconds; there are four for each case."""
+    accelerators: tuple[float, ...] = (500.0, 1000.0)
+    """Images per second of accelerators to imitate, for ImageNet."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    """Time an update of several seeds in one program against one seed after another.
+
+    The network and batch are those of experiments.train on the digits. On a processor there is
+    little to gain: one small network fills it, and convolutions with several kernels are slow.
+    """
+
+    seeds: tuple[int, ...] = (2, 5)
+    """Numbers of seeds."""
+    norms: tuple[str, ...] = ("bn", "ubn")
+    """Methods."""
+    batch_sizes: tuple[int, ...] = (64,)
+    """Images per update and seed."""
+    seconds: float = 5.0
+    """How long to measure each line, in seconds."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Time a whole update, augmentation and optimizer included, of networks that differ in their
+    normalization against the one with `bn`, in turns.
+
+    The images are noise, but for the digits: an update takes as long whatever they show.
+    """
+
+    networks: tuple[str, ...] = ("digits", "resnet18")
+    """Networks: digits (that of experiments.train), resnet18 and resnet110 (the paper's, on images
+    of 32x32 pixels), resnet50 and resnet101 (224x224 pixels)."""
+    norms: tuple[str, ...] = ("ubn", "none")
+    """Methods besides bn."""
+    precisions: tuple[str, ...] = ("float32",)
+    """Dtypes of the activations: float32, bfloat16."""
+    batch_size: int = 128
+    """Images per update."""
+    seconds: float = 10.0
+    """How long to measure each line, in seconds."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""

@@ -1,0 +1,229 @@
+"""The tables of a benchmark, from what ``--json`` stores: the terminal's and the README's."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import geometric_mean
+from typing import Any
+
+from experiments.common.table import Column, Table
+
+Rows = Sequence[Mapping[str, Any]]
+_RATIO = "{:.2f} ({:.2f}-{:.2f})"
+_QUARTILES = ("median", "lower quartile", "upper quartile")
+
+
+def bench_tables(stored: Mapping[str, Any]) -> dict[str, Table]:
+    """Returns the tables of a benchmark by their keys.
+
+    Args:
+        stored: What ``python -m experiments bench BENCHMARK --json FILE`` writes.
+    """
+    makers: dict[str, Callable[[Any], list[Table]]] = {
+        "layer": _layer,
+        "tpu": _tpu,
+        "probe": _probe,
+        "data": _data,
+        "seeds": _seeds,
+        "step": _step,
+    }
+    return {table.key: table for table in makers[stored["benchmark"]](stored["rows"])}
+
+
+def _layer(rows: Mapping[str, Any]) -> list[Table]:
+    """Four tables: ``forward_backward``, ``forward``, ``traffic`` and ``kept``."""
+    made = []
+    for key, passes in (("forward_backward", "forward+backward"), ("forward", "forward")):
+        timed = [row for row in rows["time"] if row["passes"] == passes]
+        if not timed:
+            continue
+        others = list(dict.fromkeys(name for row in timed for name in row["ratios"]))
+        others = [name for name in others if name != "BatchNorm"]
+        lines: list[tuple[Any, ...]] = [
+            (
+                *("x".join(map(str, row["shape"])), row["dtype"], row["base_ms"]),
+                *(tuple(row["ratios"][name]) for name in others),
+            )
+            for row in timed
+        ]
+        for dtype in dict.fromkeys(row["dtype"] for row in timed):
+            of = [row for row in timed if row["dtype"] == dtype and len(row["shape"]) > 2]
+            means = [(geometric_mean(row["ratios"][name][0] for row in of),) for name in others]
+            lines.append(("geometric mean, rank 4", dtype, None, *means))
+        columns = (
+            *(Column("shape"), Column("dtype"), Column("BatchNorm, ms", "{:.2f}")),
+            *(Column(name, _RATIO, _QUARTILES) for name in others),
+        )
+        title = f"{passes}: time against flax.linen.BatchNorm"
+        caption = "median and quartiles of the ratios of neighbouring calls"
+        made.append(Table(key, title, caption, columns, lines))
+    made += [_traffic(rows["time"]), _kept(rows["kept"])]
+    return [*made, _bandwidth(rows["time"], rows["copy_rate"])] if "copy_rate" in rows else made
+
+
+def _traffic(timed: Rows) -> Table:
+    names = list(timed[0]["traffic"])
+    lines: list[tuple[Any, ...]] = [
+        (
+            *("x".join(map(str, row["shape"])), row["dtype"], row["passes"]),
+            *(tuple(row["traffic"][name]) for name in names),
+        )
+        for row in timed
+    ]
+    columns = (
+        *(Column("shape"), Column("dtype"), Column("pass")),
+        *(Column(name, "{:.0f}R {:.0f}W", ("reads", "writes")) for name in names),
+    )
+    title = "Reads (R) and writes (W) of full arrays in the compiled program"
+    return Table("traffic", title, "", columns, lines)
+
+
+def _bandwidth(timed: Rows, copy_rate: float) -> Table:
+    """How near the full arrays that are read and written come to what a copy moves in the time."""
+    names = list(timed[0]["traffic"])
+    lines: list[tuple[Any, ...]] = []
+    for row in timed:
+        size = math.prod(row["shape"]) * {"float32": 4, "bfloat16": 2}[row["dtype"]]
+        seconds = {name: 1e-3 * row["base_ms"] * row["ratios"][name][0] for name in names}
+        rates = {name: sum(row["traffic"][name]) * size / seconds[name] for name in names}
+        start = ("x".join(map(str, row["shape"])), row["dtype"], row["passes"])
+        lines.append((*start, *((rate / 1e9, 100 * rate / copy_rate) for rate in rates.values())))
+    columns = (
+        *(Column("shape"), Column("dtype"), Column("pass")),
+        *(Column(name, "{:,.0f} ({:.0f} %)", ("GB/s", "share of a copy's")) for name in names),
+    )
+    title = "Full arrays read and written, GB/s, and of what a copy of 268 MB moves"
+    caption = f"the copy: {copy_rate / 1e9:,.0f} GB/s; above 100 %: what stays in the caches"
+    return Table("bandwidth", title, caption, columns, lines)
+
+
+def _kept(kept: Mapping[str, Mapping[str, float]]) -> Table:
+    names = list(next(iter(kept.values())))
+    lines = [(dtype, *(sizes[name] for name in names)) for dtype, sizes in kept.items()]
+    columns = (Column("dtype"), *(Column(name, "{:.2f}") for name in names))
+    title = "Kept for the backward pass by each conv-norm-relu, in units of its input"
+    return Table("kept", title, "", columns, lines)
+
+
+def _tpu(rows: Rows) -> list[Table]:
+    base = {(r["height"], r["channels"], r["dtype"]): r for r in rows if r["layer"] == "BatchNorm"}
+    lines: list[tuple[Any, ...]] = [
+        (
+            f"{row['height']}x{row['height']}x{row['channels']}",
+            *(row["dtype"], row["layer"], row["bytes_accessed"] / 1e6),
+            row["bytes_accessed"]
+            / base[row["height"], row["channels"], row["dtype"]]["bytes_accessed"],
+            ", ".join(f"{count} {kind}" for kind, count in row["collectives"].items()),
+            *(row["guarded_collectives"], row["peak_bytes"] / 1e6),
+        )
+        for row in rows
+    ]
+    columns = (
+        *(Column("images"), Column("dtype"), Column("layer")),
+        *(Column("bytes accessed, MB", "{:.1f}"), Column("against BatchNorm", "{:.3f}")),
+        *(Column("collectives"), Column("guarded", "{:.0f}"), Column("peak memory, MB", "{:.1f}")),
+    )
+    return [Table("tpu", "As the TPU compiler sees it", "per device", columns, lines)]
+
+
+def _probe(rows: Mapping[str, Rows]) -> list[Table]:
+    others = list(dict.fromkeys(n for row in rows["distance"] for n in row["ms"] if n != "ours"))
+    lines: list[tuple[Any, ...]] = [
+        (
+            *(row["n"], row["d"], row["case"], row["cost_ms"], row["ms"]["ours"]),
+            *(
+                (row["ms"][name], row["ratios"][name][0]) if row["ms"][name] is not None else None
+                for name in others
+            ),
+            row["gap"],
+        )
+        for row in rows["distance"]
+    ]
+    columns = (
+        *(Column("n", "{:.0f}"), Column("d", "{:.0f}"), Column("samples")),
+        *(Column("cost matrix", "{:.2f}"), Column("ours, certified", "{:.2f}")),
+        *(Column(name, "{:.2f} ({:.1f})", ("ms", "ratio")) for name in others),
+        Column("our gap", "{:.1e}"),
+    )
+    caption = "ms, and time against ours (median of neighbouring calls)"
+    distance = Table("distance", "Distance, cost matrix given", caption, columns, lines)
+    return [distance, _share(rows["share"], rows.get("run", []))]
+
+
+def _share(alone: Rows, runs: Rows) -> Table:
+    """What probing adds; the columns of whole runs only where there are any."""
+    columns: tuple[Column, ...] = (
+        *(Column("network"), Column("step, ms", "{:.1f}"), Column("images probed", "{:.0f}")),
+        *(Column("probe, ms", "{:.1f}"), Column("every, updates", "{:.0f}")),
+        Column("share of the updates, %", "{:.1f}", factor=100),
+    )
+    lines: list[tuple[Any, ...]] = [
+        (r["network"], r["step_ms"], r["images"], r["probe_ms"], r["every"], r["share"])
+        for r in alone
+    ]
+    title = "What probing adds to training"
+    if not runs:
+        return Table("share", title, "", columns, lines)
+    columns += (
+        Column("added to a run, %", "{:.1f} ({:.1f} to {:.1f})", _QUARTILES, 100),
+        Column("blocks", "{:.0f}"),
+    )
+    lines = [(*line, None, None) for line in lines] + [
+        (
+            *(f"digits run, {r['norm']}", r["step_ms"], r["images"], r["probe_ms"], r["every"]),
+            *(r["probe_ms"] / (r["every"] * r["step_ms"]), tuple(r["added"]), r["blocks"]),
+        )
+        for r in runs
+    ]
+    caption = (
+        "probe, share: of a measurement by itself; added: runs with and without the probe, epochs "
+        f"in turns; median and quartiles of blocks of {runs[0]['block_updates']} updates"
+    )
+    return Table("share", title, caption, columns, lines)
+
+
+def _data(rows: Rows) -> list[Table]:
+    lines: list[tuple[Any, ...]] = [
+        (
+            *(row["pipeline"], row["images"], row["step"], row["pipeline_rate"], row["step_rate"]),
+            *(row["pipeline_rate"] / row["step_rate"], row["both_rate"], row["waiting"]),
+        )
+        for row in rows
+    ]
+    columns = (
+        *(Column("pipeline"), Column("image, batch"), Column("step")),
+        *(Column("pipeline alone", "{:,.0f}"), Column("step alone", "{:,.0f}")),
+        *(Column("pipeline / step", "{:.1f}"), Column("training", "{:,.0f}")),
+        Column("step waits, %", "{:.1f}", factor=100),
+    )
+    return [Table("data", "Images per second", "", columns, lines)]
+
+
+def _seeds(rows: Rows) -> list[Table]:
+    lines = [
+        (r["norm"], r["batch_size"], r["seeds"], r["alone_ms"], r["together_ms"], tuple(r["ratio"]))
+        for r in rows
+    ]
+    columns = (
+        *(Column("method"), Column("batch", "{:.0f}"), Column("seeds", "{:.0f}")),
+        *(Column("one after another, ms", "{:.2f}"), Column("together, ms", "{:.2f}")),
+        Column("together / one by one", _RATIO, _QUARTILES),
+    )
+    caption = "time of an update of all seeds; median and quartiles of neighbouring rounds"
+    return [Table("seeds", "Several seeds in one program", caption, columns, lines)]
+
+
+def _step(rows: Rows) -> list[Table]:
+    norms = list(dict.fromkeys(norm for row in rows for norm in row["ratios"]))
+    lines = [
+        (
+            *(row["network"], row["precision"], row["batch_size"], row["base_ms"]),
+            *(tuple(row["ratios"][norm]) for norm in norms),
+        )
+        for row in rows
+    ]
+    columns = (
+        *(Column("network"), Column("activations"), Column("batch", "{:.0f}")),
+        *(Column("bn, ms", "{:.1f}"), *(Column(norm, _RATIO, _QUARTILES) for norm in norms)),
+    )
+    caption = "time against bn's; median and quartiles of neighbouring updates"
+    return [Table("step", "A training step", caption, columns, lines)]

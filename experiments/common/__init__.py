@@ -1,0 +1,1 @@
+"""What all rooms share: files, errors, command lines, tables. Imports no other room."""

@@ -1,0 +1,78 @@
+"""What the command lines share: parsing, and errors of one line instead of a traceback."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from experiments.common.checks import with_local_paths
+from experiments.common.errors import NonFiniteLossError, Preempted
+
+Config = TypeVar("Config")
+
+
+def command_line(prog: str, arguments: Sequence[str] | None, *without: str) -> str:
+    """Returns the command as it is to be repeated, on any machine.
+
+    Args:
+        prog: How the program is called.
+        arguments: As for ``run_cli``.
+        *without: Options to leave out with their value: where results are to be written.
+
+    Example:
+        >>> command_line("python -m x", ["a b", "--json", "f", "--n", "2"], "--json")
+        "python -m x 'a b' --n 2"
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    kept = [
+        word
+        for word, before in zip(words, ["", *words], strict=False)
+        if not {word.partition("=")[0], before} & set(without)
+    ]
+    return " ".join([prog, *map(shlex.quote, kept)])
+
+
+def run_cli(
+    prog: str,
+    config_type: type[Config],
+    arguments: Sequence[str] | None,
+    run: Callable[[Config], Any],
+    **options: Any,
+) -> int:
+    """Parses ``arguments`` into a configuration and runs it.
+
+    Args:
+        prog: How the program is called, for its help.
+        config_type: Dataclass of the options.
+        arguments: Command line without the program's name; None for this process's.
+        run: Does the work.
+        **options: For ``tyro.cli``: ``default``, ``description``.
+
+    Returns:
+        Exit status: 0, also when asked to stop; 1 after an error, with its message on standard
+        error; 130 after an interruption at the keyboard; 141, as a shell says it, if nobody reads
+        the output any more, as after ``| head``. (An option that cannot be parsed ends the process
+        with status 2, as is customary.)
+    """
+    try:
+        try:
+            config = tyro.cli(config_type, prog=prog, args=arguments, **options)
+            run(with_local_paths(config))
+        finally:
+            sys.stdout.flush()
+    except (ValueError, NonFiniteLossError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Preempted:
+        return 0
+    except BrokenPipeError:
+        # What is left to write is dropped, or the interpreter would complain of it as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("interrupted; what had been saved is complete", file=sys.stderr)
+        return 130
+    return 0

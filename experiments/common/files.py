@@ -1,0 +1,131 @@
+"""Files written whole or not at all: JSON, rows of JSON lines, text."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes ``content`` as indented JSON: all of it or, if that fails, nothing."""
+    text = json.dumps(to_plain(content), indent=2, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def check_new(path: Path | None) -> None:
+    """Raises ``ValueError`` if the file for ``--json`` is there already."""
+    if path is not None and path.exists():
+        raise ValueError(f"--json (={str(path)!r}) exists, and results are never overwritten.")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, which becomes ``path`` once that has worked.
+
+    Whenever the process is stopped, ``path`` is the old file or the new one, complete.
+    """
+    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file of a run folder.
+
+    Raises:
+        ValueError: If there is none, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path} does not exist; give the folder of a finished run of experiments.train."
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:  # Not JSON, or not even text.
+        raise ValueError(
+            f"{path} is not JSON ({error}); restore it from a copy, or repeat the run."
+        ) from None
+
+
+def to_plain(value: Any) -> Any:
+    """Replaces numbers that JSON does not know by their names: "nan", "inf", "-inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: to_plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(entry) for entry in value]
+    return value
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a file that ``Recorder`` wrote; none if there is no such file.
+
+    Raises:
+        ValueError: If a line is not JSON.
+    """
+    rows = []
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("it is no object with names")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"line {number} of {path} is not JSON ({error}); restore the file from a copy, or "
+                "repeat the run."
+            ) from None
+        rows.append(_numbers(row))
+    return rows
+
+
+# Names of what is text, whatever it says: a layer may be called "nan".
+_TEXT = frozenset({"layer", "output", "kind", "reason", "norm", "method", "folder", "run", "data"})
+_NOT_FINITE = frozenset({"nan", "inf", "-inf"})
+
+
+def read_numbers(path: Path) -> Any:
+    """Returns the content of a JSON file, with numbers that are not finite as what they are.
+
+    Raises:
+        ValueError: If there is none, or it is not JSON.
+    """
+    return _numbers(read_json(path))
+
+
+def _numbers(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {k: v if k in _TEXT else _numbers(v) for k, v in content.items()}
+    if isinstance(content, list):
+        return [_numbers(entry) for entry in content]
+    return float(content) if isinstance(content, str) and content in _NOT_FINITE else content
+
+
+def missing(folder: Path, lengths: dict[str, int]) -> list[str]:
+    """Returns which files in ``folder`` are shorter than ``Recorder.lengths`` said, or gone."""
+    sizes = {
+        name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in lengths
+    }
+    return [name for name, size in sizes.items() if size < lengths[name]]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, in the place of the one before; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

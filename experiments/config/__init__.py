@@ -1,0 +1,1 @@
+"""Options of an experiment, as dataclasses: what --help shows and config.json keeps."""

@@ -1,0 +1,52 @@
+"""The decoded images of image folders: ``python -m experiments image_cache``."""
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from experiments.common.cli import run_cli
+from experiments.data.array_cache import cache_root, caches_in, left_in, size_of
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageCacheConfig:
+    """Lists the decoded images that are kept of image folders, or clears them.
+
+    They are decoded again when they are needed.
+    """
+
+    clear: bool = False
+    """Delete them all."""
+    cache_dir: str | None = None
+    """Where they are. Default: $XDG_CACHE_HOME or ~/.cache, and unitnorm_jax/images there."""
+
+
+def image_cache(config: ImageCacheConfig, console: Console) -> None:
+    """Prints what is kept, and deletes it if it is to be cleared."""
+    root = cache_root(config.cache_dir)
+    found = caches_in(root)
+    for path in found:
+        console.print(f"{path.name}  {size_of(path) / 1e6:,.1f} MB", soft_wrap=True)
+    total = sum(map(size_of, found)) / 1e6
+    if config.clear:
+        for path in (*found, *left_in(root)):
+            shutil.rmtree(path)
+    deed = "Deleted" if config.clear else "Kept"
+    console.print(f"{deed} {len(found)}, {total:,.1f} MB, in {root}.", soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return run_cli(
+        "python -m experiments image_cache",
+        ImageCacheConfig,
+        arguments,
+        lambda config: image_cache(config, Console()),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

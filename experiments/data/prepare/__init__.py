@@ -1,0 +1,1 @@
+"""Download and write data sets, so that training needs no network."""

@@ -1,0 +1,62 @@
+"""A probe that adds a method's own bound to the general ones: the paper's bound, measured."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments.methods.method import Bound
+from experiments.models.fields import params_at
+from unitnorm_jax import ics
+
+
+class BoundedReport(NamedTuple):
+    """A report of the probe with the method's own bounds; see ``ics.ICSReport``.
+
+    Attributes:
+        report: Of the probe.
+        bounds: The bound on the shift of each layer that has one, by layer.
+    """
+
+    report: ics.ICSReport
+    bounds: Mapping[str, jax.Array]
+
+    def rows(self, **more: Any) -> list[dict[str, Any]]:
+        """Returns the rows of the report, each with its bound as ``upper_own``."""
+        bounds = jax.device_get(self.bounds)
+        rows = self.report.rows(**more)
+        for row in rows:
+            if row["layer"] in bounds and not row["reason"]:
+                row["upper_own"] = float(bounds[row["layer"]])
+        return rows
+
+
+class BoundedProbe:
+    """A probe whose reports have the method's own bounds.
+
+    Args:
+        probe: Measures the shift.
+        bound: The method's, for one layer.
+    """
+
+    def __init__(self, probe: ics.ICSProbe, bound: Bound) -> None:
+        """Nothing is compiled yet."""
+        self._probe, self._bound = probe, bound
+        self._measure = jax.jit(self._with_bounds)
+
+    def __call__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> BoundedReport:
+        """Measures; see ``ics.ICSProbe``."""
+        return self._measure(self._probe, before, after)
+
+    def keep(self, variables: Mapping[str, Any]) -> Any:
+        """A copy of a state for a later call; see ``ics.ICSProbe``."""
+        return self._probe.keep(variables)
+
+    def _with_bounds(self, probe: ics.ICSProbe, before: Any, after: Any) -> BoundedReport:
+        report = probe(before, after)
+        params = [ics.unpacked(variables)["params"] for variables in (before, after)]
+        bounds = {}
+        for layer in report.infos:
+            old, new = (params_at(side, layer.layer.split("/")) for side in params)
+            bounds[layer.layer] = self._bound(old, new, layer.d)
+        return BoundedReport(report, {k: v for k, v in bounds.items() if v is not None})

@@ -1,7 +1,0 @@
-"""The report of a run: one HTML file that opens offline, in any browser, light or dark."""
-
-from experiments.page.svg import inline_svg as inline_svg
-from experiments.page.write import render as render
-from experiments.page.write import write_page as write_page
-from experiments.page.write import write_report as write_report
-from experiments.page.write import write_text as write_text

@@ -1,0 +1,152 @@
+"""Tables and figures of texts that come from records: ``python -m experiments publish``.
+
+In the text, a table stands between two comments, and is written again from the file it names::
+
+    <!-- table: experiments/results/NAME.json results | method | n | test accuracy, % -->
+    <!-- end of table -->
+
+The word behind the file is the key of the table, what follows the columns (all, if none is named).
+
+A figure that the text shows as ``experiments/results/NAME_FIGURE.png``, FIGURE being differences,
+shift or methods (of the zoo), is drawn again from ``NAME.json`` beside it, unless it says that it
+is of that record already.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from matplotlib.figure import Figure
+from PIL import Image
+
+from experiments.analysis.compare.figures import differences_figure, shift_figure
+from experiments.analysis.compare.tables import tables
+from experiments.benchmarks.faults.record import faults_tables
+from experiments.benchmarks.pod_check.record import pod_tables
+from experiments.benchmarks.tables import bench_tables
+from experiments.common.cli import run_cli
+from experiments.common.files import replacing, write_text
+from experiments.common.table import Table, choose, to_markdown
+from experiments.studies.sweep.table import sweep_table
+from experiments.studies.zoo.record import record_figure, record_table
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ("README.md", "experiments/results/README.md")
+BEGIN = r"<!-- table: (?P<file>\S+) (?P<key>\w+)(?P<columns>( \| [^|\n]+?)*) -->\n"
+END = "<!-- end of table -->"
+FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
+    "differences": differences_figure,
+    "shift": shift_figure,
+    "methods": record_figure,
+}
+SHOWN = re.compile(rf"experiments/results/\w+_({'|'.join(FIGURES)})\.png")
+SOURCE = "Source"  # A keyword of PNG: what the image was made of.
+MARKED = re.compile(f"(?P<begin>{BEGIN})(?P<table>.*?)(?P<end>{END})", re.DOTALL)
+
+
+def update(text: str, root: Path = ROOT) -> str:
+    """Returns ``text`` with every marked table written again.
+
+    Args:
+        text: Markdown.
+        root: Folder that the names of files are relative to.
+
+    Raises:
+        ValueError: If a marker has no end, or names what there is not.
+    """
+    begun, ended = text.count("<!-- table:"), text.count(END)
+    if not begun == ended == len(MARKED.findall(text)):
+        raise ValueError(
+            f"{begun} markers `<!-- table: FILE KEY -->` and {ended} `{END}` do not make "
+            f"{max(begun, ended)} tables; each needs both, on lines of their own."
+        )
+    return MARKED.sub(lambda found: found["begin"] + _table(found, root) + found["end"], text)
+
+
+def figures(text: str, root: Path = ROOT) -> list[Path]:
+    """Returns the figures that ``text`` shows and that are not of their records as they are now."""
+    paths = [root / found[0] for found in SHOWN.finditer(text)]
+    return [path for path in paths if not path.is_file() or _source(path) != _checksum(path)]
+
+
+def draw(path: Path) -> None:
+    """Draws one of ``figures``; the file keeps the checksum of its record."""
+    record = json.loads(_record(path).read_text(encoding="utf-8"))
+    for part in record.get("settings", [record])[:1]:
+        figure = FIGURES[path.stem.rpartition("_")[2]](part)
+        if figure is None:
+            raise ValueError(f"{path.name}: {_record(path).name} has nothing to draw.")
+        with replacing(path) as unfinished:
+            figure.savefig(unfinished, dpi=110, format="png", metadata={SOURCE: _checksum(path)})
+
+
+def _record(figure: Path) -> Path:
+    return figure.with_name(figure.stem.rpartition("_")[0] + ".json")
+
+
+def _checksum(figure: Path) -> str:
+    return hashlib.sha256(_record(figure).read_bytes()).hexdigest()
+
+
+def _source(figure: Path) -> str | None:
+    with Image.open(figure) as image:
+        return image.info.get(SOURCE)
+
+
+def _table(found: re.Match[str], root: Path) -> str:
+    path = root / found["file"]
+    if not path.is_file():
+        raise ValueError(
+            f"{found['file']} does not exist; make it with experiments.analysis.compare."
+        )
+    made = tables_of(json.loads(path.read_text(encoding="utf-8")))
+    if found["key"] not in made:
+        raise ValueError(
+            f"table (={found['key']!r}) is unknown in {found['file']}; choose from "
+            f"{', '.join(made)}."
+        )
+    columns = [name.strip() for name in found["columns"].split(" | ") if name.strip()]
+    return to_markdown(choose(made[found["key"]], columns))
+
+
+def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
+    """Returns the tables of a record, by their keys: of whichever command wrote it."""
+    if "sweep" in record:
+        return {"sweep": sweep_table(record)}
+    if "zoo" in record:
+        return {"zoo": record_table(record)}
+    for key, make in {"faults": faults_tables, "pod_check": pod_tables}.items():
+        if key in record:
+            return make(record)
+    return bench_tables(record) if "benchmark" in record else tables(record)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadmeConfig:
+    """Writes tables and figures again, from the records in experiments/results/."""
+
+    files: tyro.conf.Positional[tuple[str, ...]] = tuple(str(ROOT / text) for text in TEXTS)
+    """Markdown files; default: README.md here and in experiments/results/."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+
+    def write(config: ReadmeConfig) -> None:
+        for path in map(Path, config.files):
+            text = update(path.read_text(encoding="utf-8"))
+            write_text(path, text)
+            for figure in figures(text, path.parent):
+                draw(figure)
+
+    return run_cli("python -m experiments publish", ReadmeConfig, arguments, write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Studies: a question each, answered by runs or by samples."""

@@ -1,0 +1,119 @@
+"""Flags of the study, its output folder and its table: ``python -m experiments bounds``."""
+
+import csv
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.common.checks import check_seeds
+from experiments.common.cli import run_cli
+from experiments.studies.bounds import figure, study
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How far apart can a layer's outputs be before and after an update?
+
+    Batch normalization fixes the mean and the variance of each output; the Earth Mover distance
+    between two such outputs is at most sqrt(2 d), and reaches it. Unitized outputs at alpha = 1
+    are at most 2 apart, whatever the dimension d and however noisy the statistics. This study
+    measures both exactly (with a proof of each number, see unitnorm_jax.ics.em_distance) and
+    draws them beside the closed-form bounds.
+
+    Writes bounds.csv (one row per measurement) and bounds.png into a new folder. Takes under a
+    minute on two CPU cores. Example: python -m experiments bounds --out runs/bounds-1
+    """
+
+    out: Path = Path("runs/bounds")
+    """Folder to create. An existing one is never written to: give another name."""
+    dimensions: tuple[int, ...] = (4, 16, 64, 256, 1024)
+    """Dimensions d of the pair with equal means and variances; even numbers."""
+    noises: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0)
+    """Noise of the statistics: means off by this many standard deviations, log variances by this
+    much, times a normal number. Mini-batches of B samples have about 1/sqrt(B)."""
+    alpha_noise: float = 1.0
+    """Noise at which alpha is varied from 0 (batch normalization) to 1 (unitized)."""
+    dimension: int = 64
+    """Dimension where the noise or alpha is varied."""
+    samples: int = 128
+    """Samples of each output there."""
+    repeats: int = 5
+    """Draws of samples and noise; the figure shows medians, the CSV all."""
+    seed: int = 0
+    """Seed of the draws."""
+
+
+def run(config: Config, console: Console) -> None:
+    """Measure, write, print.
+
+    Raises:
+        ValueError: If an option is not valid, or the folder exists.
+    """
+    _check(config)
+    config.out.mkdir(parents=True)
+    start = time.perf_counter()
+    alphas = tuple(figure.COLOURS)
+    size = (config.dimension, config.samples, config.repeats, config.seed)
+    with console.status("measuring"):
+        rows = list(study.dimension_rows(config.dimensions, alphas))
+        rows += study.noise_rows(config.noises, alphas, *size)
+        rows += study.alpha_rows([i / 10 for i in range(11)], config.alpha_noise, *size)
+    with (config.out / "bounds.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(study.Row._fields)
+        writer.writerows(rows)
+    figure.draw(rows, config.out / "bounds.png")
+    console.print(_table(rows))
+    certified = sum(row.exact for row in rows)
+    seconds = time.perf_counter() - start
+    console.print(f"{certified} of {len(rows)} distances proven exact; {seconds:.0f} s.")
+    console.print(f"Wrote {config.out / 'bounds.png'} and {config.out / 'bounds.csv'}.")
+
+
+def _check(config: Config) -> None:
+    check_seeds(seed=(config.seed,))
+    if config.out.exists():
+        raise ValueError(f"--out {config.out} exists and is not overwritten; give another name.")
+    odd = [d for d in config.dimensions if d < 2 or d % 2]
+    if odd or not config.dimensions:
+        raise ValueError(f"--dimensions {odd} must be even and at least 2, such as 4 16 64.")
+    if not config.noises or min((*config.noises, config.alpha_noise)) <= 0:
+        raise ValueError("--noises and --alpha-noise must be positive, such as 0.01 0.1 1.")
+    if min(config.dimension, config.samples, config.repeats) < 1:
+        raise ValueError("--dimension, --samples and --repeats must be at least 1.")
+
+
+def _table(rows: list[study.Row]) -> Table:
+    table = Table(title="EM distance of the outputs before and after: exact, and its bound")
+    alphas = {0.0: "batch norm", 1.0: "unitized"}
+    table.add_column("varied")
+    table.add_column("at", justify="right")
+    for name in alphas.values():
+        for field in (f"{name}\nexact", "\nbound", "\n/ spread"):
+            table.add_column(field, justify="right")
+    for name in ("dimension", "noise"):
+        columns = []
+        for alpha in alphas:
+            for field in ("distance", "bound", "relative"):
+                at, values = study.median(rows, field, study=name, alpha=alpha)
+                columns.append(values)
+        for i, position in enumerate(at):
+            numbers = [f"{column[i]:.3g}" for column in columns]
+            table.add_row(name, f"{position:g}", *numbers, end_section=i == len(at) - 1)
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return run_cli(
+        "python -m experiments bounds", Config, arguments, lambda config: run(config, Console())
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

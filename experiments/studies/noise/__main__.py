@@ -1,0 +1,202 @@
+"""Flags of the study, its output folder and its tables."""
+
+import csv
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from experiments.common import files, provenance
+from experiments.common.checks import check_seeds, not_negative, positive
+from experiments.common.cli import run_cli
+from experiments.config import experiment as configs
+from experiments.data import load_arrays
+from experiments.studies.noise import figure
+from experiments.studies.noise.networks import make_networks
+from experiments.studies.noise.study import KINDS, METHODS, Protocol, Row, measure, select
+from experiments.train import train
+from experiments.training.restored import read_config, restored
+from experiments.training.run_folder import new_run_dir
+from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
+
+SHORT = {"recalibrated": "recal."}  # For narrow terminals.
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseConfig:
+    """How well do trained networks work on noisy analog hardware, and what do statistics help?
+
+    Disturbs the weights of trained networks, or the outputs of their layers, and measures the test
+    accuracy: with the running statistics of training (clean); with statistics recalibrated under
+    the noise on training images without labels; with statistics that track the test images; and of
+    networks without normalization. No weight is trained.
+
+    Noises: additive (normal, in units of the range of a layer's weights), multiplicative, output
+    (of convolutions and classifier, in units of their root mean square), drift (w * t^-nu, nu of
+    mean 0.05 and deviation 0.025 between weights), quantization (bits).
+
+    Writes noise.csv (one row per measurement), noise.png, config.json and versions.json, and
+    trains the networks first, unless a finished run of experiments.train is given.
+    """
+
+    kinds: tuple[str, ...] = tuple(KINDS)
+    """Noises: additive, multiplicative, output, drift, quantization."""
+    levels: tuple[float, ...] | None = None
+    """Strengths, for one kind of noise; default: several from weak to strong for each kind."""
+    dynamic: bool = False
+    """A new draw of the noise for every forward pass; else each chip keeps its own."""
+    chips: int = 3
+    """Draws of the noise per network and strength; one for quantization, which is not random."""
+    batch_size: int = 60
+    """Images per forward pass: those whose statistics are collected, or tracked, together."""
+    calibration_batches: int = 8
+    """Batches of training images for the recalibration."""
+    rate: float = 0.3
+    """Weight of each batch in tracking, in [0, 1]; 1 uses the statistics of the batch alone."""
+    norms: tuple[str, ...] = ("bn", "ubn", "none")
+    """Normalizations to train, see experiments.train."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the training."""
+    epochs: int = 15
+    """Epochs of the training."""
+    trained: str | None = None
+    """Folder of a finished run of experiments.train to take the networks from; norms, seeds and
+    epochs are then its own."""
+    run_dir: str | None = None
+    """Folder to create; an existing one is never written to. Default: runs/noise-DATE-TIME."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        check_seeds(seeds=self.seeds)
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise ValueError(f"noise (={kind!r}) is unknown; choose from {', '.join(KINDS)}.")
+        if not self.kinds or len(set(self.kinds)) != len(self.kinds):
+            raise ValueError(f"`kinds` (={self.kinds}) must be one or more different noises.")
+        if self.levels is not None:
+            if len(self.kinds) != 1 or not self.levels:
+                raise ValueError(
+                    f"`levels` (={self.levels}) must be one or more, of one kind of noise: give "
+                    "--kinds with one name too."
+                )
+            for level in self.levels:
+                (KINDS[self.kinds[0]].make or additive_noise)(level)  # which checks it
+        positive(
+            chips=self.chips,
+            batch_size=self.batch_size,
+            calibration_batches=self.calibration_batches,
+            epochs=self.epochs,
+        )
+        not_negative(rate=self.rate)
+        if self.rate > 1:
+            raise ValueError(f"`rate` (={self.rate}) must be in [0, 1].")
+
+
+def study(config: NoiseConfig, console: Console) -> Path:
+    """Trains if need be, measures, writes and prints.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If a value is not possible, the folder exists, or the run given is not one.
+    """
+    start = time.perf_counter()
+    training = read_config(Path(config.trained)) if config.trained else None
+    folder = new_run_dir(config.run_dir, "noise")
+    files.write_json(folder / "config.json", dataclasses.asdict(config))
+    files.write_json(folder / "versions.json", provenance.versions())
+    if training is None:
+        training = configs.TrainConfig(
+            norms=config.norms,
+            seeds=config.seeds,
+            run_dir=str(folder / "training"),
+            optim=configs.OptimConfig(epochs=config.epochs),
+        )
+        train(training, console)
+    dataset = load_arrays(training.data)
+    trained = list(restored(Path(config.trained or folder / "training"), dataset))
+    protocol = Protocol(config.batch_size, config.calibration_batches, config.rate, config.dynamic)
+    steps = [
+        (kind, level) for kind in config.kinds for level in config.levels or KINDS[kind].levels
+    ]
+    rows: list[Row] = []
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        chips = sum(_chips(kind, config) for kind, _ in steps)
+        total = chips * len(training.norms) * len(training.seeds)
+        task = progress.add_task("Measuring", total=total)
+        for noisy in (False, True):
+            mine = [(k, level) for k, level in steps if (KINDS[k].make is None) == noisy]
+            for network in make_networks(trained, noisy) if mine else ():
+                for kind, level in mine:
+                    for chip in range(_chips(kind, config)):
+                        rows += measure(network, kind, level, chip, dataset, protocol)
+                        progress.advance(task)
+    rows.sort(key=lambda row: config.kinds.index(row.kind))
+    _write(rows, folder / "noise.csv")
+    time_of = "a new draw per forward pass" if config.dynamic else "one draw per chip"
+    title = f"{dataset.name}; {time_of}, n = {len(training.seeds)} networks x {config.chips} chips"
+    figure.draw(rows, folder / "noise.png", title)
+    for kind in config.kinds:
+        n = f"n = {len(training.seeds)} networks x {_chips(kind, config)} chips"
+        console.print(_table([row for row in rows if row.kind == kind], kind, n))
+    console.print(
+        f"Mean test accuracy, % (sample standard deviation over networks and chips); {time_of}. "
+        f"{time.perf_counter() - start:.0f} s in all."
+    )
+    console.print(f"Wrote {folder / 'noise.png'} and {folder / 'noise.csv'}.", soft_wrap=True)
+    return folder
+
+
+def _chips(kind: str, config: NoiseConfig) -> int:
+    """Number of chips to measure; where noise is not random all are alike."""
+    return config.chips if KINDS[kind].random else 1
+
+
+def _write(rows: Sequence[Row], path: Path) -> None:
+    with path.open("x", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row._fields)
+        writer.writerows(rows)
+
+
+def _table(rows: Sequence[Row], kind: str, n: str) -> Table:
+    title = f"{kind} noise: test accuracy, %, against {KINDS[kind].unit}; {n}"
+    table = Table(title=title)
+    table.add_column("")
+    columns = [
+        (norm, method)
+        for norm in dict.fromkeys(row.norm for row in rows)
+        for method in METHODS
+        if len(select(rows, norm=norm, method=method))
+    ]
+    for norm, method in columns:
+        alone = (norm, "tracked") not in columns
+        table.add_column(norm if alone else f"{norm}\n{SHORT.get(method, method)}", justify="right")
+    for level in dict.fromkeys(row.level for row in rows):
+        cells = []
+        for norm, method in columns:
+            values = 100 * select(rows, norm=norm, method=method, level=level)
+            spread = f" ({values.std(ddof=1):.1f})" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.1f}{spread}")
+        table.add_row(f"{level:g}", *cells)
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return run_cli(
+        "python -m experiments noise",
+        NoiseConfig,
+        arguments,
+        lambda config: study(config, Console()),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Elimination singularities of a run: ``python -m experiments singularities RUN_FOLDER``.
+
+A channel whose ReLU is off for every image has no gradient and stays so. For each norm and seed of
+a finished run, this counts such channels over the test images, and measures how near the others
+are: |mean| / standard deviation of what goes into each ReLU. Batch normalization keeps that near 0
+(the bias aside), normalizations within a sample do not.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from experiments.common.cli import run_cli
+from experiments.data import Dataset, load_dataset
+from experiments.training.program import EVAL_BATCH
+from experiments.training.restored import Restored, read_config, restored
+from unitnorm_jax.contrib.batch_channel_norm import LayerActivity, elimination_singularities
+
+
+@dataclasses.dataclass(frozen=True)
+class SingularitiesConfig:
+    """Counts the dead channels of a run's networks, over the test images."""
+
+    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
+    """Folder that experiments.train wrote."""
+    layers: bool = False
+    """A row for every layer, instead of one for every network."""
+
+
+class Network(NamedTuple):
+    """One norm and seed of a run.
+
+    Attributes:
+        norm: Name of the norm.
+        seed: The seed.
+        layers: Its layers, from input to output.
+    """
+
+    norm: str
+    seed: int
+    layers: list[LayerActivity]
+
+
+def diagnose(run_folder: str, console: Console) -> list[Network]:
+    """Looks at the final checkpoint of every norm and seed of a run.
+
+    Raises:
+        ValueError: If the folder is not that of a finished run, or a checkpoint is damaged.
+    """
+    folder = Path(run_folder)
+    config = read_config(folder)
+    dataset = load_dataset(config.data)
+    found = track(
+        restored(folder, dataset),
+        "Networks",
+        total=len(config.norms) * len(config.seeds),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    return [Network(one.norm, one.seed, activities_of(one, dataset)) for one in found]
+
+
+def activities_of(network: Restored, dataset: Dataset) -> list[LayerActivity]:
+    """Returns how near to elimination the channels are, at each of the network's norms."""
+
+    def wanted(module: Any, method: str) -> bool:
+        return method == "__call__" and module.path in network.program.layers
+
+    return elimination_singularities(
+        network.program.model, network.variables, _inputs(dataset), layers=wanted, train=False
+    )
+
+
+def _inputs(dataset: Dataset) -> Iterator[jax.Array]:
+    for batch in dataset.test_batches(EVAL_BATCH):
+        yield dataset.standardize(batch["image"])[: int(np.sum(batch["weight"]))]
+
+
+def table(networks: list[Network], by_layer: bool) -> Table:
+    """Returns one row for every network or, ``by_layer``, for every layer of it."""
+    out = Table(title="What goes into the ReLUs, over the test images")
+    for name in ("norm", "seed", "layer"):
+        out.add_column(name)
+    for name in ("channels", "dead", "median |mean| / std", "largest"):
+        out.add_column(name, justify="right")
+    for network in networks:
+        groups = [[layer] for layer in network.layers] if by_layer else [network.layers]
+        for group in groups:
+            ratios = np.concatenate([layer.mean_to_std for layer in group])
+            # A NaN is the worst of all, and shows.
+            worst = max(group, key=lambda layer: (np.isnan(layer.worst), layer.worst))
+            out.add_row(
+                network.norm,
+                str(network.seed),
+                worst.layer if by_layer else f"all; largest in {worst.layer}",
+                str(sum(layer.channels for layer in group)),
+                str(sum(layer.dead for layer in group)),
+                f"{np.median(ratios):.2f}",
+                f"{np.max(ratios):.2f}",
+            )
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+
+    def run(config: SingularitiesConfig) -> None:
+        console = Console()
+        console.print(table(diagnose(config.run_folder, console), config.layers))
+        console.print("dead: channels whose ReLU is off for every image; they have no gradient.")
+
+    return run_cli("python -m experiments singularities", SingularitiesConfig, arguments, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Runs a sweep: every method of every setting once, whatever was interrupted before."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.analysis.compare import combine, make_record
+from experiments.analysis.compare.command import train_command
+from experiments.analysis.compare.record import FORMAT, to_plain
+from experiments.analysis.compare.tables import number
+from experiments.common.errors import NonFiniteLossError, Preempted
+from experiments.common.files import write_json
+from experiments.common.order_statistics import largest
+from experiments.common.provenance import versions
+from experiments.config.experiment import TrainConfig
+from experiments.studies.sweep.sweeps import Setting, Sweep, change
+from experiments.train import train
+
+# What a sweep's record leaves out of that of a comparison, to stay small.
+LEFT_OUT = ("distances", "tightness", "looseness")
+
+
+def run_sweep(
+    name: str,
+    sweep: Sweep,
+    out: Path,
+    console: Console,
+    until: float = math.inf,
+    data_dir: str | None = None,
+) -> dict[str, Any] | None:
+    """Trains what is not trained yet, and compares.
+
+    Every method has a run folder of its own, named by its configuration: sweeps share the runs that
+    they have in common, and a sweep that was interrupted goes on with the next one.
+
+    Args:
+        name: Of the sweep.
+        sweep: The runs.
+        out: Folder of all sweeps.
+        console: Where progress and tables go.
+        until: Time, in seconds as ``time.monotonic`` counts them, at which a run is stopped.
+        data_dir: Where the data are, if they do not come with a library.
+
+    Returns:
+        None if it was stopped by the time. Else the record: ``sweep``, ``command``, ``question``,
+        and per setting a comparison's record, with ``failed``: what did not train to the end, and
+        why.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    todo = {folder_of(config, out): config for s in sweep.settings for config in s.configs}
+    for i, (folder, config) in enumerate(todo.items()):
+        if time.monotonic() > until and not is_done(folder):
+            console.print(f"Out of time before run {i + 1} of {len(todo)}; repeat to go on.")
+            return None
+        console.print(f"{i + 1} of {len(todo)}: {train_command(config)}", soft_wrap=True)
+        if data_dir is not None and config.data.data_dir is not None:
+            config = change(config, data={"data_dir": data_dir})
+        try:
+            train_once(config, folder, console, until)
+        except Preempted:
+            if time.monotonic() < until:
+                raise
+            console.print(f"Out of time in run {i + 1} of {len(todo)}; repeat to go on.")
+            return None
+    return {
+        "format": FORMAT,
+        "sweep": name,
+        "command": f"python -m experiments sweep {name}",
+        "question": sweep.question,
+        "settings": [compare_setting(setting, out) for setting in sweep.settings],
+    }
+
+
+def folder_of(config: TrainConfig, out: Path) -> Path:
+    """Returns the run folder of a configuration."""
+    key = hashlib.sha256(train_command(config).encode()).hexdigest()[:8]
+    return out / f"{config.data.dataset}-{'-'.join(config.norms)}-{key}"
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run was trained to its end, or failed."""
+    return (folder / "summary.json").exists() or (folder / "failed.json").exists()
+
+
+def train_once(
+    config: TrainConfig, folder: Path, console: Console, until: float = math.inf
+) -> None:
+    """Trains ``config`` unless it is done; goes on where it was interrupted.
+
+    Raises:
+        Preempted: If it was asked to stop, or it is ``until``; what was trained is saved.
+    """
+    if is_done(folder):
+        console.print(f"Done before, in {folder}", soft_wrap=True)
+        return
+    left = None if math.isinf(until) else until - time.monotonic()
+    config = dataclasses.replace(config, run_dir=str(folder), resume="auto", max_seconds=left)
+    try:
+        train(config, Console(quiet=True))
+    except NonFiniteLossError as error:
+        # That a method diverges is an answer, too.
+        write_json(folder / "failed.json", {"reason": str(error), "versions": versions()})
+        console.print(f"Failed: {error}", soft_wrap=True)
+
+
+def compare_setting(setting: Setting, out: Path) -> dict[str, Any]:
+    """Returns the record of the methods of a setting that were trained to the end."""
+    folders = [folder_of(config, out) for config in setting.configs]
+    done = [folder for folder in folders if (folder / "summary.json").exists()]
+    failed = [
+        {
+            "command": train_command(config),
+            "reason": json.loads((folder / "failed.json").read_text())["reason"],
+        }
+        for config, folder in zip(setting.configs, folders, strict=True)
+        if folder not in done
+    ]
+    # Differences are against the first method; without it there are none.
+    record: dict[str, Any] = {
+        "setting": setting.name,
+        "failed": failed,
+        "base_failed": folders[0] not in done,
+    }
+    if done:
+        record |= make_record(combine(done), "")
+        record["arms"] = [small(arm) for arm in record["arms"]]
+        if record["base_failed"]:
+            record["arms"] = [without_base(arm) for arm in record["arms"]]
+    return record
+
+
+def without_base(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is left of a method where the one that it is compared with has failed."""
+    runs = [{**run, "time_ratio": None} for run in arm["runs"]]
+    return {**arm, "runs": runs, "shift": []}
+
+
+def small(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a sweep keeps of a method."""
+    kept = {name: value for name, value in arm.items() if name not in LEFT_OUT}
+    parts = ("quantity", "layer", "ratio", "seed_ratios", "certified_less", "certified_more")
+    shift = [{name: layer[name] for name in parts} for layer in arm["shift"]]
+    certificates = arm["certificates"]
+    total = {
+        "layer": "all",
+        **{name: sum(c[name] for c in certificates) for name in ("measured", "open", "not_finite")},
+        "largest_gap": to_plain(largest(number(c["largest_gap"]) for c in certificates)),
+    }
+    return {**kept, "shift": shift, "certificates": [total] if certificates else []}

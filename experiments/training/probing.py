@@ -1,0 +1,214 @@
+"""Measures the internal covariate shift of a run while it trains.
+
+At every ``every``-th update t of every norm, the outputs of all its normalization layers are
+compared between the states after updates t - lag and t (lag = 1: the shift of one update) on the
+same probe images. These are training images as they are, not augmented, drawn once: the same for
+all norms, seeds and updates, so that two norms can be compared update by update, and one compiled
+probe serves all seeds.
+"""
+
+import statistics
+import time
+from contextlib import closing
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from experiments.config.experiment import ProbeConfig
+from experiments.data import Dataset
+from experiments.methods import NoNorm
+from experiments.methods.own_bounds import BoundedProbe, BoundedReport
+from experiments.training.program import Program
+from experiments.training.record import Recorder
+from experiments.training.steps import STREAMS, TrainState
+from unitnorm_jax import ics
+
+SNAPSHOT = "probe_snapshot"
+IMAGES_SEED = 0  # Of the draw of the probe images; not a run's seed.
+TIMED = 5  # Measurements by which one is timed.
+
+Report = ics.ICSReport | BoundedReport
+
+
+def has_normalization(model: Any) -> bool:
+    """Whether the network has any layer to probe."""
+    norms = model.norm if isinstance(model.norm, tuple) else (model.norm,)
+    return any(norm is not NoNorm for norm in norms)
+
+
+def probe_images(config: ProbeConfig, dataset: Dataset) -> jax.Array:
+    """Returns the images on which all norms and seeds are probed, ``(images, h, w, c)``.
+
+    Raises:
+        ValueError: If there are fewer training images.
+    """
+    available = dataset.train_size
+    if config.images > available:
+        raise ValueError(
+            f"`probe.images` (={config.images}) must be at most the number of training images: "
+            f"{available} in {dataset.name}."
+        )
+    with closing(dataset.pipeline(IMAGES_SEED, config.images)) as pipeline:
+        return dataset.standardize(next(iter(pipeline.batches(0)))["image"])
+
+
+def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Program:
+    """Returns ``program`` with a probe of its normalization layers, where it is to have one.
+
+    It gets none if ``config.every`` is 0, or the network has no normalization layer and is not to
+    be probed without (``config.places``).
+
+    Raises:
+        ValueError: If there are fewer training images than the probe is to use.
+    """
+    without = config.places == "all"
+    if not config.every or not (without or has_normalization(program.model)):
+        return program
+    paths = set(program.layers)
+
+    def wanted(module: nn.Module, method: str) -> bool:
+        # By path, not by class: each norm is probed in the same places of the network.
+        found = method == "__call__" and module.path in paths
+        return found and (without or not isinstance(module, NoNorm))
+
+    probe: Any = ics.ICSProbe(
+        program.model,
+        probe_images(config, dataset),
+        wanted,
+        mode=config.mode,
+        train_kwargs={"train": True},
+        eval_kwargs={"train": False},
+        rngs={name: jax.random.key(i) for i, name in enumerate(STREAMS)},
+        outputs=("", "[0]"),  # Kalman layers return moments too.
+    )
+    # Running statistics may be far from those of the probe images: the bound needs the latter.
+    if program.bound is not None and config.mode == "train":
+        probe = BoundedProbe(probe, program.bound)
+    return program._replace(probe=probe)
+
+
+def compile_probe(program: Program, images: jax.Array | np.ndarray) -> Program:
+    """Returns ``program`` with its probe, if it has one, compiled and timed.
+
+    No measurement in a run compiles. The time is that of a measurement by itself, from the copy of
+    the earlier state to the rows, each part waited for; of one that the pairing settles, as after a
+    small update, and not the exact solver.
+
+    Args:
+        program: A compiled program.
+        images: A batch of training images.
+    """
+    probe = program.probe
+    if probe is None:
+        return program
+    variables = _variables(program.init(jax.random.key(0), images))
+    times = []
+    for _ in range(1 + TIMED):
+        start = time.perf_counter()
+        kept = jax.block_until_ready(probe.keep(variables))
+        probe(kept, variables).rows()
+        times.append(time.perf_counter() - start)
+    return program._replace(probe_seconds=statistics.median(times[1:]))  # The first compiles.
+
+
+class RunProbe:
+    """Sees every state of one run; measures when it is time, and writes the rows.
+
+    A measurement is handed to the device like an update. Its rows are written when the next state
+    comes, while the device computes that, or by ``flush``, which comes before every checkpoint. (On
+    CPUs JAX waits for a program that can call the host, as the probe's does.)
+
+    The arrays of a state are donated to the next update, so a snapshot of network and statistics is
+    kept from update t - lag to t. The run itself is not touched: a probed run and one that is not
+    are equal bit by bit. The snapshot goes into the checkpoints: a resumed run measures what it
+    would have measured.
+
+    Args:
+        program: Its probe, compiled; without one this does nothing.
+        config: When to measure.
+        recorder: Takes the rows: one per measurement and layer, in ``ics.jsonl``.
+
+    Attributes:
+        seconds: What the measurements take by themselves: their number times the time of one, see
+            ``compile_probe``.
+    """
+
+    def __init__(self, program: Program, config: ProbeConfig, recorder: Recorder) -> None:
+        """Has seen no state yet."""
+        self.seconds = 0.0
+        self._probe, self._each, self._recorder = program.probe, program.probe_seconds, recorder
+        self._every, self._lag = config.every, config.lag
+        self._kept: tuple[int, Any] | None = None
+        self._pending: tuple[int, Report] | None = None
+
+    def __call__(self, step: int, state: TrainState) -> None:
+        """Sees the state after ``step`` updates; give it the first one of a run too.
+
+        Args:
+            step: Updates done.
+            state: The state; it is read here, before any update that it is given to, and not kept.
+
+        Raises:
+            OSError: If the rows of the measurement before cannot be written.
+        """
+        self.flush()
+        if self._probe is None or not self.looks_at(step):
+            return
+        kept, self._kept = self._kept, None
+        variables = _variables(state)
+        if kept is not None and kept[0] == step - self._lag:
+            self._pending = (step, self._probe(kept[1], variables))
+            self.seconds += self._each
+        if (step + self._lag) % self._every == 0:
+            self._kept = (step, self._probe.keep(variables))
+
+    def flush(self) -> None:
+        """Writes the rows of the last measurement, which it waits for, unless they are written.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
+        if self._pending is None:
+            return
+        (step, report), self._pending = self._pending, None
+        # One array of each layer, so that layers have the same names under every norm.
+        rows = [row | {"output": ""} for row in report.rows(step=step, lag=self._lag)]
+        self._recorder.write_lines("ics", rows)
+        self._recorder.write_scalars(step, ics.scalars(rows))
+
+    def looks_at(self, step: int) -> bool:
+        """Whether it does anything with the state after ``step`` updates."""
+        if self._probe is None:
+            return False
+        measure = step % self._every == 0 and self._kept is not None
+        return measure or (step + self._lag) % self._every == 0
+
+    @property
+    def kept_step(self) -> int | None:
+        """Updates done at the snapshot that is kept; None if there is none."""
+        return self._kept[0] if self._kept else None
+
+    def arrays(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of it, besides ``kept_step``: the snapshot."""
+        return {SNAPSHOT: ics.unpacked(self._kept[1])} if self._kept else {}
+
+    @staticmethod
+    def templates(state: TrainState) -> dict[str, Any]:
+        """Returns templates of ``arrays``, for a run with states like this one."""
+        return {SNAPSHOT: _variables(state)}
+
+    def go_on(self, kept_step: int | None, arrays: dict[str, Any]) -> None:
+        """Takes up what a checkpoint had of it."""
+        if kept_step is not None:
+            kept = arrays[SNAPSHOT]
+            self._kept = (kept_step, kept if self._probe is None else self._probe.keep(kept))
+
+
+def _variables(state: TrainState) -> dict[str, Any]:
+    """Network and statistics, on one device: every device has all of them, and one measures."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    if len(jax.tree.leaves(variables)[0].sharding.device_set) == 1:
+        return variables
+    return jax.tree.map(lambda x: x.addressable_data(0), variables)

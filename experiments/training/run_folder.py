@@ -1,0 +1,149 @@
+"""The folder of all runs of a training job: made or continued, and locked."""
+
+import datetime
+import errno
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from experiments.common import files
+from experiments.common.checks import local_path
+from experiments.common.storage import storage_errors
+from experiments.config.difference import CHECKSUM, check_resumable, identity
+from experiments.config.experiment import TrainConfig
+
+CONFIG = "config.json"
+LOCK = ".lock"
+
+
+def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
+    """Returns the run folder, made if need be, and whether there is a run in it to continue.
+
+    Raises:
+        ValueError: If it exists and is not to be resumed, is not a run folder or of another
+            configuration, or does not exist and must.
+        StorageError: If it cannot be made.
+    """
+    folder = local_path("run_dir", config.run_dir) if config.run_dir is not None else None
+    if config.resume == "never" or folder is None:
+        return _make(config), False
+    # A process may have been killed right after it had made the folder.
+    begun = folder.is_dir() and not all(_is_left_over(path) for path in folder.iterdir())
+    if not begun and config.resume == "must":
+        raise ValueError(
+            f"there is no run in {folder} to resume; give the --run-dir of one, or --resume auto "
+            "to start it."
+        )
+    if not begun:
+        return (folder if folder.is_dir() else _make(config)), False
+    if not (folder / CONFIG).exists():
+        raise ValueError(
+            f"{folder} is not the folder of a run: it has other files, but no {CONFIG}. Give "
+            "another --run-dir."
+        )
+    check_resumable(files.read_json(folder / CONFIG), config, folder)
+    return folder, True
+
+
+def check_data(folder: Path, data: dict[str, Any], way_out: str) -> None:
+    """Raises ``ValueError`` unless the data are those that the run was started with.
+
+    What the record of an earlier version does not have is not compared.
+
+    Args:
+        folder: The run folder.
+        data: ``Dataset.record()``.
+        way_out: What to do if they are others.
+
+    Raises:
+        ValueError: If they are others; the message says in what.
+    """
+    if not (folder / "data.json").exists():
+        return  # Of an earlier version.
+    recorded = files.read_json(folder / "data.json")
+    if not isinstance(recorded, dict):
+        raise ValueError(f"{folder / 'data.json'} is damaged; restore it from a copy.")
+    before, now = identity(recorded), identity(data)
+    different = [
+        f"{name}: {_short(name, before[name])} before, {_short(name, value)} now"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+    if different:
+        raise ValueError(
+            f"the run in {folder} was started with other data:\n  "
+            + "\n  ".join(different)
+            + f"\n{way_out}"
+        )
+
+
+def _short(name: str, value: Any) -> Any:
+    return value[:16] if name.endswith(CHECKSUM) else value
+
+
+def _make(config: TrainConfig) -> Path:
+    with storage_errors(f"run folder {config.run_dir or 'runs/'} cannot be made"):
+        return new_run_dir(config.run_dir, config.data.dataset)
+
+
+def _is_left_over(path: Path) -> bool:
+    return path.name == LOCK or ".tmp" in path.name
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training in ``folder``; a killed process leaves no lock behind.
+
+    Raises:
+        ValueError: If another process is training there.
+        StorageError: If the folder cannot be written.
+    """
+    with storage_errors(f"run folder {folder} cannot be written"):
+        file = (folder / LOCK).open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is training in {folder}; wait for it, stop it, or give another "
+                "--run-dir."
+            ) from None
+        except OSError as error:  # Some network file systems have no locks.
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        yield
+
+
+def new_run_dir(run_dir: str | None, dataset: str) -> Path:
+    """Makes and returns a run folder that did not exist before.
+
+    Args:
+        run_dir: The folder; None for ``runs/DATASET-DATE-TIME``, with a number behind it if that
+            exists already.
+        dataset: Name of the data set.
+
+    Raises:
+        ValueError: If ``run_dir`` exists.
+    """
+    if run_dir is not None:
+        folder = local_path("run_dir", run_dir)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise ValueError(
+                f"run folder (={run_dir!r}) exists, and a run never overwrites another; give "
+                "another --run-dir, leave it out for a new folder under runs/, or continue the run "
+                "that is there with --resume auto."
+            ) from None
+        return folder
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    number = 1
+    while True:
+        folder = Path("runs") / (f"{dataset}-{now}" + (f"-{number}" if number > 1 else ""))
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1

@@ -1,0 +1,259 @@
+"""The report and the figures of the shift, from a run folder made by hand."""
+
+import dataclasses
+import html
+import html.parser
+import itertools
+import math
+import re
+
+import pytest
+
+from experiments.analysis import page, shift
+from experiments.analysis.figures import curves, ics, panels
+from experiments.analysis.page import content, svg
+from experiments.config.experiment import ModelConfig
+from experiments.models import NETWORKS, TITLES
+from tests.experiments.handmade import LAYERS, ics_row, make_run
+
+VOID = {"meta", "br", "path", "use", "rect", "link", "img"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("page") / "run")
+
+
+@pytest.fixture(scope="module")
+def text(results):
+    path = page.write_page(results)
+    assert [p.name for p in results.folder.iterdir() if "report" in p.name] == ["report.html"]
+    assert path == results.folder / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+class Outline(html.parser.HTMLParser):
+    """What of a page the tests look at; fails where elements are not nested."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.tags, self.references, self.text = [], [], [], [], ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.handle_startendtag(tag, attributes, seen=True)
+
+    def handle_startendtag(self, tag, attributes, seen=False):
+        if not seen:
+            self.tags.append(tag)
+        values = dict(attributes)
+        if "id" in values:
+            self.ids.append(values["id"])
+        for name, value in values.items():
+            if name in ("href", "src", "srcset", "action", "data", "poster"):
+                self.references.append(value)
+            self.references += re.findall(r"url\(([^)]*)\)", value or "")
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+def test_opens_without_anything_else(text):
+    found = Outline(text)
+    assert not {"script", "link", "img", "iframe", "object"} & set(found.tags)
+    assert found.references
+    assert all(reference.startswith("#") for reference in found.references)
+    assert {reference[1:] for reference in found.references} <= set(found.ids)
+    assert len(set(found.ids)) == len(found.ids)
+    assert not re.findall(r"https?://|@import|url\((?!#)", text)
+    assert len(text) < 1_000_000
+
+
+def test_everything_is_on_it(text):
+    found = Outline(text)
+    for name in ("ratios", "relative", "absolute", "bounds", "curves", "alphas"):
+        assert f"figure-{name}" in found.ids
+    assert found.tags.count("svg") == 6
+    assert found.tags.count("table") == 2 + 2 + 2
+    words = " ".join(found.text.split())
+    for expected in (
+        "digits & <more>",
+        "abc123",
+        "1.2.3",
+        "Absolute shift: ubn moved less than bn in 3 of 3 layers, more in 0; median ratios 0.50 to",
+        "Certificates of ubn: 24 distances, 0 open, largest gap 0.0e+00 of the distance.",
+        # 4 measurements of each of 2 seeds in 0.5 s; 8 s for the updates.
+        "A measurement on 16 images takes, by itself and in % of the 5 updates between two: "
+        "bn 62.5 ms (6.2 %), ubn 62.5 ms (6.2 %). The time per step includes it.",
+        "block_0/norm_0 16 8 25 12.5 0.500 0.50 to 0.50 0.50 to 0.50 100 %, 0 % 0, 0 0.0e+00 ubn",
+        "None stayed open.",
+        "learning_rate 0.1",
+        "norms bn ubn",
+        "stem_norm 16 8 12.5 0.5 mean 2.5 moments 100 %",
+    ):
+        assert expected.replace(" ", "") in words.replace(" ", ""), expected
+
+
+def test_colours_are_those_of_the_page(text):
+    """In the figures there is no colour that the page cannot change for a dark screen."""
+    figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(figures) == 6
+    for figure in figures:
+        assert not re.findall(r"#[0-9a-fA-F]{6}\b", figure)
+        assert "var(--ink)" in figure
+    style = re.search(r"<style>.*?</style>", text, re.DOTALL)[0]
+    for variable in (v[4:-1] for v in svg.VARIABLES.values() if v.startswith("var(")):
+        assert style.count(f"{variable}:") == 2, variable  # light and dark
+
+
+@pytest.mark.parametrize(
+    ("model", "title"),
+    [
+        (ModelConfig(), "Pre-activation ResNet on digits & <more>"),
+        (ModelConfig(skip=False), "Pre-activation ResNet without skip connections on digits"),
+        (ModelConfig("resnet50"), "ResNet-50 on digits & <more>"),
+    ],
+)
+def test_title_is_of_the_network(results, text, model, title):
+    assert set(TITLES) <= set(NETWORKS)
+    config = dataclasses.replace(results.config, model=model)
+    assert results._replace(config=config).title.startswith(title)
+    assert f"<h1>{html.escape(results.title)}</h1>" in text
+
+
+def test_open_certificates_are_listed(tmp_path):
+    def rows(step, layer, value):
+        if layer == "head_norm" and step == 20:
+            more = {"certified_lower": value * 0.75, "exact": False, "pairing_optimal": False}
+            return ics_row(step, layer, value, **more)
+        return ics_row(step, layer, value)
+
+    results = make_run(tmp_path / "run", rows=rows)
+    words = "".join(Outline(page.write_page(results).read_text()).text.split())
+    assert "4stayedopen" in words
+    assert "head_normubn12022.530302.50e-01" in words
+    assert [row["norm"] for row in content.open_rows(results)] == ["bn", "bn", "ubn", "ubn"]
+    table = shift.certificate_table(results)
+    assert [list(column.cells) for column in table.columns] == [
+        ["head_norm", "head_norm"],
+        ["bn", "ubn"],
+        ["2", "2"],
+        ["8", "8"],
+        ["0.25", "0.25"],
+    ]
+    figure = ics.distances_figure(results, "relative")
+    assert panels.UNPROVEN in legend(figure)
+
+
+def test_what_is_not_finite_is_said(tmp_path):
+    def rows(step, layer, value):
+        if not (layer == "stem_norm" and step == 5):
+            return ics_row(step, layer, value)
+        row = ics_row(step, layer, 1.0, reason="NaN or inf", exact=False)
+        numbers = [k for k, v in row.items() if isinstance(v, float)]
+        return {**row, **dict.fromkeys(numbers, "nan")}
+
+    results = make_run(tmp_path / "run", rows=rows)
+    assert math.isnan(results.runs[0].ics[0]["value"])
+    assert "22 distances, 0 open" in shift.verdicts(results)[-1]
+    assert "2 not finite" in shift.verdicts(results)[-1]
+    assert panels.NOT_FINITE in legend(ics.distances_figure(results, "absolute"))
+    page.write_page(results)
+    ics.plot_ics(results, tmp_path / "ics.png", "title")
+
+
+def test_nothing_was_probed(tmp_path):
+    results = make_run(tmp_path / "run", norms=("none",))
+    words = " ".join(Outline(page.write_page(results).read_text()).text.split())
+    assert "Nothing was probed: no network of this run has a normalization layer" in words
+    assert "No norm of this run has an alpha." in words
+    assert shift.verdicts(results) == shift.shift_tables(results) == []
+    assert shift.cost(results) is None
+    assert shift.certificate_table(results) is None
+
+
+def test_one_norm_of_one_seed_is_not_compared(tmp_path):
+    results = make_run(tmp_path / "run", norms=("none", "ubn"), seeds=(3,))
+    found = Outline(page.write_page(results).read_text())
+    assert "figure-ratios" not in found.ids
+    assert "figure-relative" in found.ids
+    assert shift.shift_tables(results) == []
+    ics.plot_ics(results, tmp_path / "ics.png", "title")
+    assert (tmp_path / "ics.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_console_table(results):
+    absolute, relative = shift.shift_tables(results)
+    assert "Absolute: EM distance" in absolute.title
+    cells = [list(column.cells) for column in relative.columns]
+    assert cells[0] == list(LAYERS)
+    assert cells[1] == ["6.25", "12.5", "18.8"]
+    assert cells[3:5] == [["0.50"] * 3, ["0.50 to 0.50"] * 3]
+    assert cells[5:] == [["100 %, 0 %"] * 3, ["ubn"] * 3]
+
+
+def test_figure_shows_the_rows(results):
+    figure = ics.distances_figure(results, "relative")
+    assert [a.get_title(loc="left") for a in figure.axes] == [f"{x}  (d = 16)" for x in LAYERS]
+    thick = [line for line in figure.axes[1].get_lines() if line.get_linewidth() > 1]
+    assert [line.get_ydata().tolist() for line in thick] == [[5, 10, 15, 20], [2.5, 5, 7.5, 10]]
+    assert legend(figure) == ["BatchNorm", "UnitizedBatchNorm", panels.BOUNDS]
+    for axis in ics.ratios_figure(results).axes:
+        marks = next(line for line in axis.get_lines() if line.get_marker() == "o")
+        assert marks.get_ydata().tolist() == [0.5] * 3
+
+
+def test_deep_networks_and_long_runs_are_thinned(tmp_path):
+    layers = tuple(f"block_{i}/norm_0" for i in range(40))
+    results = make_run(tmp_path / "run", norms=("bn",), seeds=(0,), layers=layers)
+    shown = panels.shown_layers(results)
+    assert len(shown) <= panels.MAX_LAYERS
+    assert shown[0] == layers[0]
+    assert shown == list(layers[::4])
+    assert "10 of 40 layers are drawn." in [f.caption for f in content.figures(results)][1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ((0.9, 1.45), [1, 1.2, 1.4]),
+        ((0.91, 1.43), [1, 1.1, 1.2, 1.3, 1.4]),
+        ((0.98, 1.02), [0.98, 1, 1.02]),
+        ((1e-4, 2), [1e-4, 1e-3, 0.01, 0.1, 1]),
+        ((2, 40), [2, 5, 10, 20]),
+    ],
+)
+def test_logarithmic_axes_have_plain_labels(limits, expected):
+    axis = curves.new_figure(2, 2).subplots()
+    axis.set(yscale="log", ylim=limits)
+    curves.plain_log(axis)
+    ticks = axis.get_yticks()
+    assert set(expected) <= {round(float(tick), 10) for tick in ticks}
+    labels = [axis.yaxis.get_major_formatter()(tick, 0) for tick in ticks]
+    assert len(set(labels)) == len(labels) >= 3
+    assert not any("$" in name for name in labels)
+    axis.figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axis.get_yticklabels()]
+    assert all(below.y1 < above.y0 for below, above in itertools.pairwise(boxes))
+
+
+def test_command_line(results, capsys):
+    from experiments.analysis.page.__main__ import main
+
+    assert main([str(results.folder)]) == 0
+    assert capsys.readouterr().out.strip().endswith("report.html")
+    assert main([str(results.folder / "bn-seed0")]) == 1
+    assert "config.json does not exist" in capsys.readouterr().err
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]

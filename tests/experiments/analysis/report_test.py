@@ -1,0 +1,44 @@
+"""What a run says at its end."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from experiments.analysis import report
+from tests.experiments.handmade import make_run
+
+
+def test_time_of_a_norm_that_is_probed_against_one_that_is_not(tmp_path):
+    versions = {"devices": ["cpu"], "cpus": 2, "cpu_model": "a"}
+    results = make_run(tmp_path / "run", norms=("bn", "ubn", "none"), versions=versions)
+    report.print_results(results, 20, Console(file=(output := io.StringIO()), width=200))
+    assert "Time per step, ubn / bn: 1.00 (median over pairs)" in output.getvalue()
+    assert "Time per step, none / bn: 1.00 (median over pairs; only bn is " in output.getvalue()
+
+
+def test_report_helpers():
+    rows = [{"step": 5, "accuracy": 0.9}, {"step": 10, "accuracy": 0.97}]
+    assert report.updates_to(rows, 0.97) == 10
+    assert report.updates_to(rows, 0.98) is None
+    assert report.mean_std([1.0]) == "1.0"
+    assert report.mean_std([1.0, 3.0], 3) == "2.000 ± 1.414"
+
+
+@pytest.mark.parametrize("norms", [5, 6])
+def test_final_table_of_many_norms_has_one_row_each(norms):
+    results = [
+        {"norm": f"norm{i}", "seed": 0, "accuracy": 0.9 + i / 100, "updates_to_target": None}
+        | {"ms_per_step": 1.0, "alpha": {"head_norm": 0.5} if i == 0 else {}}
+        for i in range(norms)
+    ]
+    table = report.result_table(results, "title", 0.97)
+    names = [f"norm{i}" for i in range(norms)]
+    headers = [column.header for column in table.columns]
+    if norms == 5:
+        assert headers == ["", *names]
+        assert list(table.columns[0].cells)[-1] == "mean alpha, head_norm"
+    else:
+        assert headers == ["", "test accuracy, %", "updates to 97 %", "time per step, ms"]
+        assert list(table.columns[0].cells) == names
+        assert list(table.columns[1].cells)[5] == "95.00"

@@ -1,0 +1,28 @@
+"""Options of the data that cannot be are named."""
+
+import re
+
+import pytest
+
+from experiments.config.data import DataConfig
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": "svhn"}, "dataset (='svhn') is unknown; choose from digits, mnist, cifar10"),
+        ({"max_shift": -1}, "`max_shift` (=-1) must be zero or a positive number."),
+        ({"scaling": "std"}, "`scaling` (='std') must be one of channel-std, pixel-variance."),
+        ({"on_bad_image": "ignore"}, "`on_bad_image` (='ignore') must be one of error, skip."),
+        ({"image_size": 0}, "`image_size` (=0) must be at least 1."),
+        ({"threads": 0}, "`threads` (=0) must be at least 1."),
+        ({"dataset": "imagefolder"}, "`data_dir` must be given for imagefolder: the folder that"),
+        (
+            {"dataset": "imagenet2012", "scaling": "pixel-variance"},
+            "`scaling` (='pixel-variance') must be channel-std for imagenet2012",
+        ),
+    ],
+)
+def test_impossible_values(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        DataConfig(**options)
