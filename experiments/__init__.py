@@ -32,7 +32,7 @@ COMMANDS = {
 
 
 def _module() -> str | None:
-    """The module of this package that Python was started with, by -m; None for other programs."""
+    """Return the module of this package that ``python -m`` was given; None for others."""
     if sys.argv[:1] != ["-m"]:
         return None
     # -m may be joined to its argument, or to other options.

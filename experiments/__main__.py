@@ -1,4 +1,4 @@
-"""All commands: ``python -m experiments`` lists them, ``python -m experiments NAME ...`` runs one."""
+"""All commands: ``python -m experiments`` lists them, with a NAME it runs one."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ from experiments import COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status."""
+    """Run a command; return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))

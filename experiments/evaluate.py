@@ -32,7 +32,7 @@ class EvaluateConfig:
 
 
 def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
-    """Evaluates the final checkpoint of every norm and seed of a run.
+    """Evaluate the final checkpoint of every norm and seed of a run.
 
     Args:
         run_folder: Folder that ``experiments.train`` wrote.
@@ -74,7 +74,7 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return run_cli(
         "python -m experiments evaluate",
         EvaluateConfig,

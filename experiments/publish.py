@@ -51,7 +51,7 @@ MARKED = re.compile(f"(?P<begin>{BEGIN})(?P<table>.*?)(?P<end>{END})", re.DOTALL
 
 
 def update(text: str, root: Path = ROOT) -> str:
-    """Returns ``text`` with every marked table written again.
+    """Return ``text`` with every marked table written again.
 
     Args:
         text: Markdown.
@@ -70,13 +70,13 @@ def update(text: str, root: Path = ROOT) -> str:
 
 
 def figures(text: str, root: Path = ROOT) -> list[Path]:
-    """Returns the figures that ``text`` shows and that are not of their records as they are now."""
+    """Return the figures that ``text`` shows and that are not of their records as they are now."""
     paths = [root / found[0] for found in SHOWN.finditer(text)]
     return [path for path in paths if not path.is_file() or _source(path) != _checksum(path)]
 
 
 def draw(path: Path) -> None:
-    """Draws one of ``figures``; the file keeps the checksum of its record."""
+    """Draw one of ``figures``; the file keeps the checksum of its record."""
     record = json.loads(_record(path).read_text(encoding="utf-8"))
     for part in record.get("settings", [record])[:1]:
         figure = FIGURES[path.stem.rpartition("_")[2]](part)
@@ -116,7 +116,7 @@ def _table(found: re.Match[str], root: Path) -> str:
 
 
 def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
-    """Returns the tables of a record, by their keys: of whichever command wrote it."""
+    """Return the tables of a record, by their keys: of whichever command wrote it."""
     if "sweep" in record:
         return {"sweep": sweep_table(record)}
     if "zoo" in record:
@@ -136,7 +136,7 @@ class ReadmeConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
 
     def write(config: ReadmeConfig) -> None:
         for path in map(Path, config.files):

@@ -38,7 +38,7 @@ from experiments.training.run_folder import check_data, locked, open_run_dir
 
 
 def train(config: configs.TrainConfig, console: Console, *, figures: bool = True) -> Path:
-    """Trains every norm with every seed.
+    """Train every norm with every seed.
 
     Args:
         config: What to train.
@@ -129,13 +129,13 @@ def _versions(programs: list[Program]) -> dict[str, Any]:
 
 
 def _shared(versions: dict[str, Any]) -> dict[str, Any]:
-    """What all processes must have in common: not the time, nor the host's name for itself."""
+    """Return the versions that all processes must share: neither the time nor host names."""
     own = ("time", "platform", "cpus", "cpu_model")
     return {name: value for name, value in versions.items() if name not in own}
 
 
 def _check_mesh(config: configs.TrainConfig, run_dir: Path, before: Any, now: Any) -> None:
-    """Where devices have statistics or micro-batches of their own, their number matters."""
+    """Return where devices have statistics or micro-batches of their own, their number matters."""
     alone = config.devices.statistics == "synchronised" and config.optim.accumulate == 1
     if alone or before in (None, now):
         return
@@ -164,7 +164,7 @@ def _begin(
     versions: dict[str, Any],
     console: Console,
 ) -> int:
-    """Records what is run with what; returns how many times it was started by now."""
+    """Record what is run with what; return how many times it was started by now."""
     if (run_dir / "config.json").exists():
         check_data(
             run_dir,
@@ -249,7 +249,7 @@ def _tell_bad_images(dataset: Dataset, console: Console) -> None:
 
 @contextmanager
 def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar where there is a terminal; elsewhere the line after each seed is enough."""
+    """Show a bar where there is a terminal; elsewhere the line after each seed is enough."""
     if not console.is_terminal:
         yield lambda updates: None
         return
@@ -266,7 +266,7 @@ def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     try:
         chosen = choose(arguments)
     except ValueError as error:

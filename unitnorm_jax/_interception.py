@@ -18,7 +18,7 @@ def intercepted(interceptor: Any) -> Iterator[None]:
     interceptor would see every module from then on.
 
     Args:
-      interceptor: As ``nn.intercept_methods`` takes it.
+        interceptor: As ``nn.intercept_methods`` takes it.
     """
     if __debug__:
         with nn.intercept_methods(interceptor):
@@ -35,12 +35,12 @@ def intercepted(interceptor: Any) -> Iterator[None]:
 
 
 def new_pass() -> str:
-    """A collection to declare mutable, for which nothing is ever stored.
+    """Return a collection to declare mutable, for which nothing is ever stored.
 
     Modules under ``nn.jit`` keep the programs that they were traced to, without the interceptor or
     with another one. What may be written is part of the key, so this name makes them trace again.
 
     Returns:
-      A name that no earlier pass had.
+        A name that no earlier pass had.
     """
     return f"pass {next(_passes)}"

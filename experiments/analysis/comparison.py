@@ -51,7 +51,7 @@ class LayerComparison(NamedTuple):
     certified_more: float
 
     def less(self, norm: str, base: str) -> str | None:
-        """Returns which of the two moved less; None if seeds, by their medians, disagree."""
+        """Return which of the two moved less; None if seeds, by their medians, disagree."""
         if self.seed_ratios and all(ratio < 1 for ratio in self.seed_ratios):
             return norm
         if self.seed_ratios and all(ratio > 1 for ratio in self.seed_ratios):
@@ -109,7 +109,7 @@ class Tightness(NamedTuple):
 def compare(
     norm: Mapping[int, Rows], base: Mapping[int, Rows], quantity: str
 ) -> list[LayerComparison]:
-    """Compares two norms in every layer that both have, in the base's order.
+    """Compare two norms in every layer that both have, in the base's order.
 
     ``ratio = median over (seed, step) of W1_norm(layer, seed, step) / W1_base(layer, seed, step)``
 
@@ -144,7 +144,7 @@ def compare(
 
 
 def certificates(rows: Mapping[int, Rows]) -> list[Certificates]:
-    """Counts open certificates, layer by layer, over all seeds and steps of one norm."""
+    """Count open certificates, layer by layer, over all seeds and steps of one norm."""
     counted = []
     for layer, measured in _by_layer(rows).items():
         counted.append(_count(layer, list(measured.values())))
@@ -152,12 +152,12 @@ def certificates(rows: Mapping[int, Rows]) -> list[Certificates]:
 
 
 def all_certificates(rows: Mapping[int, Rows]) -> Certificates:
-    """Counts open certificates of one norm over all layers, seeds and steps."""
+    """Count open certificates of one norm over all layers, seeds and steps."""
     return _count("all", [row for seed in rows.values() for row in seed])
 
 
 def tightness(rows: Mapping[int, Rows]) -> list[Tightness]:
-    """Compares the closed-form bounds of one norm with its distances, layer by layer."""
+    """Compare the closed-form bounds of one norm with its distances, layer by layer."""
     found = []
     for layer, measured in _by_layer(rows).items():
         moved = [
@@ -185,7 +185,7 @@ def tightness(rows: Mapping[int, Rows]) -> list[Tightness]:
 
 
 def gap(row: Mapping[str, Any]) -> float:
-    """Returns the width of the certificate relative to its upper end; 1 where that is infinite.
+    """Return the width of the certificate relative to its upper end; 1 where that is infinite.
 
     Example:
         >>> gap({"certified_lower": 1.5, "certified_upper": 2.0})

@@ -15,7 +15,7 @@ MAX_LAYERS = 12  # Rows of the table for alpha by depth; deeper networks show ev
 
 
 def updates_to(eval_rows: list[dict[str, Any]], target: float) -> int | None:
-    """Returns the updates done at the first evaluation with accuracy >= ``target``, or None.
+    """Return the updates done at the first evaluation with accuracy >= ``target``, or None.
 
     Example:
         >>> updates_to([{"step": 10, "accuracy": 0.9}, {"step": 20, "accuracy": 0.98}], 0.97)
@@ -25,7 +25,7 @@ def updates_to(eval_rows: list[dict[str, Any]], target: float) -> int | None:
 
 
 def mean_std(values: list[float], digits: int = 1) -> str:
-    """Returns ``mean ± sample standard deviation``; of one value, that value alone.
+    """Return ``mean ± sample standard deviation``; of one value, that value alone.
 
     Example:
         >>> mean_std([1.0, 2.0, 3.0])
@@ -41,7 +41,7 @@ def mean_std(values: list[float], digits: int = 1) -> str:
 
 
 def time_ratio(runs: Sequence[RunRows], norm: str, base: str) -> float:
-    """Returns the median, over pairs of neighbouring stretches, of time per step norm / base."""
+    """Return the median, over pairs of neighbouring stretches, of time per step norm / base."""
     times = {
         name: np.array([row["ms_per_step"] for run in runs if run.norm == name for row in run.eval])
         for name in (norm, base)
@@ -50,7 +50,7 @@ def time_ratio(runs: Sequence[RunRows], norm: str, base: str) -> float:
 
 
 def result_rows(results: list[dict[str, Any]], target: float) -> list[tuple[str, list[str]]]:
-    """Returns label and one cell per norm of each line of the final table."""
+    """Return label and one cell per norm of each line of the final table."""
     by_norm: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         by_norm.setdefault(result["norm"], []).append(result)
@@ -74,14 +74,14 @@ def result_rows(results: list[dict[str, Any]], target: float) -> list[tuple[str,
 
 
 def spread(results: list[dict[str, Any]]) -> str:
-    """Says what the cells of the final table are."""
+    """Say what the cells of the final table are."""
     n = len({result["seed"] for result in results})
     cells = f"mean ± sample standard deviation, n = {n} seeds" if n > 1 else "n = 1 seed"
     return f"{cells}; accuracy of the last state, not the best"
 
 
 def result_table(results: list[dict[str, Any]], title: str, target: float) -> Table:
-    """Returns the final table, mean ± sample standard deviation over seeds.
+    """Return the final table, mean ± sample standard deviation over seeds.
 
     One column per norm; of more than ``MAX_COLUMNS`` one row per norm, and alpha only in the page.
     """
@@ -118,7 +118,7 @@ def _updates_cell(results: list[dict[str, Any]]) -> str:
 
 
 def print_results(results: Results, updates: int, console: Console) -> None:
-    """Prints what a finished run found: tables, and how to read them.
+    """Print what a finished run found: tables, and how to read them.
 
     Args:
         results: Of the run folder.

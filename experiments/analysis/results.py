@@ -49,16 +49,16 @@ class Results(NamedTuple):
         return f"{TITLES.get(model.name, model.name)}{without} on {self.summary['data']}"
 
     def ics(self, norm: str) -> dict[int, Rows]:
-        """Returns the rows of the probes of ``norm`` by seed; empty if it was not probed."""
+        """Return the rows of the probes of ``norm`` by seed; empty if it was not probed."""
         return {run.seed: run.ics for run in self.runs if run.norm == norm and run.ics}
 
     def probed(self) -> list[str]:
-        """Returns the norms that were probed, in order."""
+        """Return the norms that were probed, in order."""
         return [norm for norm in self.names if self.ics(norm)]
 
 
 def read_results(folder: Path) -> Results:
-    """Reads a finished run folder.
+    """Read a finished run folder.
 
     Raises:
         ValueError: If a file is missing or damaged.
@@ -73,7 +73,7 @@ def read_results(folder: Path) -> Results:
 
 
 def read_config(folder: Path) -> TrainConfig:
-    """Returns the configuration of a run folder.
+    """Return the configuration of a run folder.
 
     Raises:
         ValueError: If it is missing, damaged or of a version with other options.
@@ -95,7 +95,7 @@ def _check(path: Path, fits: bool) -> None:
 
 
 def _is_summary(summary: Any) -> bool:
-    """Whether it has all that is read of it, numbers where numbers must be."""
+    """Return whether it has all that is read of it, numbers where numbers must be."""
     if not isinstance(summary, dict) or not isinstance(summary.get("results"), list):
         return False
     whole = ("seed", "step", "correct", "count")
@@ -111,7 +111,7 @@ def _is_summary(summary: Any) -> bool:
 
 
 def group(runs: Sequence[RunRows]) -> dict[str, list[RunRows]]:
-    """Returns the runs of each norm, in the order in which norms come."""
+    """Return the runs of each norm, in the order in which norms come."""
     groups: dict[str, list[RunRows]] = {}
     for run in runs:
         groups.setdefault(run.norm, []).append(run)

@@ -24,7 +24,7 @@ TITLES = {
 
 
 def comparisons(results: Results) -> Iterator[tuple[str, str, str, list[LayerComparison]]]:
-    """Yields norm, base, quantity and layers for every probed norm but the first, the base."""
+    """Yield norm, base, quantity and layers for every probed norm but the first, the base."""
     if probed := results.probed():
         base, *others = probed
         for norm in others:
@@ -34,7 +34,7 @@ def comparisons(results: Results) -> Iterator[tuple[str, str, str, list[LayerCom
 
 
 def print_shift(results: Results, console: Console) -> None:
-    """Prints all that this module has to say of a run; nothing if nothing was probed."""
+    """Print all that this module has to say of a run; nothing if nothing was probed."""
     for table in shift_tables(results):
         console.print(table)
     if (still_open := certificate_table(results)) is not None:
@@ -45,7 +45,7 @@ def print_shift(results: Results, console: Console) -> None:
 
 
 def shift_tables(results: Results) -> list[Table]:
-    """Returns one table per comparison, one row per layer; none if nothing can be compared."""
+    """Return one table per comparison, one row per layer; none if nothing can be compared."""
     tables = []
     for norm, base, quantity, layers in comparisons(results):
         if not layers:
@@ -81,7 +81,7 @@ def shift_tables(results: Results) -> list[Table]:
 
 
 def certificate_table(results: Results) -> Table | None:
-    """Returns the layers whose certificate stayed open somewhere; None if there is none."""
+    """Return the layers whose certificate stayed open somewhere; None if there is none."""
     rows = [(norm, layer) for norm, layer in open_layers(results) if layer.open]
     if not rows:
         return None
@@ -95,19 +95,19 @@ def certificate_table(results: Results) -> Table | None:
 
 
 def open_layers(results: Results) -> list[tuple[str, Certificates]]:
-    """Returns what became of the certificates of every norm and layer."""
+    """Return what became of the certificates of every norm and layer."""
     return [(norm, layer) for norm in results.probed() for layer in certificates(results.ics(norm))]
 
 
 def verdicts(results: Results) -> list[str]:
-    """Returns what was found, one sentence per comparison and one per norm's certificates."""
+    """Return what was found, one sentence per comparison and one per norm's certificates."""
     return [_verdict(*found) for found in comparisons(results) if found[-1]] + [
         _certified(norm, all_certificates(results.ics(norm))) for norm in results.probed()
     ]
 
 
 def cost(results: Results) -> str | None:
-    """Says what a measurement takes by itself; None if nothing was probed."""
+    """Say what a measurement takes by itself; None if nothing was probed."""
     found = []
     for norm in results.probed():
         seconds = [
@@ -128,14 +128,14 @@ def cost(results: Results) -> str | None:
 
 
 def seed_range(layer: LayerComparison) -> str:
-    """Returns the smallest and largest of the seeds' median ratios."""
+    """Return the smallest and largest of the seeds' median ratios."""
     if len(layer.seed_ratios) < 2:
         return "-"
     return f"{smallest(layer.seed_ratios):.2f} to {largest(layer.seed_ratios):.2f}"
 
 
 def percent(share: float) -> str:
-    """Returns a share in whole percent.
+    """Return a share in whole percent.
 
     Example:
         >>> percent(0.256)

@@ -25,7 +25,7 @@ PROG = "python -m experiments bench"
 
 
 def run_layer(options: Layer, console: Console) -> dict[str, Any]:
-    """Returns the rows of ``bench layer``."""
+    """Return the rows of ``bench layer``."""
     if not timing.keep_freed_pages():
         console.print("note: cannot keep freed memory mapped here; ratios are nearer to 1.")
     cases = [
@@ -44,7 +44,7 @@ def run_layer(options: Layer, console: Console) -> dict[str, Any]:
 
 
 def run_tpu(options: Tpu, console: Console) -> list[Any]:
-    """Returns the rows of ``bench tpu``."""
+    """Return the rows of ``bench tpu``."""
     cases = [
         (options.topology, name, dtype, height, channels, options.per_device)
         for dtype in options.dtypes
@@ -56,7 +56,7 @@ def run_tpu(options: Tpu, console: Console) -> list[Any]:
 
 
 def run_probe(options: Probe, console: Console) -> dict[str, Any]:
-    """Returns the rows of ``bench probe``."""
+    """Return the rows of ``bench probe``."""
     cases = [
         (n, d, case)
         for n in options.samples
@@ -88,7 +88,7 @@ def run_probe(options: Probe, console: Console) -> dict[str, Any]:
 
 
 def run_data(options: Data, console: Console) -> list[Any]:
-    """Returns the rows of ``bench data``."""
+    """Return the rows of ``bench data``."""
     work = track(options.cases, "measuring", console=console, transient=True)
     return [
         row for case in work for row in data.run_case(case, options.seconds, options.accelerators)
@@ -96,7 +96,7 @@ def run_data(options: Data, console: Console) -> list[Any]:
 
 
 def run_seeds(options: Seeds, console: Console) -> list[Any]:
-    """Returns the rows of ``bench seeds``."""
+    """Return the rows of ``bench seeds``."""
     cases = [
         (norm, size, count)
         for norm in options.norms
@@ -108,7 +108,7 @@ def run_seeds(options: Seeds, console: Console) -> list[Any]:
 
 
 def run_step(options: Step, console: Console) -> list[Any]:
-    """Returns the rows of ``bench step``."""
+    """Return the rows of ``bench step``."""
     cases = [(name, dtype) for dtype in options.precisions for name in options.networks]
     work = track(cases, "measuring", console=console, transient=True)
     return [
@@ -118,7 +118,7 @@ def run_step(options: Step, console: Console) -> list[Any]:
 
 
 def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> None:
-    """Measures, prints the tables and stores the numbers."""
+    """Measure, print the tables and store the numbers."""
     check_new(options.json)
     console = Console(width=None if sys.stdout.isatty() else 200)  # Breaks no line of a table.
     benchmarks: dict[type, tuple[str, Any]] = {
@@ -139,7 +139,7 @@ def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> No
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a benchmark; returns the exit status."""
+    """Run a benchmark; return the exit status."""
     subcommands = (
         Annotated[Layer, tyro.conf.subcommand("layer")]
         | Annotated[Tpu, tyro.conf.subcommand("tpu")]

@@ -52,12 +52,12 @@ class Row:
 
 
 def digits() -> Dataset:
-    """Returns the data set of ``make train``."""
+    """Return the data set of ``make train``."""
     return load_dataset("digits")
 
 
 def cifar() -> Dataset:
-    """Returns random pixels in the form, size and number of CIFAR-10's."""
+    """Return random pixels in the form, size and number of CIFAR-10's."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (50_000, 32, 32, 3), dtype=np.uint8)
     labels = rng.integers(0, 10, 50_000).astype(np.int32)
@@ -75,7 +75,7 @@ def cifar() -> Dataset:
 
 
 def imagenet(root: Path, size: int = 224, threads: int | None = None) -> RecordDataset:
-    """Returns records of JPEG files of the size of ImageNet's: 500x375 pixels, about 110 kB."""
+    """Return records of JPEG files of the size of ImageNet's: 500x375 pixels, about 110 kB."""
     splits = {"train": _jpegs(_FILES, "train"), "validation": _jpegs(8, "val")}
     write_records(root, "imagenet2012", splits, 1000)
     config = DataConfig(
@@ -98,7 +98,7 @@ def _jpegs(count: int, prefix: str) -> Iterator[Record]:
 
 
 def _pipeline(dataset: Dataset, batch_size: int) -> Pipeline:
-    """Returns the data set's pipeline; records come again and again in one endless epoch."""
+    """Return the data set's pipeline; record come again and again in one endless epoch."""
     if not isinstance(dataset, RecordDataset):
         return dataset.pipeline(0, batch_size)
 
@@ -117,7 +117,7 @@ def measure(
     seconds: float,
     imitated: float | None = None,
 ) -> Row:
-    """Measures one pipeline and the training of one model on it.
+    """Measure one pipeline and the training of one model on it.
 
     Args:
         name: What the pipeline is called.
@@ -179,7 +179,7 @@ def _imitate(seconds: float) -> Callable[[Batch], None]:
 
 
 def _rate(function: Callable[[], Any], seconds: float) -> float:
-    """Calls per second, after one to warm up: as many as fit, and at least two."""
+    """Call per second, after one to warm up: as many as fit, and at least two."""
     jax.block_until_ready(function())
     start = time.perf_counter()
     count, result = 0, None
@@ -209,7 +209,7 @@ CASES = ("digits", "cifar", "imagenet")
 
 
 def run_case(case: str, seconds: float, accelerators: Sequence[float] = ()) -> list[Row]:
-    """Measures one of ``CASES``.
+    """Measure one of ``CASES``.
 
     Args:
         case: Which.

@@ -45,7 +45,7 @@ class DistanceRow:
 
 
 def measure(n: int, d: int, case: str, drift: float, seconds: float) -> DistanceRow:
-    """Times every way on one pair of samples, in turns, in one process."""
+    """Time every way on one pair of samples, in turns, in one process."""
     os.environ.setdefault("POT_BACKEND_DISABLE_TENSORFLOW", "1")  # seconds, and warnings
     import ot  # The extra `bench`.
 

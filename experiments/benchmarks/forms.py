@@ -28,7 +28,7 @@ def _module(layer: Callable[..., nn.Module]) -> Form:
 
 
 def naive(variables: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-    """The layer as its formula reads, unit="reference": what one would write first."""
+    """Return the layer as its formula reads, unit="reference": what one would write first."""
     params, stats = variables["params"], variables["batch_stats"]
     reduced = tuple(range(x.ndim - 1))
     z = x.astype(jnp.float32)
@@ -45,7 +45,7 @@ def naive(variables: Any, x: jax.Array) -> tuple[jax.Array, Any]:
 
 
 def affine(variables: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-    """``a x + b``: the memory traffic no layer can do without."""
+    """Return ``a x + b``: the memory traffic no layer can do without."""
     params = variables["params"]
     return (params["scale"] * x + params["bias"]).astype(x.dtype), {}
 

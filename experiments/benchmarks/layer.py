@@ -39,7 +39,7 @@ class LayerRow:
 def _caller(
     form: forms.Form, passes: str, variables: Any, x: jax.Array, dy: jax.Array
 ) -> tuple[Callable[[], Any], str]:
-    """A compiled call that writes its large results where it wrote the last ones; its program."""
+    """Return a compiled call that reuses the buffers of its last results, and its program."""
     wrapped = forms.PASSES[passes](form)
 
     def run(variables: Any, x: jax.Array, dy: jax.Array, buffers: Any) -> Any:
@@ -92,7 +92,7 @@ def copy_rate(seconds: float) -> float:
 
 
 def kept_memory(dtype: str, layers: int = 4) -> dict[str, float]:
-    """What reverse mode keeps for each convolution-normalization-ReLU, in units of its input."""
+    """Return the memory reverse mode keeps for conv-norm-ReLU, in units of its input."""
 
     class Stack(nn.Module):
         norm: Callable[..., nn.Module]

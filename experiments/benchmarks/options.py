@@ -115,9 +115,9 @@ class Seeds:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Time a whole update, augmentation and optimizer included, of networks that differ in their
-    normalization against the one with `bn`, in turns.
+    """Time whole updates of networks with each normalization against the one with `bn`, in turns.
 
+    Augmentation and optimizer are included.
     The images are noise, but for the digits: an update takes as long whatever they show.
     """
 

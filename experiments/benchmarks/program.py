@@ -29,7 +29,7 @@ def _elements(shape: str) -> list[int]:
 
 
 def traffic(program: str, size: int) -> tuple[int, int]:
-    """Reads and writes of arrays of ``size`` elements by a compiled program.
+    """Return reads and writes of arrays of ``size`` elements by a compiled program.
 
     Every instruction outside of fusions counts once for each such operand, and for each such
     result. Of a conditional, branch 0 counts: ``lax.cond`` puts there what is usually executed.

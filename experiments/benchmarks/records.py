@@ -15,7 +15,7 @@ Record = tuple[str, bytes, int]
 def write_records(
     root: Path, name: str, splits: Mapping[str, Iterable[Record]], num_classes: int
 ) -> Path:
-    """Writes a data set that reads like a prepared ``imagenet2012``.
+    """Write a data set that reads like a prepared ``imagenet2012``.
 
     Args:
         root: Folder of the prepared data sets.

@@ -15,7 +15,7 @@ from experiments.training.seeds import spread_over_devices, stack
 
 @dataclasses.dataclass(frozen=True)
 class SeedsRow:
-    """Time of an update of all seeds.
+    """Times of an update of all seeds.
 
     Attributes:
         norm: The method.
@@ -37,7 +37,7 @@ class SeedsRow:
 def measure(
     norm: str, batch_size: int, count: int, seconds: float, model: ModelConfig | None = None
 ) -> SeedsRow:
-    """Times both, in turns, on the same images.
+    """Time both, in turns, on the same images.
 
     Args:
         norm: The method.

@@ -57,7 +57,7 @@ class ShareRow:
 def measure(
     network: str, *, blocks: tuple[int, ...], shape: tuple[int, ...], images: int, every: int
 ) -> ShareRow:
-    """Times updates of the unitized pre-activation ResNet and probes of it, in turns.
+    """Time updates of the unitized pre-activation ResNet and probes of it, in turns.
 
     Args:
         network: Its name in the table.
@@ -138,7 +138,7 @@ def measure_run(
     seconds: float,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> RunRow:
-    """Trains with and without the probe, as ``experiments.train`` does, in turns.
+    """Train with and without the probe, as ``experiments.train`` does, in turns.
 
     Args:
         norm: The method.
@@ -174,7 +174,7 @@ def measure_run(
 def train_in_turns(
     config: TrainConfig, programs: Mapping[str, Program], dataset: Dataset, seed: int
 ) -> dict[str, np.ndarray]:
-    """Returns the time of every epoch of runs that are to be the same but for their probes.
+    """Return the time of every epoch of runs that are to be the same but for their probes.
 
     Each epoch is trained by all in random order: what ran before decides what is in the caches.
     Evaluations and checkpoints are left out.

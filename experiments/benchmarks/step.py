@@ -47,7 +47,7 @@ class StepRow:
 def measure(
     network: str, norms: Sequence[str], precision: str, batch_size: int, seconds: float
 ) -> StepRow:
-    """Times updates of networks that differ in their normalization, in turns.
+    """Time updates of networks that differ in their normalization, in turns.
 
     Args:
         network: ``digits``, that of ``train``, or a recipe of ``configs.networks``.
@@ -97,7 +97,7 @@ def _batch(dataset: Dataset, size: int) -> Batch:
 
 
 def stepper(program: Program, batch: Batch) -> Callable[[], Any]:
-    """Returns a function that makes one update, of a state of its own, on ``batch``."""
+    """Return a function that makes one update, of a state of its own, on ``batch``."""
     batch = jax.device_put({name: batch[name] for name in ("image", "label")})
     state = program.init(jax.random.key(0), batch["image"])
 

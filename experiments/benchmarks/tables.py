@@ -13,7 +13,7 @@ _QUARTILES = ("median", "lower quartile", "upper quartile")
 
 
 def bench_tables(stored: Mapping[str, Any]) -> dict[str, Table]:
-    """Returns the tables of a benchmark by their keys.
+    """Return the tables of a benchmark by their keys.
 
     Args:
         stored: What ``python -m experiments bench BENCHMARK --json FILE`` writes.
@@ -78,7 +78,7 @@ def _traffic(timed: Rows) -> Table:
 
 
 def _bandwidth(timed: Rows, copy_rate: float) -> Table:
-    """How near the full arrays that are read and written come to what a copy moves in the time."""
+    """Return the bandwidth of reading and writing full arrays, relative to a copy."""
     names = list(timed[0]["traffic"])
     lines: list[tuple[Any, ...]] = []
     for row in timed:
@@ -150,7 +150,7 @@ def _probe(rows: Mapping[str, Rows]) -> list[Table]:
 
 
 def _share(alone: Rows, runs: Rows) -> Table:
-    """What probing adds; the columns of whole runs only where there are any."""
+    """Return what probing adds; the columns of whole runs only where there are any."""
     columns: tuple[Column, ...] = (
         *(Column("network"), Column("step, ms", "{:.1f}"), Column("images probed", "{:.0f}")),
         *(Column("probe, ms", "{:.1f}"), Column("every, updates", "{:.0f}")),

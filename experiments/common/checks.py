@@ -8,14 +8,14 @@ from typing import Any
 
 
 def positive(**values: float) -> None:
-    """Raises ``ValueError`` naming the first of ``values`` that is not a positive number."""
+    """Raise ``ValueError`` naming the first of ``values`` that is not a positive number."""
     for name, value in values.items():
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"`{name}` (={value}) must be a positive number.")
 
 
 def check_seeds(**values: tuple[int, ...]) -> None:
-    """Raises ``ValueError`` unless every seed is below 2^32: others give the same keys as these."""
+    """Raise ``ValueError`` unless every seed is below 2^32: others give the same keys as these."""
     for name, seeds in values.items():
         for seed in seeds:
             if not 0 <= seed < 2**32:
@@ -23,7 +23,7 @@ def check_seeds(**values: tuple[int, ...]) -> None:
 
 
 def not_negative(**values: float) -> None:
-    """Raises ``ValueError`` naming the first of ``values`` that is negative or not finite."""
+    """Raise ``ValueError`` naming the first of ``values`` that is negative or not finite."""
     for name, value in values.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"`{name}` (={value}) must be zero or a positive number.")
@@ -39,7 +39,7 @@ _PATHS = frozenset(
 
 
 def local_path(name: str, value: str | Path) -> Path:
-    """Returns a file or folder of this machine, ``~`` expanded.
+    """Return a file or folder of this machine, ``~`` expanded.
 
     Raises:
         ValueError: If it is an address, such as ``gs://bucket/x``.
@@ -61,7 +61,7 @@ def local_path(name: str, value: str | Path) -> Path:
 
 
 def with_local_paths(config: Any) -> Any:
-    """Returns options, a dataclass, in which every file and folder is a ``local_path``.
+    """Return options, a dataclass, in which every file and folder is a ``local_path``.
 
     Raises:
         ValueError: If one is an address.

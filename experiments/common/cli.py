@@ -15,7 +15,7 @@ Config = TypeVar("Config")
 
 
 def command_line(prog: str, arguments: Sequence[str] | None, *without: str) -> str:
-    """Returns the command as it is to be repeated, on any machine.
+    """Return the command as it is to be repeated, on any machine.
 
     Args:
         prog: How the program is called.
@@ -42,7 +42,7 @@ def run_cli(
     run: Callable[[Config], Any],
     **options: Any,
 ) -> int:
-    """Parses ``arguments`` into a configuration and runs it.
+    """Parse ``arguments`` into a configuration and run it.
 
     Args:
         prog: How the program is called, for its help.

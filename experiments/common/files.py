@@ -10,21 +10,21 @@ from typing import Any
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes ``content`` as indented JSON: all of it or, if that fails, nothing."""
+    """Write ``content`` as indented JSON: all of it or, if that fails, nothing."""
     text = json.dumps(to_plain(content), indent=2, allow_nan=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
 def check_new(path: Path | None) -> None:
-    """Raises ``ValueError`` if the file for ``--json`` is there already."""
+    """Raise ``ValueError`` if the file for ``--json`` is there already."""
     if path is not None and path.exists():
         raise ValueError(f"--json (={str(path)!r}) exists, and results are never overwritten.")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, which becomes ``path`` once that has worked.
+    """Give a path to write to, which becomes ``path`` once that has worked.
 
     Whenever the process is stopped, ``path`` is the old file or the new one, complete.
     """
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> Any:
-    """Returns the content of a JSON file of a run folder.
+    """Return the content of a JSON file of a run folder.
 
     Raises:
         ValueError: If there is none, or it is not JSON.
@@ -59,7 +59,7 @@ def read_json(path: Path) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """Replaces numbers that JSON does not know by their names: "nan", "inf", "-inf"."""
+    """Replace numbers that JSON does not know by their names: "nan", "inf", "-inf"."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -70,7 +70,7 @@ def to_plain(value: Any) -> Any:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a file that ``Recorder`` wrote; none if there is no such file.
+    """Return the rows of a file that ``Recorder`` wrote; none if there is no such file.
 
     Raises:
         ValueError: If a line is not JSON.
@@ -100,7 +100,7 @@ _NOT_FINITE = frozenset({"nan", "inf", "-inf"})
 
 
 def read_numbers(path: Path) -> Any:
-    """Returns the content of a JSON file, with numbers that are not finite as what they are.
+    """Return the content of a JSON file, with numbers that are not finite as what they are.
 
     Raises:
         ValueError: If there is none, or it is not JSON.
@@ -117,7 +117,7 @@ def _numbers(content: Any) -> Any:
 
 
 def missing(folder: Path, lengths: dict[str, int]) -> list[str]:
-    """Returns which files in ``folder`` are shorter than ``Recorder.lengths`` said, or gone."""
+    """Return which files in ``folder`` are shorter than ``Recorder.lengths`` said, or gone."""
     sizes = {
         name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in lengths
     }
@@ -125,7 +125,7 @@ def missing(folder: Path, lengths: dict[str, int]) -> list[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, in the place of the one before; makes its folder."""
+    """Write a file whole or not at all, in the place of the one before; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def quantile(values: Iterable[float], q: float) -> float:
-    """Returns the quantile, interpolated between neighbours; infinite if one of them is.
+    """Return the quantile, interpolated between neighbours; infinite if one of them is.
 
     Example:
         >>> quantile([4.0, 1.0, math.inf, 3.0, math.nan], 0.5)
@@ -28,7 +28,7 @@ def quantile(values: Iterable[float], q: float) -> float:
 
 
 def median(values: Iterable[float]) -> float:
-    """Returns the median.
+    """Return the median.
 
     Example:
         >>> median([3.0, math.nan, 1.0])
@@ -38,7 +38,7 @@ def median(values: Iterable[float]) -> float:
 
 
 def smallest(values: Iterable[float]) -> float:
-    """Returns the smallest number.
+    """Return the smallest number.
 
     Example:
         >>> smallest([math.nan, 2.0, 1.0])
@@ -48,7 +48,7 @@ def smallest(values: Iterable[float]) -> float:
 
 
 def largest(values: Iterable[float]) -> float:
-    """Returns the largest number.
+    """Return the largest number.
 
     Example:
         >>> largest([math.nan, 2.0, math.inf])

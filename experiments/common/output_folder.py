@@ -10,7 +10,7 @@ from experiments.common import files, provenance
 
 
 def options_of(config: Any, *apart: str) -> dict[str, Any]:
-    """Returns the options of a study as they come back from JSON, lists for tuples.
+    """Return the options of a study as they come back from JSON, lists for tuples.
 
     Args:
         config: A dataclass.
@@ -22,7 +22,7 @@ def options_of(config: Any, *apart: str) -> dict[str, Any]:
 
 
 def open_study(out: Path, options: Mapping[str, Any]) -> None:
-    """Makes a study's folder with its ``config.json``, or checks that it is of the same options.
+    """Make a study's folder with its ``config.json``, or check that it is of the same options.
 
     Args:
         out: The folder.

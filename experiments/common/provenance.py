@@ -12,7 +12,7 @@ import jax
 
 
 def versions() -> dict[str, Any]:
-    """Returns what ran: versions of Python and libraries, commit of the code, hardware."""
+    """Return what ran: versions of Python and libraries, commit of the code, hardware."""
     names = ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn"]
     devices = jax.devices()
     return {
@@ -32,7 +32,7 @@ def versions() -> dict[str, Any]:
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns which of two ``versions`` differ in what can change results.
+    """Return which of two ``versions`` differ in what can change results.
 
     Example:
         >>> changes({"jax": "0.10.2", "time": "1"}, {"jax": "0.12.0", "time": "2"})
@@ -47,7 +47,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def version(name: str) -> str | None:
-    """Returns the version of an installed package; None if it is not installed."""
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

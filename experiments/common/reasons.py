@@ -7,7 +7,7 @@ from typing import Any
 
 
 def reason(error: BaseException) -> str:
-    """Returns why a file could not be read or written, with its name where it is known.
+    """Return why a file could not be read or written, with its name where it is known.
 
     Example:
         >>> reason(ValueError('OUT_OF_RANGE: Error opening "zarr" driver: Error reading local file '
@@ -32,7 +32,7 @@ def reason(error: BaseException) -> str:
 
 
 def drop_logs() -> None:
-    """Keeps orbax from printing pages of tracebacks: its errors are raised as well, and rewritten.
+    """Keep orbax from printing pages of tracebacks: its errors are raised as well, and rewritten.
 
     Its loggers are those of absl, for everybody, so records are dropped by where they come from.
     """
@@ -57,7 +57,7 @@ _WAYS_OUT = {
 
 
 def way_out(problem: str) -> str:
-    """Returns what to do about a reason why something could not be written.
+    """Return what to do about a reason why something could not be written.
 
     Example:
         >>> way_out("No space left on device (file /a/b)")

@@ -28,7 +28,7 @@ class Paired(NamedTuple):
 
 
 def mean_std(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Returns mean and sample standard deviation (n - 1); NaN where there are too few values.
+    """Return mean and sample standard deviation (n - 1); NaN where there are too few values.
 
     Example:
         >>> mean_std([1.0, 2.0, 3.0])
@@ -44,7 +44,7 @@ def paired(
     base: Sequence[float] | np.ndarray,
     confidence: float = 0.95,
 ) -> Paired:
-    """Compares paired numbers: ``d_i = values_i - base_i``, one for each seed.
+    """Compare paired numbers: ``d_i = values_i - base_i``, one for each seed.
 
     ``mean d +- t_{n-1} s / sqrt(n)``, with s the sample standard deviation of d: the differences
     are taken as normally distributed, and seeds as a sample of all seeds.
@@ -79,7 +79,7 @@ def paired(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values adjusted for their number, by Holm's step-down method.
+    """Return p-values adjusted for their number, by Holm's step-down method.
 
     The chance that any true null hypothesis is rejected stays below the level at which the adjusted
     values are judged, whatever their dependence. NaN stays NaN, and does not count.

@@ -39,7 +39,7 @@ class StorageError(ValueError):
 def storage_errors(
     what: str, advice: str = "Give a --run-dir that can be written."
 ) -> Iterator[None]:
-    """Turns an ``OSError`` of a full or read-only disk into a ``StorageError`` that says so.
+    """Turn an ``OSError`` of a full or read-only disk into a ``StorageError`` that says so.
 
     ``{way_out}`` in the advice becomes what to do about the error.
     """
@@ -53,7 +53,7 @@ def storage_errors(
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raises ``StorageError`` unless ``folder`` can be written and has ``needed`` bytes left.
+    """Raise ``StorageError`` unless ``folder`` can be written and has ``needed`` bytes left.
 
     Example:
         >>> from pathlib import Path
@@ -77,7 +77,7 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def needed_bytes(states: list[Any], seeds: int, keep: int, updates: int) -> int:
-    """Returns about how many bytes a training job writes.
+    """Return about how many bytes a training job writes.
 
     Of each run: the newest checkpoints, the best, and one that is being written; and its rows.
 
@@ -97,5 +97,5 @@ def needed_bytes(states: list[Any], seeds: int, keep: int, updates: int) -> int:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Returns how many bytes the files in ``folder`` have."""
+    """Return how many bytes the files in ``folder`` have."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -49,13 +49,13 @@ class Table(NamedTuple):
     rows: list[tuple[Cell, ...]]
 
     def cells(self) -> Iterator[list[str]]:
-        """Yields the rows as people read them; "-" stands for what there is not."""
+        """Yield the rows as people read them; "-" stands for what there is not."""
         for row in self.rows:
             yield [_text(c, column) for c, column in zip(row, self.columns, strict=True)]
 
 
 def choose(table: Table, columns: Sequence[str]) -> Table:
-    """Returns ``table`` with some of its columns, in the order given; all if none is.
+    """Return ``table`` with some of its columns, in the order given; all if none is.
 
     Raises:
         ValueError: If there is no such column.
@@ -70,18 +70,18 @@ def choose(table: Table, columns: Sequence[str]) -> Table:
 
 
 def mean_std(name: str, digits: int, factor: float = 1.0) -> Column:
-    """A column of mean and sample standard deviation."""
+    """Return a column of mean and sample standard deviation."""
     number = f"{{:.{digits}f}}"
     return Column(name, f"{number} ± {number}", ("mean", "std"), factor)
 
 
 def interval(name: str, style: str, factor: float = 1.0) -> Column:
-    """A column of two ends."""
+    """Return a column of two ends."""
     return Column(name, f"{style} to {style}", ("low", "high"), factor)
 
 
 def to_markdown(table: Table) -> str:
-    """Returns the table as Markdown; numbers are not aligned, so that changes stay small.
+    """Return the table as Markdown; numbers are not aligned, so that changes stay small.
 
     Example:
         >>> rows = [("bn", (0.99, 0.002)), ("gn", (0.98, None))]
@@ -100,7 +100,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Returns the table as CSV, with all digits; what there is not is empty."""
+    """Return the table as CSV, with all digits; what there is not is empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
@@ -121,7 +121,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_rich(table: Table) -> RichTable:
-    """Returns the table for the terminal."""
+    """Return the table for the terminal."""
     rich = RichTable(title=table.title, caption=table.caption, box=box.SIMPLE, padding=(0, 1))
     for column in table.columns:
         justify: Literal["left", "right"] = "right" if column.style else "left"

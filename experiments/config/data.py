@@ -9,7 +9,7 @@ SCALINGS = ("channel-std", "pixel-variance")
 
 
 def check_dataset(name: str) -> None:
-    """Raises ``ValueError`` naming the valid choices if no data set is called ``name``."""
+    """Raise ``ValueError`` naming the valid choices if no data set is called ``name``."""
     if name not in DATASETS:
         raise ValueError(f"dataset (={name!r}) is unknown; choose from {', '.join(DATASETS)}.")
 
@@ -64,7 +64,7 @@ class DataConfig:
     """Threads that read and decode imagenet2012. Default: the CPUs of this process, at most 16."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         check_dataset(self.dataset)
         if self.max_shift is not None:
             not_negative(max_shift=self.max_shift)

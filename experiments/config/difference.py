@@ -22,7 +22,7 @@ CHECKSUM = "_sha256"  # At the end of the names of checksums in ``Dataset.record
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns, field by field, in what two configurations differ that must not when resuming.
+    """Return, field by field, in what two configurations differ that must not when resuming.
 
     Args:
         before: ``to_dict`` of the one that the run was started with, maybe through JSON.
@@ -42,7 +42,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dictionaries as one, with names joined by dots.
+    """Return nested dictionaries as one, with names joined by dots.
 
     Example:
         >>> flatten({"seeds": 1, "optim": {"epochs": 3}})
@@ -58,7 +58,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_resumable(before: dict[str, Any], config: TrainConfig, where: Path) -> None:
-    """Raises ``ValueError`` unless a run started with ``before`` may go on with ``config``."""
+    """Raise ``ValueError`` unless a run started with ``before`` may go on with ``config``."""
     different = differences(before, to_dict(config))
     if different:
         raise ValueError(
@@ -69,7 +69,7 @@ def check_resumable(before: dict[str, Any], config: TrainConfig, where: Path) ->
 
 
 def identity(data: dict[str, Any]) -> dict[str, Any]:
-    """Returns of ``Dataset.record()`` what tells one data set from another.
+    """Return of ``Dataset.record()`` what tells one data set from another.
 
     The images that were found to be bad in training do not; nor, where there are checksums, does
     the name (of an image folder, say).

@@ -35,7 +35,7 @@ class ModelConfig:
     """Skip connections around the blocks; without them, a plain network of the same layers."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         if self.name not in NETWORKS:
             raise ValueError(
                 f"network (={self.name!r}) is unknown; choose from {', '.join(NETWORKS)}."
@@ -82,7 +82,7 @@ class OptimConfig:
     own; what bn and ubn do then depends on it."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         positive(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
         positive(accumulate=self.accumulate)
         not_negative(weight_penalty=self.weight_penalty)
@@ -131,7 +131,7 @@ class ProbeConfig:
     in the places where others have theirs (what goes into the activations)."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         not_negative(every=self.every)
         positive(images=self.images)
         if self.mode not in ("train", "eval"):
@@ -192,7 +192,7 @@ class TrainConfig:
     devices: Annotated[DevicesConfig, tyro.conf.arg(name="")] = DevicesConfig()  # noqa: RUF009
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         for name in self.norms:
             check_norm(name)
             self._check_slices(name)
@@ -232,12 +232,12 @@ class TrainConfig:
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Returns ``config`` as nested dictionaries, for JSON."""
+    """Return ``config`` as nested dictionaries, for JSON."""
     return dataclasses.asdict(config)
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:
-    """Returns the configuration that ``to_dict`` gave, also after a round through JSON.
+    """Return the configuration that ``to_dict`` gave, also after a round through JSON.
 
     Raises:
         ValueError: If a field is unknown or a value is not valid.
@@ -250,7 +250,7 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
 
 
 def construct(cls: type, values: dict[str, Any], where: str = "") -> Any:
-    """Returns a dataclass of options from its values, those of groups of options by name.
+    """Return a dataclass of options from its values, those of groups of options by name.
 
     Args:
         cls: The class; every group has a default.

@@ -40,7 +40,7 @@ class DevicesConfig:
     """How long processes wait for one another at the start, in seconds."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         for name, choices in (
             ("parallel", Parallel),
             ("statistics", Statistics),

@@ -24,7 +24,7 @@ class ConfigsConfig:
 
 
 def show(config: ConfigsConfig, console: Console) -> None:
-    """Prints the list, or a run card with its options."""
+    """Print the list, or a run card with its options."""
     if config.name is not None:
         options, card = load(config.name)
         console.print(card, highlight=False)
@@ -40,7 +40,7 @@ def show(config: ConfigsConfig, console: Console) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return run_cli(
         "python -m experiments configs",
         ConfigsConfig,

@@ -30,7 +30,7 @@ class Choice(NamedTuple):
 
 
 def names() -> list[str]:
-    """Returns the names of all experiments.
+    """Return the names of all experiments.
 
     Example:
         >>> "cifar10_resnet18" in names()
@@ -41,7 +41,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> tuple[TrainConfig, str]:
-    """Returns configuration and run card of an experiment.
+    """Return configuration and run card of an experiment.
 
     Raises:
         ValueError: If there is none called ``name``.
@@ -58,7 +58,7 @@ def load(name: str) -> tuple[TrainConfig, str]:
 
 
 def choose(arguments: Sequence[str] | None) -> Choice:
-    """Reads the name of an experiment off the front of a command line.
+    """Read the name of an experiment off the front of a command line.
 
     Args:
         arguments: Command line without the program's name; None for this process's.

@@ -148,7 +148,7 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
 
 
 def make_recipe(model: str, batch_size: int) -> Recipe:
-    """Returns the recipe of ``model``, a key of ``RECIPES``.
+    """Return the recipe of ``model``, a key of ``RECIPES``.
 
     Args:
         model: Name of the network.
@@ -167,7 +167,7 @@ def make_recipe(model: str, batch_size: int) -> Recipe:
 
 
 def with_changes(recipe: Recipe, *, accumulate: int = 1, **devices: Any) -> Recipe:
-    """Returns ``recipe`` with micro-batches, and other options of ``DevicesConfig``."""
+    """Return ``recipe`` with micro-batches, and other options of ``DevicesConfig``."""
     config = recipe.config
     changed = dataclasses.replace(
         config,

@@ -18,7 +18,7 @@ SEEDS = (0, 1, 2, 3, 4)
 def authors(
     dataset: str, blocks: int, *, bottleneck: bool = False, batch_size: int = 128
 ) -> TrainConfig:
-    """The recipe of the paper's CIFAR experiments, but for the scaling of the images.
+    """Return the recipe of the paper's CIFAR experiments, but for the scaling of the images.
 
     SGD with Nesterov momentum 0.9, 200 epochs, learning rate 0.05 in epochs 0 to 60, 0.01 to 120,
     0.002 to 160 and 0.0004 to the end; 5e-4 * sum of squared kernels added to the loss; images
@@ -62,7 +62,7 @@ def authors(
 
 
 def short(config: TrainConfig, epochs: int = 15, learning_rate: float = 0.2) -> TrainConfig:
-    """The same network and data, with one cycle of the learning rate in a few epochs.
+    """Return the same network and data, with one cycle of the learning rate in a few epochs.
 
     Args:
         config: Of the long training.
@@ -87,7 +87,7 @@ def short(config: TrainConfig, epochs: int = 15, learning_rate: float = 0.2) -> 
 
 
 def imagenet(model: str, batch_size: int = 1024) -> TrainConfig:
-    """The customary recipe, see ``configs.networks.imagenet``; the authors' is unpublished.
+    """Return the customary recipe, see ``configs.networks.imagenet``; the authors' is unpublished.
 
     Args:
         model: resnet50 or resnet101.

@@ -28,7 +28,7 @@ _LOADERS: dict[str, Callable[[DataConfig], Dataset]] = {
 
 
 def load_arrays(config: DataConfig | str) -> ArrayDataset:
-    """Returns a data set that is in memory, for what needs all its images at once.
+    """Return a data set that is in memory, for what needs all its images at once.
 
     Raises:
         ValueError: If it is read image by image, or as for ``load_dataset``.
@@ -43,7 +43,7 @@ def load_arrays(config: DataConfig | str) -> ArrayDataset:
 
 
 def load_dataset(config: DataConfig | str) -> Dataset:
-    """Returns the data set that ``config`` describes; a name stands for its defaults.
+    """Return the data set that ``config`` describes; a name stands for its defaults.
 
     Raises:
         ValueError: If it is not there, damaged or not usable; with what to do.

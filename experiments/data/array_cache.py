@@ -21,7 +21,7 @@ _CHUNK = 2**26  # Bytes that are looked at together.
 
 
 def cache_root(cache_dir: str | None) -> Path:
-    """Returns the folder of all caches: ``cache_dir``, or one in the user's cache folder."""
+    """Return the folder of all caches: ``cache_dir``, or one in the user's cache folder."""
     if cache_dir is not None:
         return local_path("cache_dir", cache_dir)
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -36,12 +36,12 @@ class Writer:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Starts without arrays."""
+        """Start without arrays."""
         self._folder = folder
         self._arrays: dict[str, dict[str, Any]] = {}
 
     def extend(self, name: str, rows: np.ndarray) -> None:
-        """Adds rows to the array called ``name``; all its rows have one shape and dtype."""
+        """Add rows to the array called ``name``; all its rows have one shape and dtype."""
         # A plain write, not a mapped file: on a full disk that would end in a signal, not an error.
         with (self._folder / name).open("ab") as file:
             file.write(np.ascontiguousarray(rows).data)
@@ -51,18 +51,18 @@ class Writer:
         entry["crc32"] = zlib.crc32(np.ascontiguousarray(rows).data, entry["crc32"])
 
     def rows(self, name: str) -> np.ndarray:
-        """Returns what the array called ``name`` has so far, mapped into memory."""
+        """Return what the array called ``name`` has so far, mapped into memory."""
         return _open(self._folder / name, self._arrays[name])
 
     def describe(self, notes: dict[str, Any]) -> None:
-        """Writes the shapes, and ``notes`` for the reader."""
+        """Write the shapes, and ``notes`` for the reader."""
         content = {"arrays": self._arrays, "notes": notes}
         described = {"content": content, "crc32": _crc32_of(content)}
         (self._folder / _DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
 
 
 def write_cache(folder: Path, make: Callable[[Writer], dict[str, Any]]) -> None:
-    """Makes the cache ``folder``, all or nothing.
+    """Make the cache ``folder``, all or nothing.
 
     Args:
         folder: The cache; an existing one is left as it is.
@@ -92,7 +92,7 @@ def write_cache(folder: Path, make: Callable[[Writer], dict[str, Any]]) -> None:
 def open_cache(
     folder: Path, make: Callable[[Writer], dict[str, Any]]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns the arrays of a cache, mapped into memory, and the notes; makes it where need be.
+    """Return the arrays of a cache, mapped into memory, and the notes; make it where need be.
 
     One that is damaged, by its checksums, is made again.
 
@@ -119,7 +119,7 @@ def open_cache(
 
 
 def limit_size(keep: Path, gigabytes: float) -> None:
-    """Deletes the least recently used caches beside ``keep`` until all fit.
+    """Delete the least recently used caches beside ``keep`` until all fit.
 
     A process that has mapped a deleted cache can still read it.
     """
@@ -133,24 +133,24 @@ def limit_size(keep: Path, gigabytes: float) -> None:
 
 
 def caches_in(root: Path) -> list[Path]:
-    """Returns the complete caches in a folder. Folders with other names belong to the user."""
+    """Return the complete caches in a folder. Folders with other names belong to the user."""
     described = (path.parent for path in root.glob(f"*/{_DESCRIPTION}"))
     return sorted(path for path in described if re.fullmatch(r"[0-9a-f]{32}", path.name))
 
 
 def left_in(root: Path) -> list[Path]:
-    """Returns the incomplete caches of processes that were killed."""
+    """Return the incomplete caches of processes that were killed."""
     pattern = r"[0-9a-f]{32}\.incomplete-\w+"
     return sorted(p for p in root.glob("*.incomplete-*") if re.fullmatch(pattern, p.name))
 
 
 def size_of(folder: Path) -> int:
-    """Returns the size of a cache in bytes."""
+    """Return the size of a cache in bytes."""
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Returns arrays and notes, or None if the cache is missing or damaged."""
+    """Return arrays and note, or None if the cache is missing or damaged."""
     try:
         described = json.loads((folder / _DESCRIPTION).read_text())
         content = described["content"]

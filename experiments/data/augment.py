@@ -49,7 +49,7 @@ def random_shift(
     fill: float | jax.Array = 0.0,
     part: Part = WHOLE,
 ) -> jax.Array:
-    """Shifts each image by its own random whole number of pixels, up, down, left and right.
+    """Shift each image by its own random whole number of pixels, up, down, left and right.
 
     Args:
         key: Random key of the batch.
@@ -81,7 +81,7 @@ def random_shift(
 
 
 def _draw(draw: Callable[[int], jax.Array], images: int, part: Part) -> jax.Array:
-    """Draws for the whole batch, and returns what belongs to the images of ``part``."""
+    """Draw for the whole batch, and return what belongs to the images of ``part``."""
     whole = draw(images * part.parts)
     if part.parts == 1:
         return whole

@@ -11,7 +11,7 @@ _TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 def load_cifar(config: DataConfig) -> ArrayDataset:
-    """Returns CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels.
+    """Return CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels.
 
     Images are in the order of the original files, however they were prepared.
 

@@ -56,7 +56,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def example(self, batch_size: int) -> Batch:
-        """Returns a batch of the right shapes and dtypes: ``image`` and ``label``."""
+        """Return a batch of the right shapes and dtypes: ``image`` and ``label``."""
 
     @abstractmethod
     def pipeline(
@@ -67,7 +67,7 @@ class Dataset(ABC):
         hosts: int = 1,
         place: Place | None = None,
     ) -> Pipeline:
-        """Returns the training batches of ``seed``: on each host its part of every batch.
+        """Return the training batches of ``seed``: on each host its part of every batch.
 
         Args:
             seed: Seed of the order (and of random crops).
@@ -79,10 +79,10 @@ class Dataset(ABC):
 
     @abstractmethod
     def test_batches(self, batch_size: int, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
-        """Yields all test images once, with ``weight`` 1, and padding with ``weight`` 0."""
+        """Yield all test images once, with ``weight`` 1, and padding with ``weight`` 0."""
 
     def standardize(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Returns the input of the network for the images of a batch; on the device."""
+        """Return the input of the network for the images of a batch; on the device."""
         x = jnp.asarray(images)
         if self.scaling is None:
             return x
@@ -91,14 +91,14 @@ class Dataset(ABC):
     def augment(
         self, key: jax.Array, images: jax.Array | np.ndarray, part: Part = WHOLE
     ) -> jax.Array:
-        """Returns the same for training: flipped and shifted at random; on the device."""
+        """Return the same for training: flipped and shifted at random; on the device."""
         x = self.standardize(images)
         if self.flip:
             x = random_flip(jax.random.fold_in(key, 1), x, part)
         return random_shift(key, x, self.max_shift, self.background, part)
 
     def record(self) -> dict[str, Any]:
-        """Returns what a run's record says about its data, ready for JSON.
+        """Return what a run's record says about its data, ready for JSON.
 
         Names that end in ``_sha256`` tell the content: a run is resumed with the same only.
         """
@@ -181,7 +181,7 @@ class ArrayDataset(Dataset):
 
 
 def _sha256(array: np.ndarray) -> str:
-    """Returns the SHA-256 of dtype, shape and content, hexadecimal; reads without a copy."""
+    """Return the SHA-256 of dtype, shape and content, hexadecimal; read without a copy."""
     digest = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from experiments.data.dataset import ArrayDataset
 
 
 def load_digits(config: DataConfig) -> ArrayDataset:
-    """Returns scikit-learn's digits: 1,437 training and 360 test images.
+    """Return scikit-learn's digits: 1,437 training and 360 test images.
 
     The split is stratified by class and fixed: it does not depend on the seed of a run. Images are
     standardized over all values, so that black is the same number everywhere.

@@ -25,7 +25,7 @@ class ImageCacheConfig:
 
 
 def image_cache(config: ImageCacheConfig, console: Console) -> None:
-    """Prints what is kept, and deletes it if it is to be cleared."""
+    """Print what is kept, and deletes it if it is to be cleared."""
     root = cache_root(config.cache_dir)
     found = caches_in(root)
     for path in found:
@@ -39,7 +39,7 @@ def image_cache(config: ImageCacheConfig, console: Console) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return run_cli(
         "python -m experiments image_cache",
         ImageCacheConfig,

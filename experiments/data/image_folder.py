@@ -45,7 +45,7 @@ class Listing(NamedTuple):
 
 
 def load_image_folder(config: DataConfig) -> ArrayDataset:
-    """Returns the images of ``config.data_dir``, decoded, in files that are mapped into memory.
+    """Return the images of ``config.data_dir``, decoded, in files that are mapped into memory.
 
     Those files are outside the image folder. Their name is a hash of the names and contents of all
     images and of the options that matter: after any change, all are decoded again.
@@ -83,7 +83,7 @@ def load_image_folder(config: DataConfig) -> ArrayDataset:
 
 
 def list_images(root: Path) -> Listing:
-    """Returns the images of a folder; names that begin with a dot are passed over.
+    """Return the images of a folder; name that begin with a dot are passed over.
 
     Sub-folders of a class, and files of other kinds, are counted and not used.
 
@@ -124,12 +124,12 @@ def list_images(root: Path) -> Listing:
 
 
 def class_name(folder: Path) -> str:
-    """Returns the class of a folder: its name, composed (NFC), as people read it."""
+    """Return the class of a folder: its name, composed (NFC), as people read it."""
     return unicodedata.normalize("NFC", folder.name)
 
 
 def _class_folders(split: Path, ignored: Counter[str]) -> dict[str, list[Path]]:
-    """Returns the folders of each class, classes sorted."""
+    """Return the folders of each class, classes sorted."""
     found: dict[str, list[Path]] = {}
     for path in sorted(split.iterdir()):
         if path.name.startswith("."):
@@ -170,7 +170,7 @@ def _images(folder: Path, bad: list[BadImageError], ignored: Counter[str]) -> It
 
 
 def _is_text(name: str) -> bool:
-    """Whether a file's name is UTF-8; other bytes come as lone surrogates."""
+    """Return whether a file's name is UTF-8; other bytes come as lone surrogates."""
     return name.isprintable() or not any("\ud800" <= c <= "\udfff" for c in name)
 
 
@@ -193,7 +193,7 @@ def _read(path: Path) -> bytes:
 
 
 def _key(root: Path, listing: Listing, config: DataConfig) -> str:
-    """Returns a hash of all that decides what the arrays are."""
+    """Return a hash of all that decides what the arrays are."""
     options = [_FORMAT, config.image_size, bool(config.convert_images), config.on_bad_image]
     digest = hashlib.sha256(json.dumps(options).encode())
     files = [path for split in SPLITS for path in listing.files[split]]
@@ -213,13 +213,13 @@ def _key(root: Path, listing: Listing, config: DataConfig) -> str:
 
 
 def _track(files: list[Path], what: str) -> Iterable[Path]:
-    """Shows a bar where it takes long and somebody looks."""
+    """Show a bar where it takes long and somebody looks."""
     hidden = len(files) < 1000 or not rich.get_console().is_terminal
     return track(files, what, transient=True, disable=hidden)
 
 
 def _decode_all(listing: Listing, config: DataConfig, writer: Writer) -> dict[str, Any]:
-    """Writes images and labels of both splits, and the moments of the training images' pixels."""
+    """Write images and labels of both splits, and the moments of the training images' pixels."""
     for module in ("cv2", "PIL.Image", "simplejpeg"):
         need(module)  # Its absence is one error, not one of each image.
     bad = BadImages(config.on_bad_image)
@@ -260,7 +260,7 @@ def _decode_all(listing: Listing, config: DataConfig, writer: Writer) -> dict[st
 def _in_chunks(
     decode: Callable[[Path], np.ndarray | BadImageError], files: list[Path], what: str
 ) -> Iterator[tuple[list[Path], list[np.ndarray | BadImageError]]]:
-    """Yields some files at a time, with what ``decode``, in threads, gives for each."""
+    """Yield some files at a time, with what ``decode``, in threads, gives for each."""
     chunk: list[Path] = []
     with ThreadPoolExecutor() as pool:
         for i, path in enumerate(_track(files, what), 1):

@@ -31,7 +31,7 @@ Crop = Callable[[int, np.ndarray], np.ndarray]
 
 
 def load_imagenet(config: DataConfig) -> "RecordDataset":
-    """Returns ImageNet (ILSVRC 2012): 1,281,167 training and 50,000 validation images.
+    """Return ImageNet (ILSVRC 2012): 1,281,167 training and 50,000 validation images.
 
     Nothing is read yet. The labelled validation images are the test images, as is customary.
 
@@ -146,7 +146,7 @@ class RecordDataset(Dataset):
         }
 
     def in_background(self, rows: np.ndarray, make: Callable[[np.ndarray], Batch]) -> Any:
-        """Returns an iterator over ``make(row)`` for each row, in order, made ahead by threads."""
+        """Return an iterator over ``make(row)`` for each row, in order, made ahead by threads."""
         grain, cv2 = need("grain"), need("cv2")
         # There are threads enough: those of OpenCV would only stand in their way.
         cv2.setNumThreads(0)
@@ -155,12 +155,11 @@ class RecordDataset(Dataset):
         return iter(grain.MapDataset.source(rows).map(make).to_iter_dataset(options))
 
     def train_batch(self, seed: int, epoch: int, row: np.ndarray) -> Batch:
-        """Returns the training images of the indices ``row``, cropped and mirrored at random.
+        """Return the training images of the indices ``row``, cropped and mirrored at random.
 
         What is random about an image depends on the seed, the epoch and the image alone. The place
         of a bad image is taken by the next one of the data set that is good.
         """
-
         cv2 = need("cv2")
 
         def crop(index: int, image: np.ndarray) -> np.ndarray:
@@ -186,7 +185,7 @@ class RecordDataset(Dataset):
         return batch
 
     def test_batch(self, row: np.ndarray) -> Batch:
-        """Returns the middle of the test images of the indices ``row``; weight 0 past the last."""
+        """Return the middle of the test images of the indices ``row``; weight 0 past the last."""
 
         def crop(index: int, image: np.ndarray) -> np.ndarray:
             del index
@@ -202,7 +201,7 @@ class RecordDataset(Dataset):
     def _fill(
         self, batch: Batch, i: int, split: Split, index: int, example: Example, crop: Crop
     ) -> bool:
-        """Puts an image into place ``i`` of a batch; False if it is bad and may be skipped."""
+        """Put an image into place ``i`` of a batch; False if it is bad and may be skipped."""
         try:
             label = check_label(example.label, split.num_classes, example.where)
             # Some of the original files have a few stray bytes, which decoders pass over.

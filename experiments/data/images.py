@@ -36,13 +36,13 @@ class BadImages:
     """
 
     def __init__(self, policy: str, reasons: Iterable[str] = ()) -> None:
-        """Starts with the known ones."""
+        """Start with the known ones."""
         self.skips = policy == "skip"
         # A dictionary keeps each once, and their order.
         self._reasons = dict.fromkeys(reasons)
 
     def add(self, error: BadImageError) -> None:
-        """Keeps the reason, or raises it, with the way out, where the policy is ``"error"``."""
+        """Keep the reason, or raise it, with the way out, where the policy is ``"error"``."""
         if not self.skips:
             raise BadImageError(
                 f"{error} To leave such images out and count them: --data.on-bad-image skip."
@@ -50,16 +50,16 @@ class BadImages:
         self._reasons[str(error)] = None
 
     def add_known(self, reasons: Iterable[str]) -> None:
-        """Adds those that were found before, by a process that has ended."""
+        """Add those that were found before, by a process that has ended."""
         self._reasons |= dict.fromkeys(reasons)
 
     def reasons(self) -> tuple[str, ...]:
-        """Returns why each cannot be used, every one once."""
+        """Return why each cannot be used, every one once."""
         return tuple(self._reasons)
 
 
 def need(module: str, extra: str = "data") -> ModuleType:
-    """Returns a module of an optional dependency.
+    """Return a module of an optional dependency.
 
     Raises:
         ValueError: If it is not installed; says how to install it.
@@ -76,7 +76,7 @@ def need(module: str, extra: str = "data") -> ModuleType:
 
 
 def decode_rgb(content: bytes, name: str, convert: bool, strict: bool = True) -> np.ndarray:
-    """Returns the pixels of a JPEG, PNG or WebP file.
+    """Return the pixels of a JPEG, PNG or WebP file.
 
     Orientation tags are ignored, as is customary in training; palettes are looked up.
 
@@ -122,7 +122,7 @@ def decode_rgb(content: bytes, name: str, convert: bool, strict: bool = True) ->
 
 
 def decode_gray(content: bytes, name: str) -> np.ndarray:
-    """Returns the pixels of a grayscale JPEG or PNG file, ``(h, w, 1)`` uint8.
+    """Return the pixels of a grayscale JPEG or PNG file, ``(h, w, 1)`` uint8.
 
     Raises:
         BadImageError: If the file is damaged or truncated, or not 8-bit grayscale.
@@ -140,7 +140,7 @@ def decode_gray(content: bytes, name: str) -> np.ndarray:
 
 
 def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
-    """Returns None for anything that cannot be decoded to the end."""
+    """Return None for anything that cannot be decoded to the end."""
     cv2 = need("cv2")
     try:
         return cv2.imdecode(data, flags)
@@ -149,7 +149,7 @@ def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
 
 
 def inspect(content: bytes, name: str) -> tuple[str, str]:
-    """Returns format ("JPEG", "PNG", ...) and mode ("RGB", "L", ...) as Pillow calls them.
+    """Return format ("JPEG", "PNG", ...) and mode ("RGB", "L", ...) as Pillow calls them.
 
     Raises:
         BadImageError: If the header cannot be read, or says that there are more pixels than an
@@ -176,7 +176,7 @@ def inspect(content: bytes, name: str) -> tuple[str, str]:
 
 
 def _decode_jpeg(content: bytes, name: str, mode: str) -> np.ndarray:
-    """Returns RGB pixels, those of CMYK images as they are; what libjpeg warns of is an error."""
+    """Return RGB pixels, those of CMYK images as they are; what libjpeg warns of is an error."""
     simplejpeg = need("simplejpeg")
     try:
         return simplejpeg.decode_jpeg(content, "CMYK" if mode == "CMYK" else "RGB", strict=True)
@@ -187,7 +187,7 @@ def _decode_jpeg(content: bytes, name: str, mode: str) -> np.ndarray:
 
 
 def _check_mode(mode: str, name: str) -> None:
-    """Raises for images that OpenCV would convert without a word."""
+    """Raise for images that OpenCV would convert without a word."""
     if mode not in ("RGB", "P"):
         kind = _KINDS.get(mode.split(";")[0])
         raise _not_rgb(name, kind or f"an image of mode {mode}")
@@ -200,7 +200,7 @@ def _not_rgb(name: str, kind: str) -> BadImageError:
 
 
 def check_label(label: int, num_classes: int, name: str) -> int:
-    """Returns ``label`` if it is one of ``num_classes``.
+    """Return ``label`` if it is one of ``num_classes``.
 
     Raises:
         BadImageError: If not.
@@ -213,7 +213,7 @@ def check_label(label: int, num_classes: int, name: str) -> int:
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Returns an image scaled to ``(size, size, c)``.
+    """Return an image scaled to ``(size, size, c)``.
 
     It is halved by averaging while it is at least twice as large, then bilinear: as free of
     aliasing as averaging at once, at a fraction of the time.
@@ -226,7 +226,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def center_crop(image: np.ndarray, size: int, margin: int = 0) -> np.ndarray:
-    """Returns the middle square, scaled to ``size``.
+    """Return the middle square, scaled to ``size``.
 
     Args:
         image: ``(h, w, c)``.
@@ -241,7 +241,7 @@ def center_crop(image: np.ndarray, size: int, margin: int = 0) -> np.ndarray:
 
 
 def random_resized_crop(rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray:
-    """Returns a random part of the image, scaled to ``size``: that of Inception.
+    """Return a random part of the image, scaled to ``size``: that of Inception.
 
     Its area is a uniformly random part, 8 to 100 %, of the image's; its aspect ratio (width /
     height) is between 3/4 and 4/3, uniform in the logarithm. After ten parts that do not fit, the

@@ -21,7 +21,7 @@ def load_all(
     decode: Callable[[bytes, str], np.ndarray],
     **fields: Any,
 ) -> ArrayDataset:
-    """Returns a data set with the splits train and test.
+    """Return a data set with the splits train and test.
 
     Args:
         config: Which one, where, and how pixels are scaled.
@@ -57,7 +57,7 @@ def _read(
     decode: Callable[[bytes, str], np.ndarray],
     bad: BadImages,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images and labels of a split that can be used.
+    """Return the images and labels of a split that can be used.
 
     They are in the order of their names where they have some, else as they were prepared.
     """

@@ -10,7 +10,7 @@ SEED = 0  # Of the draw; not a run's seed, so that all runs have the same wrong 
 
 
 def with_label_noise(dataset: Dataset, share: float) -> Dataset:
-    """Returns ``dataset`` with some of its training labels wrong; the test labels stay.
+    """Return ``dataset`` with some of its training labels wrong; the test labels stay.
 
     Args:
         dataset: In memory.

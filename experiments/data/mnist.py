@@ -11,7 +11,7 @@ from experiments.data.in_memory import load_all
 
 
 def load_mnist(config: DataConfig) -> ArrayDataset:
-    """Returns MNIST: 60,000 training and 10,000 test images of 28x28 pixels, white on black.
+    """Return MNIST: 60,000 training and 10,000 test images of 28x28 pixels, white on black.
 
     What random shifts bring in from outside is black.
 

@@ -11,12 +11,12 @@ Place = Callable[[Batch], Batch]
 
 
 def data_order(seed: int, epoch: int, images: int) -> np.ndarray:
-    """Returns the order of the training images: it depends on seed and epoch, not on the norm."""
+    """Return the order of the training images: it depends on seed and epoch, not on the norm."""
     return np.random.default_rng([seed, epoch]).permutation(images)
 
 
 def host_share(batch_size: int, host: int, hosts: int) -> slice:
-    """Returns which images of a batch are those of one host: hosts follow each other in it.
+    """Return which images of a batch are those of one host: hosts follow each other in it.
 
     Args:
         batch_size: Images of the batch, over all hosts.
@@ -58,30 +58,30 @@ class Position:
     def __init__(
         self, images: int, seed: int, batch_size: int, host: int = 0, hosts: int = 1
     ) -> None:
-        """Starts before the first batch of the first epoch."""
+        """Start before the first batch of the first epoch."""
         self.order = {"images": images, "seed": seed, "batch_size": batch_size}
         self.updates = images // batch_size
         self.epoch, self.batch = 0, 0
         self._share = host_share(batch_size, host, hosts)
 
     def indices(self, epoch: int) -> np.ndarray:
-        """Returns the images of this host in each batch: ``(updates, batch_size / hosts)``."""
+        """Return the images of this host in each batch: ``(updates, batch_size / hosts)``."""
         images, batch_size = self.order["images"], self.order["batch_size"]
         order = data_order(self.order["seed"], epoch, images)[: self.updates * batch_size]
         return order.reshape(self.updates, batch_size)[:, self._share]
 
     def enter(self, epoch: int) -> int:
-        """Returns the batch of ``epoch`` to go on with: 0 unless this is the current epoch."""
+        """Return the batch of ``epoch`` to go on with: 0 unless this is the current epoch."""
         if epoch != self.epoch:
             self.epoch, self.batch = epoch, 0
         return self.batch
 
     def state(self) -> dict[str, Any]:
-        """Returns the order of the images and the number of epochs and batches done."""
+        """Return the order of the images and the number of epochs and batches done."""
         return {**self.order, "epoch": self.epoch, "batch": self.batch}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes to the position of ``state``, if it is one in the same order."""
+        """Go to the position of ``state``, if it is one in the same order."""
         for name, value in self.order.items():
             if state.get(name) != value:
                 raise ValueError(
@@ -118,13 +118,13 @@ class Pipeline:
         read: Callable[[int, np.ndarray], Any],
         place: Place | None = None,
     ) -> None:
-        """Reads nothing yet."""
+        """Read nothing yet."""
         self._position, self._read, self._place = position, read, place
         self._batches: Any = None
         self.updates = position.updates
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yields the batches of ``epoch`` (from 0): ``image`` ``(n, h, w, c)``, ``label`` ``(n,)``.
+        """Yield the batches of ``epoch`` (from 0): ``image`` ``(n, h, w, c)``, ``label`` ``(n,)``.
 
         It starts at the first batch, or in the epoch of the state restored, at the batch that comes
         after that state. Only one epoch can be read at a time: the one asked for last.
@@ -138,18 +138,18 @@ class Pipeline:
             yield batch
 
     def indices(self, epoch: int) -> np.ndarray:
-        """Returns which training images are in each batch here: ``(updates, n)``."""
+        """Return which training images are in each batch here: ``(updates, n)``."""
         return self._position.indices(epoch)
 
     def state(self) -> dict[str, Any]:
-        """Returns the position after the last batch that was yielded, ready for JSON.
+        """Return the position after the last batch that was yielded, ready for JSON.
 
         It is the same on all hosts, whatever their number.
         """
         return self._position.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes to a position that ``state`` returned, here or in another process.
+        """Go to a position that ``state`` returned, here or in another process.
 
         Raises:
             ValueError: If it is a position in another order of images.
@@ -158,7 +158,7 @@ class Pipeline:
         self._position.restore(state)
 
     def close(self) -> None:
-        """Stops whatever works in the background; may be called twice."""
+        """Stop whatever works in the background; may be called twice."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
@@ -179,7 +179,7 @@ def _ahead(batches: Iterator[Batch], place: Place | None) -> Iterator[Batch]:
 
 
 def gather(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Iterator[Batch]:
-    """Yields batches of images that are in memory.
+    """Yield batches of images that are in memory.
 
     Args:
         images: ``(n, h, w, c)``.
@@ -194,7 +194,7 @@ def gather(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Iterator
 def eval_batches(
     images: np.ndarray, labels: np.ndarray, batch_size: int, host: int = 0, hosts: int = 1
 ) -> Iterator[Batch]:
-    """Yields every image once; the last batch is padded, with weight 0, to the same shape.
+    """Yield every image once; the last batch is padded, with weight 0, to the same shape.
 
     Args:
         images: ``(n, h, w, c)``.

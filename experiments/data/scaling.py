@@ -29,7 +29,7 @@ IMAGENET = Scaling(
 
 
 def pixel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and (biased) variance of each pixel and channel, exact but for one rounding.
+    """Return mean and (biased) variance of each pixel and channel, exact but for one rounding.
 
     Args:
         images: ``(n, h, w, c)`` uint8, in memory or mapped.
@@ -50,7 +50,7 @@ def pixel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_scaling(kind: str, mean: np.ndarray, var: np.ndarray, name: str) -> Scaling:
-    """Returns a scaling by statistics of the training images.
+    """Return a scaling by statistics of the training images.
 
     Args:
         kind: ``"channel-std"``: per channel, by the standard deviation, as is customary.

@@ -10,7 +10,7 @@ SEED = 0  # Of the draw; not a run's seed, so that all runs have the same images
 
 
 def with_train_images(dataset: Dataset, count: int | None) -> Dataset:
-    """Returns ``dataset`` with ``count`` of its training images; the test images stay.
+    """Return ``dataset`` with ``count`` of its training images; the test images stay.
 
     Args:
         dataset: In memory.

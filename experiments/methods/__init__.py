@@ -53,7 +53,7 @@ CONVS: dict[str, Builder] = {"ws": weights.ws, "wn": weights.wn, "enorm": enorm.
 
 
 def check_norm(name: str) -> None:
-    """Raises ``ValueError`` naming the valid choices if no method is called ``name``."""
+    """Raise ``ValueError`` naming the valid choices if no method is called ``name``."""
     norm, *convs = name.split("+")
     if norm not in NORMS:
         raise ValueError(f"norm (={norm!r}) is unknown; choose from {', '.join(NORMS)}.")
@@ -71,7 +71,7 @@ def check_norm(name: str) -> None:
 def make_method(
     name: str, config: NormConfig | None = None, context: Context | None = None
 ) -> Method:
-    """Returns the parts of the network that a method replaces.
+    """Return the parts of the network that a method replaces.
 
     Args:
         name: A key of ``NORMS``, or one with a key of ``CONVS`` behind a "+".
@@ -116,7 +116,7 @@ def _in_turn(first: AfterUpdate | None, second: AfterUpdate | None) -> AfterUpda
 
 
 def make_norm(name: str, *, axis_name: str | None = None, **options: Any) -> ModuleDef:
-    """Returns what makes the normalization layers, for methods that replace nothing else.
+    """Return what makes the normalization layers, for methods that replace nothing else.
 
     Args:
         name: A key of ``NORMS``.

@@ -13,7 +13,7 @@ from unitnorm_jax import ics
 
 
 def alpha_rule(config: NormConfig, updates: int | None) -> Callable[[Any], Any] | None:
-    """Returns what sets alpha after each update of the optimizer; None leaves it to that.
+    """Return what sets alpha after each update of the optimizer; None leaves it to that.
 
     Args:
         config: Options.
@@ -56,7 +56,7 @@ def _set_alpha(rule: Callable[[jax.Array, Any], jax.Array], state: Any) -> Any:
 
 
 def bound_penalty(config: NormConfig, model: nn.Module, images: Any) -> Callable[[Any], jax.Array]:
-    """Returns ``config.bound_penalty * unitized_bound_penalty``, a function of the parameters.
+    """Return ``config.bound_penalty * unitized_bound_penalty``, a function of the parameters.
 
     Args:
         config: Options.

@@ -20,7 +20,7 @@ def bcn(config: NormConfig, context: Context) -> Method:
 
 
 def bcn_micro(config: NormConfig, context: Context) -> Method:
-    """The same with running estimates, which move by the learning rate or a constant."""
+    """Return the same with running estimates, which move by the learning rate or a constant."""
     rate: Any = config.rate
     if rate == "learning-rate":
         if context.schedule is None:
@@ -40,7 +40,7 @@ def bcn_micro(config: NormConfig, context: Context) -> Method:
 
 
 def _batch_channel_norm(**fields: Any) -> BatchChannelNorm:
-    """A network that wants the last layer of a branch to start at 0 means its group-wise scale.
+    """Return the layer; a branch that is to start at 0 starts with a group-wise scale of 0.
 
     (Published code: a first half of zeros would leave the second nothing to normalize.)
     """

@@ -15,14 +15,14 @@ NORMS = ("none", "bn", "ubn")
 
 
 def enorm(config: NormConfig, context: Context) -> Method:
-    """One cycle of ``functional.enorm_factors`` after every ``enorm_every`` updates."""
+    """Return one cycle of ``functional.enorm_factors`` after every ``enorm_every`` updates."""
     del context
     balance = partial(balance_state, every=config.enorm_every, c=config.enorm_c, p=config.enorm_p)
     return Method(after_update=balance)
 
 
 def check_enorm(norm: str) -> None:
-    """Raises ``ValueError`` unless networks with ``norm`` can be balanced."""
+    """Raise ``ValueError`` unless networks with ``norm`` can be balanced."""
     if norm not in NORMS:
         raise ValueError(
             f"norm (={norm + '+enorm'!r}) would change what the network computes: {norm} does not "
@@ -31,7 +31,7 @@ def check_enorm(norm: str) -> None:
 
 
 def balance_state(state: Any, *, every: int = 1, c: float = 1.0, p: float = 2) -> Any:
-    """One cycle of equi-normalization where the number of updates is a multiple of ``every``.
+    """Return one cycle of equi-normalization, for updates that are multiples of ``every``.
 
     Args:
         state: A ``TrainState`` of a ``PreActResNet``.
@@ -73,7 +73,7 @@ def balance_state(state: Any, *, every: int = 1, c: float = 1.0, p: float = 2) -
 
 
 def rescale_optimizer(opt_state: Any, factors: EnormFactors) -> Any:
-    """Returns the state of an optax optimizer for the rescaled parameters.
+    """Return the state of an optax optimizer for the rescaled parameters.
 
     Gradients transform inversely to parameters, and so do averages of them: the momentum of
     ``optax.sgd`` and the first moment of ``optax.adam``; Adam's second moment by the square.

@@ -21,7 +21,7 @@ def kalman(config: NormConfig, context: Context) -> Method:
 
 
 def kalman_published(config: NormConfig, context: Context) -> Method:
-    """The same as in the authors' code: of the state before normalization, by sampling."""
+    """Return the same as in the authors' code: of the state before normalization, by sampling."""
     method = kalman(config, context)
     norm = partial(method.norm, moments_of="input", bessel_correction=True)
     return Method(norm=norm, network=partial(KalmanResNet, prediction="sampling"))

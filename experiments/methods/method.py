@@ -61,7 +61,7 @@ class NormConfig:
     """Weight of a slice's own moments against the predicted ones in kalman, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
         positive(epsilon=self.epsilon, num_groups=self.num_groups)
@@ -126,7 +126,7 @@ class NoNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns ``x``."""
+        """Return ``x``."""
         return x
 
 

@@ -22,7 +22,7 @@ class BoundedReport(NamedTuple):
     bounds: Mapping[str, jax.Array]
 
     def rows(self, **more: Any) -> list[dict[str, Any]]:
-        """Returns the rows of the report, each with its bound as ``upper_own``."""
+        """Return the rows of the report, each with its bound as ``upper_own``."""
         bounds = jax.device_get(self.bounds)
         rows = self.report.rows(**more)
         for row in rows:
@@ -45,11 +45,11 @@ class BoundedProbe:
         self._measure = jax.jit(self._with_bounds)
 
     def __call__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> BoundedReport:
-        """Measures; see ``ics.ICSProbe``."""
+        """Measure; see ``ics.ICSProbe``."""
         return self._measure(self._probe, before, after)
 
     def keep(self, variables: Mapping[str, Any]) -> Any:
-        """A copy of a state for a later call; see ``ics.ICSProbe``."""
+        """Return a copy of a state for a later call; see ``ics.ICSProbe``."""
         return self._probe.keep(variables)
 
     def _with_bounds(self, probe: ics.ICSProbe, before: Any, after: Any) -> BoundedReport:

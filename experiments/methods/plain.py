@@ -56,7 +56,7 @@ def none(config: NormConfig, context: Context) -> Method:
 
 
 def _without_statistics(layer: ModuleDef, **fields: Any) -> ModuleDef:
-    """Makes layers whose statistics are of one sample, so that they have no running average.
+    """Make layers whose statistics are of one sample, so that they have no running average.
 
     Nor do they cross devices: with an axis name Flax's layers would mix different samples.
     """

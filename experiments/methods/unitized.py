@@ -51,7 +51,7 @@ def shift_bound(
 def paper_norms(
     image_size: int, stages: int = 3, scale_coe: float = 1.0
 ) -> tuple[partial[UnitizedBatchNorm], ...]:
-    """Returns the authors' unitization layers, one for each stage of a ``PreActResNet``.
+    """Return the authors' unitization layers, one for each stage of a ``PreActResNet``.
 
     Their layers differ from the default in three ways, all observed by running their code: the
     variance is corrected, epsilon and momentum are Keras's, and the number of positions is fixed

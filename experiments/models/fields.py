@@ -10,7 +10,7 @@ from experiments.models.preact_resnet import ModuleDef
 
 
 def with_fields(make: ModuleDef, **fields: Any) -> ModuleDef:
-    """Returns ``make`` with those of ``fields`` set that the modules it makes have.
+    """Return ``make`` with those of ``fields`` set that the modules it makes have.
 
     So that networks and jobs need not know which normalization they are given.
 
@@ -38,7 +38,7 @@ def with_fields(make: ModuleDef, **fields: Any) -> ModuleDef:
 
 
 def params_at(params: Any, path: Iterable[str]) -> Any:
-    """Returns the parameters of the module at ``path``; empty if there are none.
+    """Return the parameters of the module at ``path``; empty if there are none.
 
     Example:
         >>> params_at({"block": {"norm": {"scale": 1.0}}}, ("block", "norm"))

@@ -44,7 +44,7 @@ class ICBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``(n, h, w, c)`` to ``(n, h / strides, w / strides, filters[-1])``."""
+        """Map ``(n, h, w, c)`` to ``(n, h / strides, w / strides, filters[-1])``."""
         y = x
         for i, (features, size) in enumerate(zip(self.filters, self.kernel_sizes, strict=True)):
             strides = (self.strides, self.strides) if i == 0 else (1, 1)
@@ -113,7 +113,7 @@ class ICResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the logits.
+        """Return the logits.
 
         Args:
             x: Images, ``(n, h, w, channels)``.
@@ -138,13 +138,13 @@ class ICResNet(nn.Module):
         return self.dense(self.num_classes, name="head")(x)
 
     def norm_paths(self) -> list[tuple[str, ...]]:
-        """Returns the paths of the IC layers in the variables, from input to output."""
+        """Return the paths of the IC layers in the variables, from input to output."""
         before, after = self._around_conv()
         stem, *inner, head = norm_paths(self.blocks, self.bottleneck)
         return [*[stem] * ("ic" in after), *inner, *[head] * ("ic" in before)]
 
     def _around_conv(self) -> tuple[list[str], list[str]]:
-        """What comes before and behind the convolution of a unit."""
+        """Return what comes before and behind the convolution of a unit."""
         if self.order not in ORDERS:
             raise ValueError(
                 f"`order` (={self.order!r}) is unknown; choose from {', '.join(ORDERS)}."

@@ -52,7 +52,7 @@ class KalmanBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, moments: Moments | None) -> tuple[jax.Array, Moments | None]:
-        """Maps ``(n, h, w, c)`` and the moments of its slices to those of the output."""
+        """Map ``(n, h, w, c)`` and the moments of its slices to those of the output."""
         y, behind = x, moments
         for i, (features, size) in enumerate(zip(self.filters, self.kernel_sizes, strict=True)):
             y, behind = self.norm(name=f"norm_{i}")(y, prediction=behind)
@@ -130,7 +130,7 @@ class KalmanResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the logits; see ``PreActResNet``."""
+        """Return the logits; see ``PreActResNet``."""
         if self.prediction not in (*PREDICTIONS, None):
             raise ValueError(
                 f"`prediction` (={self.prediction!r}) must be one of "
@@ -151,5 +151,5 @@ class KalmanResNet(nn.Module):
         return self.dense(self.num_classes, name="head")(x)
 
     def norm_paths(self) -> list[tuple[str, ...]]:
-        """Returns the paths of the normalization layers in the variables, from input to output."""
+        """Return the paths of the normalization layers in the variables, from input to output."""
         return norm_paths(self.blocks, self.bottleneck)

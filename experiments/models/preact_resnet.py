@@ -50,7 +50,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``(n, h, w, c)`` to ``(n, h / strides, w / strides, filters[-1])``."""
+        """Map ``(n, h, w, c)`` to ``(n, h / strides, w / strides, filters[-1])``."""
         y = x
         for i, (features, size) in enumerate(zip(self.filters, self.kernel_sizes, strict=True)):
             norm = self.input_norm if i == 0 and self.input_norm else self.norm
@@ -69,7 +69,7 @@ class Block(nn.Module):
 def stage_blocks(
     blocks: Sequence[int], widths: Sequence[int], bottleneck: bool
 ) -> list[tuple[int, dict[str, Any]]]:
-    """Returns stage and fields of every block of a network, from input to output.
+    """Return stage and fields of every block of a network, from input to output.
 
     Args:
         blocks: Number of blocks of each stage. Stages after the first halve the image.
@@ -108,7 +108,7 @@ def stage_blocks(
 
 
 def norm_paths(blocks: Sequence[int], bottleneck: bool) -> list[tuple[str, ...]]:
-    """Returns the paths of all normalization layers in the variables, from input to output.
+    """Return the paths of all normalization layers in the variables, from input to output.
 
     Args:
         blocks: Number of blocks of each stage.
@@ -171,7 +171,7 @@ class PreActResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the logits.
+        """Return the logits.
 
         Args:
             x: Images, ``(n, h, w, channels)``.
@@ -203,7 +203,7 @@ class PreActResNet(nn.Module):
         return self.dense(self.num_classes, name="head")(x)
 
     def norm_paths(self) -> list[tuple[str, ...]]:
-        """Returns the paths of the normalization layers in the variables, from input to output."""
+        """Return the paths of the normalization layers in the variables, from input to output."""
         return norm_paths(self.blocks, self.bottleneck)
 
     def _norms(self) -> tuple[ModuleDef, ...]:

@@ -32,7 +32,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``(n, h, w, c)`` to ``(n, h / strides, w / strides, 4 * width)``."""
+        """Map ``(n, h, w, c)`` to ``(n, h / strides, w / strides, 4 * width)``."""
         conv = functools.partial(self.conv, use_bias=False)
         strides = (self.strides, self.strides)
         last_norm = with_fields(self.norm, scale_init=nn.initializers.zeros)
@@ -84,7 +84,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Returns the logits.
+        """Return the logits.
 
         Args:
             x: Images, ``(n, h, w, channels)``; 224x224 for ImageNet.
@@ -120,7 +120,7 @@ class ResNet(nn.Module):
         return self.dense(self.num_classes, name="head")(x)
 
     def norm_paths(self) -> list[tuple[str, ...]]:
-        """Returns the paths of the normalization layers in the variables, from input to output."""
+        """Return the paths of the normalization layers in the variables, from input to output."""
         paths: list[tuple[str, ...]] = [("stem_norm",)]
         index = 0
         for count in self.blocks:

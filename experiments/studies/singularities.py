@@ -51,7 +51,7 @@ class Network(NamedTuple):
 
 
 def diagnose(run_folder: str, console: Console) -> list[Network]:
-    """Looks at the final checkpoint of every norm and seed of a run.
+    """Look at the final checkpoint of every norm and seed of a run.
 
     Raises:
         ValueError: If the folder is not that of a finished run, or a checkpoint is damaged.
@@ -71,7 +71,7 @@ def diagnose(run_folder: str, console: Console) -> list[Network]:
 
 
 def activities_of(network: Restored, dataset: Dataset) -> list[LayerActivity]:
-    """Returns how near to elimination the channels are, at each of the network's norms."""
+    """Return how near to elimination the channels are, at each of the network's norms."""
 
     def wanted(module: Any, method: str) -> bool:
         return method == "__call__" and module.path in network.program.layers
@@ -87,7 +87,7 @@ def _inputs(dataset: Dataset) -> Iterator[jax.Array]:
 
 
 def table(networks: list[Network], by_layer: bool) -> Table:
-    """Returns one row for every network or, ``by_layer``, for every layer of it."""
+    """Return one row for every network or, ``by_layer``, for every layer of it."""
     out = Table(title="What goes into the ReLUs, over the test images")
     for name in ("norm", "seed", "layer"):
         out.add_column(name)
@@ -112,7 +112,7 @@ def table(networks: list[Network], by_layer: bool) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
 
     def run(config: SingularitiesConfig) -> None:
         console = Console()

@@ -22,7 +22,7 @@ OWN_FIELDS = frozenset({"devices.process_id", "devices.coordinator_address"})
 
 
 def initialize(config: DevicesConfig) -> bool:
-    """Joins the other processes, if there are any; before anything else touches a device.
+    """Join the other processes, if there are any; before anything else touches a device.
 
     Where processes are is told by the options, or by what JAX finds out about a TPU pod, Slurm or
     Open MPI. A process that finds nothing is alone.
@@ -63,7 +63,7 @@ def initialize(config: DevicesConfig) -> bool:
 
 
 def leave() -> None:
-    """Leaves the other processes, once all have done their work; each of them must call it.
+    """Leave the other processes, once all have done their work; each of them must call it.
 
     Python's own way out can wait for ever, once processes have asked each other whether to stop.
     """
@@ -79,12 +79,12 @@ def _unreachable(config: DevicesConfig, error: Exception) -> str:
 
 
 def is_writer() -> bool:
-    """Whether this process writes logs, tables and figures: process 0 does."""
+    """Return whether this process writes logs, tables and figures: process 0 does."""
     return jax.process_index() == 0
 
 
 def check_same(values: dict[str, Any]) -> None:
-    """Raises on every process unless all have the same ``values``.
+    """Raise on every process unless all have the same ``values``.
 
     One exchange of a hash; only where hashes differ, the values themselves are exchanged.
 
@@ -111,7 +111,7 @@ def check_same(values: dict[str, Any]) -> None:
 
 
 def difference(processes: list[dict[str, Any]]) -> str:
-    """Returns what differs between processes, as an error says it.
+    """Return what differs between processes, as an error says it.
 
     Args:
         processes: Of each its ``host`` and its flat ``values``.
@@ -154,7 +154,7 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def on_writer(function: Callable[[], Result]) -> Result:
-    """Returns on every process what process 0 gets from ``function``, which it alone calls.
+    """Return on every process what process 0 gets from ``function``, which it alone calls.
 
     Args:
         function: Works on files, for example; returns what JSON knows.
@@ -180,7 +180,7 @@ def on_writer(function: Callable[[], Result]) -> Result:
 
 
 def check_shared(folder: Path) -> None:
-    """Raises unless every process sees a folder that process 0 has made.
+    """Raise unless every process sees a folder that process 0 has made.
 
     Raises:
         ValueError: On every process: checkpoints are written by all of them together.
@@ -197,13 +197,13 @@ def check_shared(folder: Path) -> None:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns once every process has called it with the same ``name``."""
+    """Return once every process has called it with the same ``name``."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def _broadcast(message: dict[str, Any]) -> dict[str, Any]:
-    """Returns the message of process 0."""
+    """Return the message of process 0."""
     text = np.frombuffer(json.dumps(message).encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.zeros(length, np.uint8)

@@ -28,7 +28,7 @@ def train_seed(
     on_progress: Callable[[int], None] = lambda updates: None,
     on_message: Callable[[str], None] = lambda message: None,
 ) -> list[Run]:
-    """Trains each norm with one seed; see ``train_seeds``."""
+    """Train each norm with one seed; see ``train_seeds``."""
     return train_seeds(
         config, programs, dataset, (seed,), run_dir, preemption, on_progress, on_message
     )
@@ -44,7 +44,7 @@ def train_seeds(
     on_progress: Callable[[int], None] = lambda updates: None,
     on_message: Callable[[str], None] = lambda message: None,
 ) -> list[Run]:
-    """Trains each norm from the same initial weights, on the same batches.
+    """Train each norm from the same initial weights, on the same batches.
 
     Several seeds of a norm are trained together, in one program.
 
@@ -108,7 +108,7 @@ def train_seeds(
 
 
 def _stretches(config: TrainConfig, updates: int) -> Iterator[tuple[int, int, bool]]:
-    """Yields of each stretch between evaluations: epoch, updates at its end, whether to save."""
+    """Yield of each stretch between evaluations: epoch, update at its end, whether to save."""
     end = 0
     for epoch in range(config.optim.epochs):
         parts = [len(part) for part in np.array_split(np.arange(updates), config.evals_per_epoch)]
@@ -119,7 +119,7 @@ def _stretches(config: TrainConfig, updates: int) -> Iterator[tuple[int, int, bo
 
 
 def train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> None:
-    """Trains until ``end`` updates are done, where that is not so already, and writes the rows.
+    """Train until ``end`` updates are done, where that is not so already, and writes the rows.
 
     Args:
         run: Where it is.
@@ -154,7 +154,7 @@ def train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> Non
 
 
 def _train_group(runs: list[Run], epoch: int, end: int, preemption: Preemption) -> None:
-    """The same for all seeds of a norm in one program; a run's time is its share."""
+    """Return the same for all seeds of a norm in one program; a run's time is its share."""
     done = runs[0].step
     if done >= end:
         return
@@ -188,7 +188,7 @@ def _train_group(runs: list[Run], epoch: int, end: int, preemption: Preemption) 
 def _record(
     run: Run, epoch: int, metrics: list[Any], seconds: float, problem: OSError | None = None
 ) -> None:
-    """Writes the rows of a stretch that took so many seconds, and checks them.
+    """Write the rows of a stretch that took so many seconds, and checks them.
 
     Args:
         run: What was trained.
@@ -228,7 +228,7 @@ def _record(
 
 
 def _evaluate(run: Run, end: int, preemption: Preemption) -> None:
-    """Evaluates after ``end`` updates, where that is not done already."""
+    """Evaluate after ``end`` updates, where that is not done already."""
     if run.evaluated_step >= end:
         return
     alphas = mean_alphas(run.program, run.state)

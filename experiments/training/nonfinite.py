@@ -12,7 +12,7 @@ from experiments.training.steps import Batch
 
 
 def batch_of(dataset: Dataset, seed: int, batch_size: int, step: int) -> Batch:
-    """Returns the batch of update ``step`` (from 1), and as ``index`` which images it has.
+    """Return the batch of update ``step`` (from 1), and as ``index`` which images it has.
 
     Args:
         dataset: Where the batches come from.
@@ -27,7 +27,7 @@ def batch_of(dataset: Dataset, seed: int, batch_size: int, step: int) -> Batch:
 
 
 def dump(path: Path, batch: Batch, about: dict[str, int | str]) -> str:
-    """Writes the batch of an update to ``path``, and returns what is wrong with its images.
+    """Write the batch of an update to ``path``, and return what is wrong with its images.
 
     Args:
         path: An ``.npz``, of all that is in ``batch`` and ``about``.

@@ -35,7 +35,7 @@ class Preemption:
     """
 
     def __init__(self, grace_seconds: float = 30.0, max_seconds: float | None = None) -> None:
-        """Does nothing yet."""
+        """Do nothing yet."""
         self.busy = False
         self._max_seconds = max_seconds
         self._timer: threading.Timer | None = None
@@ -47,14 +47,14 @@ class Preemption:
         self._several = False
 
     def requested(self) -> bool:
-        """Whether to stop now; every process must ask equally often."""
+        """Return whether to stop now; every process must ask equally often."""
         self._calls += 1
         if self._several and multihost_utils.reached_preemption_sync_point(self._calls):
             self._request()
         return self._requested.is_set()
 
     def check(self) -> None:
-        """Raises ``Preempted`` if training is to stop."""
+        """Raise ``Preempted`` if training is to stop."""
         if self.requested():
             raise Preempted
 
@@ -75,7 +75,7 @@ class Preemption:
             )
 
     def __enter__(self) -> "Preemption":
-        """Starts to notice SIGTERM; outside the main thread, where Python cannot, it does not."""
+        """Start to notice SIGTERM; outside the main thread, where Python cannot, it does not."""
         self._several = jax.process_count() > 1
         if self._max_seconds is not None:
             # Several processes have to agree on the update, so there it is as if SIGTERM came.
@@ -107,7 +107,7 @@ class Preemption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Goes back to what SIGTERM did before."""
+        """Go back to what SIGTERM did before."""
         self._finished.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -119,7 +119,7 @@ class Preemption:
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """Handles the signal: without a handler of Python's own, nothing is written to the socket."""
+    """Handle the signal: without a handler of Python's own, nothing is written to the socket."""
 
 
 def _exit(status: int, message: str) -> None:

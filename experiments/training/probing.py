@@ -33,13 +33,13 @@ Report = ics.ICSReport | BoundedReport
 
 
 def has_normalization(model: Any) -> bool:
-    """Whether the network has any layer to probe."""
+    """Return whether the network has any layer to probe."""
     norms = model.norm if isinstance(model.norm, tuple) else (model.norm,)
     return any(norm is not NoNorm for norm in norms)
 
 
 def probe_images(config: ProbeConfig, dataset: Dataset) -> jax.Array:
-    """Returns the images on which all norms and seeds are probed, ``(images, h, w, c)``.
+    """Return the images on which all norms and seeds are probed, ``(images, h, w, c)``.
 
     Raises:
         ValueError: If there are fewer training images.
@@ -55,7 +55,7 @@ def probe_images(config: ProbeConfig, dataset: Dataset) -> jax.Array:
 
 
 def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Program:
-    """Returns ``program`` with a probe of its normalization layers, where it is to have one.
+    """Return ``program`` with a probe of its normalization layers, where it is to have one.
 
     It gets none if ``config.every`` is 0, or the network has no normalization layer and is not to
     be probed without (``config.places``).
@@ -90,7 +90,7 @@ def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Progr
 
 
 def compile_probe(program: Program, images: jax.Array | np.ndarray) -> Program:
-    """Returns ``program`` with its probe, if it has one, compiled and timed.
+    """Return ``program`` with its probe, if it has one, compiled and timed.
 
     No measurement in a run compiles. The time is that of a measurement by itself, from the copy of
     the earlier state to the rows, each part waited for; of one that the pairing settles, as after a
@@ -144,7 +144,7 @@ class RunProbe:
         self._pending: tuple[int, Report] | None = None
 
     def __call__(self, step: int, state: TrainState) -> None:
-        """Sees the state after ``step`` updates; give it the first one of a run too.
+        """See the state after ``step`` updates; give it the first one of a run too.
 
         Args:
             step: Updates done.
@@ -165,7 +165,7 @@ class RunProbe:
             self._kept = (step, self._probe.keep(variables))
 
     def flush(self) -> None:
-        """Writes the rows of the last measurement, which it waits for, unless they are written.
+        """Write the rows of the last measurement, which it waits for, unless they are written.
 
         Raises:
             OSError: If they cannot be written.
@@ -179,7 +179,7 @@ class RunProbe:
         self._recorder.write_scalars(step, ics.scalars(rows))
 
     def looks_at(self, step: int) -> bool:
-        """Whether it does anything with the state after ``step`` updates."""
+        """Return whether it does anything with the state after ``step`` updates."""
         if self._probe is None:
             return False
         measure = step % self._every == 0 and self._kept is not None
@@ -191,16 +191,16 @@ class RunProbe:
         return self._kept[0] if self._kept else None
 
     def arrays(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of it, besides ``kept_step``: the snapshot."""
+        """Return what a checkpoint keeps of it, besides ``kept_step``: the snapshot."""
         return {SNAPSHOT: ics.unpacked(self._kept[1])} if self._kept else {}
 
     @staticmethod
     def templates(state: TrainState) -> dict[str, Any]:
-        """Returns templates of ``arrays``, for a run with states like this one."""
+        """Return templates of ``arrays``, for a run with states like this one."""
         return {SNAPSHOT: _variables(state)}
 
     def go_on(self, kept_step: int | None, arrays: dict[str, Any]) -> None:
-        """Takes up what a checkpoint had of it."""
+        """Take up what a checkpoint had of it."""
         if kept_step is not None:
             kept = arrays[SNAPSHOT]
             self._kept = (kept_step, kept if self._probe is None else self._probe.keep(kept))

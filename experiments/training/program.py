@@ -27,7 +27,7 @@ EVAL_BATCH = 128  # Images per batch of an evaluation; it does not change the re
 
 
 def updates_per_epoch(config: TrainConfig, dataset: Dataset) -> int:
-    """Returns the number of complete batches of the training images.
+    """Return the number of complete batches of the training images.
 
     Raises:
         ValueError: If there is none, or there are fewer than evaluations.
@@ -85,7 +85,7 @@ class Program(NamedTuple):
 def build_program(
     config: TrainConfig, norm: str, dataset: Dataset, transform: Transform | None = None
 ) -> Program:
-    """Returns the program of ``norm``; nothing is compiled yet.
+    """Return the program of ``norm``; nothing is compiled yet.
 
     Args:
         config: The configuration.
@@ -153,7 +153,7 @@ def build_program(
 
 
 def make_model(config: TrainConfig, norm: str, num_classes: int, context: Context) -> Any:
-    """Returns the network with the method called ``norm``; it has ``norm_paths()``.
+    """Return the network with the method called ``norm``; it has ``norm_paths()``.
 
     Raises:
         ValueError: If the method brings a network of its own, and another one is configured; or the
@@ -190,7 +190,7 @@ def make_model(config: TrainConfig, norm: str, num_classes: int, context: Contex
 def compile_program(
     program: Program, dataset: Dataset, batch_size: int, together: int = 1
 ) -> Program:
-    """Returns ``program`` with its functions compiled, so that no timed call compiles.
+    """Return ``program`` with its functions compiled, so that no timed call compiles.
 
     Args:
         program: Not compiled.
@@ -221,7 +221,7 @@ def evaluate_test(
     dataset: Dataset,
     before_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Evaluates ``state`` on all test images, for training and ``experiments.evaluate`` alike.
+    """Evaluate ``state`` on all test images, for training and ``experiments.evaluate`` alike.
 
     Args:
         program: The compiled functions.
@@ -240,7 +240,7 @@ def evaluate_test(
 
 
 def mean_alphas(program: Program, state: steps.TrainState) -> dict[str, float]:
-    """Returns the mean over channels of each layer's alpha, by layer, from input to output.
+    """Return the mean over channels of each layer's alpha, by layer, from input to output.
 
     Empty for norms without alpha.
     """

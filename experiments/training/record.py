@@ -38,7 +38,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, lengths: dict[str, int] | None = None) -> None:
-        """Opens the files."""
+        """Open the files."""
         self._folder = folder
         self._files: dict[str, IO[str]] = {}
         events = folder / "tensorboard"
@@ -62,7 +62,7 @@ class Recorder:
         return [*self._folder.glob("*.jsonl"), *self._folder.glob("tensorboard/events*")]
 
     def lengths(self) -> dict[str, int]:
-        """Returns the length of each file, in bytes, once all of it is on disk."""
+        """Return the length of each file, in bytes, once all of it is on disk."""
         for file in self._files.values():
             file.flush()
         self._events.flush()
@@ -74,7 +74,7 @@ class Recorder:
         return lengths
 
     def write(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Appends rows to ``{kind}.jsonl`` and to the events; each row has a ``step``."""
+        """Append rows to ``{kind}.jsonl`` and to the events; each row has a ``step``."""
         rows = list(rows)
         self.write_lines(kind, rows)
         for row in rows:
@@ -89,7 +89,7 @@ class Recorder:
             self._flushed = time.monotonic()
 
     def write_lines(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Appends rows to ``{kind}.jsonl`` alone."""
+        """Append rows to ``{kind}.jsonl`` alone."""
         if kind not in self._files:
             self._files[kind] = (self._folder / f"{kind}.jsonl").open("a", encoding="utf-8")
         for row in rows:
@@ -97,7 +97,7 @@ class Recorder:
         self._files[kind].flush()
 
     def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
-        """Adds those TensorBoard scalars that are finite, by their full names."""
+        """Add those TensorBoard scalars that are finite, by their full names."""
         # One event for all: ten times faster than one for each.
         values = [
             Summary.Value(tag=name, simple_value=value)
@@ -112,14 +112,14 @@ class Recorder:
         self._events.write(event.SerializeToString())
 
     def close(self) -> None:
-        """Writes what is left and closes the files."""
+        """Write what is left and closes the files."""
         with ExitStack() as stack:  # Closes all, whichever fails.
             stack.callback(self._events.close)
             for file in self._files.values():
                 stack.callback(file.close)
 
     def __enter__(self) -> "Recorder":
-        """Returns the recorder."""
+        """Return the recorder."""
         return self
 
     def __exit__(
@@ -128,7 +128,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the files; after an error, what cannot be written does not hide that error."""
+        """Close the files; after an error, what cannot be written does not hide that error."""
         try:
             self.close()
         except OSError:
@@ -140,20 +140,20 @@ class NullRecorder(Recorder):
     """Writes nothing: the recorder of every process but the first."""
 
     def __init__(self) -> None:
-        """Opens no files."""
+        """Open no files."""
 
     def lengths(self) -> dict[str, int]:
         """There are no files."""
         return {}
 
     def write(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Drops the rows."""
+        """Drop the rows."""
 
     def write_lines(self, kind: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Drops the rows."""
+        """Drop the rows."""
 
     def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
-        """Drops the scalars."""
+        """Drop the scalars."""
 
     def close(self) -> None:
-        """Does nothing."""
+        """Do nothing."""

@@ -41,7 +41,7 @@ class Restored(NamedTuple):
 
 
 def read_config(folder: Path) -> configs.TrainConfig:
-    """Returns the configuration of a finished run, for the devices that are here.
+    """Return the configuration of a finished run, for the devices that are here.
 
     Raises:
         ValueError: If the folder is not that of a finished run.
@@ -52,7 +52,7 @@ def read_config(folder: Path) -> configs.TrainConfig:
 
 
 def restored(folder: Path, dataset: Dataset) -> Iterator[Restored]:
-    """Yields the final state of every norm and seed, in the order of the run's summary.
+    """Yield the final state of every norm and seed, in the order of the run's summary.
 
     Args:
         folder: Folder of the run.
@@ -81,7 +81,7 @@ def restored(folder: Path, dataset: Dataset) -> Iterator[Restored]:
 
 
 def _on_this_machine(config: configs.TrainConfig) -> configs.TrainConfig:
-    """The devices that a run was trained on need not be here."""
+    """Return the devices that a run was trained on need not be here."""
     fits = config.optim.batch_size % (jax.device_count() * config.optim.accumulate) == 0
     devices = configs.DevicesConfig(
         num_devices=None if fits else 1, precision=config.devices.precision

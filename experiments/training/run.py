@@ -86,13 +86,13 @@ class Run:
         return [row["ms_per_step"] for row in self.eval_rows]
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Returns the batches of ``epoch`` that are left; every call the same iterator."""
+        """Return the batches of ``epoch`` that are left; every call the same iterator."""
         if self._batches is None or self._batches[0] != epoch:
             self._batches = (epoch, self.pipeline.batches(epoch))
         return self._batches[1]
 
     def save(self) -> None:
-        """Starts to save a checkpoint, unless there is one already.
+        """Start to save a checkpoint, unless there is one already.
 
         A run that was stopped before the evaluation of its state has one without it, and gets a new
         one once it is evaluated.
@@ -129,7 +129,7 @@ class Run:
         self._saved = now
 
     def fail(self, what: str, step: int) -> NoReturn:
-        """Writes the batch of update ``step`` to a file, and raises.
+        """Write the batch of update ``step`` to a file, and raise.
 
         Raises:
             NonFiniteLossError: Always.
@@ -157,7 +157,7 @@ class Run:
 
 
 def run_folder(run_dir: Path, norm: str, seed: int) -> Path:
-    """Returns the folder, inside the run folder, of one norm and seed."""
+    """Return the folder, inside the run folder, of one norm and seed."""
     return run_dir / f"{norm}-seed{seed}"
 
 
@@ -170,7 +170,7 @@ def start(
     stack: ExitStack,
     on_message: Callable[[str], None] = lambda message: None,
 ) -> Run:
-    """Returns a run at its beginning or, if its folder is there, at its last good checkpoint.
+    """Return a run at its beginning or, if its folder is there, at its last good checkpoint.
 
     Args:
         config: The configuration.

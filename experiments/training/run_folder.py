@@ -19,7 +19,7 @@ LOCK = ".lock"
 
 
 def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
-    """Returns the run folder, made if need be, and whether there is a run in it to continue.
+    """Return the run folder, made if need be, and whether there is a run in it to continue.
 
     Raises:
         ValueError: If it exists and is not to be resumed, is not a run folder or of another
@@ -48,7 +48,7 @@ def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
 
 
 def check_data(folder: Path, data: dict[str, Any], way_out: str) -> None:
-    """Raises ``ValueError`` unless the data are those that the run was started with.
+    """Raise ``ValueError`` unless the data are those that the run was started with.
 
     What the record of an earlier version does not have is not compared.
 
@@ -94,7 +94,7 @@ def _is_left_over(path: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training in ``folder``; a killed process leaves no lock behind.
+    """Keep other processes from training in ``folder``; a killed process leaves no lock behind.
 
     Raises:
         ValueError: If another process is training there.
@@ -117,7 +117,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def new_run_dir(run_dir: str | None, dataset: str) -> Path:
-    """Makes and returns a run folder that did not exist before.
+    """Make and return a run folder that did not exist before.
 
     Args:
         run_dir: The folder; None for ``runs/DATASET-DATE-TIME``, with a number behind it if that

@@ -9,7 +9,7 @@ from experiments.config.experiment import OptimConfig
 
 
 def make_schedule(config: OptimConfig, updates_per_epoch: int) -> optax.Schedule:
-    """Returns the learning rate of an update, counted from 0.
+    """Return the learning rate of an update, counted from 0.
 
     Args:
         config: The optimizer.

@@ -9,12 +9,12 @@ import numpy as np
 
 
 def stack(trees: Sequence[Any]) -> Any:
-    """Returns trees of arrays as one, along a new first axis."""
+    """Return trees of arrays as one, along a new first axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def unstack(tree: Any) -> list[Any]:
-    """Undoes ``stack``; what was spread over devices comes together on the first of them."""
+    """Undo ``stack``; what was spread over devices comes together on the first of them."""
     first = jax.tree.leaves(tree)[0]
     count = len(first)
     if isinstance(first, jax.Array) and len(first.devices()) > 1:
@@ -23,7 +23,7 @@ def unstack(tree: Any) -> list[Any]:
 
 
 def spread_over_devices(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
-    """Places the seeds of a stack on different devices, as many on each.
+    """Place the seeds of a stack on different devices, as many on each.
 
     Args:
         tree: A stack.

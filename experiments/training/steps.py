@@ -40,7 +40,7 @@ def create_state(
     tx: optax.GradientTransformation,
     apply_fn: Callable[..., Any] | None = None,
 ) -> TrainState:
-    """Returns the initial state of ``model``; ``jit`` with ``model`` and ``tx`` bound.
+    """Return the initial state of ``model``; ``jit`` with ``model`` and ``tx`` bound.
 
     Args:
         key: Random key of the run: initial weights and augmentation follow from it.
@@ -61,14 +61,14 @@ def create_state(
 
 
 def kernel_penalty(params: Any) -> jax.Array:
-    """Returns the sum of squares of all kernels; scale, bias and alpha are left out."""
+    """Return the sum of squares of all kernels; scale, bias and alpha are left out."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     kernels = [leaf for path, leaf in leaves if path[-1].key == "kernel"]
     return sum((jnp.sum(jnp.square(kernel)) for kernel in kernels), start=jnp.zeros(()))
 
 
 def update_key(key: jax.Array, step: jax.Array | int) -> jax.Array:
-    """Returns the random key of the update after ``step`` others, that of the whole batch.
+    """Return the random key of the update after ``step`` others, that of the whole batch.
 
     Args:
         key: Key of the state.
@@ -89,7 +89,7 @@ def train_step(
     after_update: Callable[[TrainState], TrainState] | None = None,
     penalty: Callable[[Any], jax.Array] | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update on one batch, the same under every transform.
+    """Return one update on one batch, the same under every transform.
 
     loss = mean cross-entropy + ``weight_penalty`` * sum of squared kernels (+ ``penalty``).
 
@@ -196,7 +196,7 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0)
 
 
 def _own(split: jax.Array, tree: Any) -> Any:
-    """Returns ``tree`` marked as different on every device that has another part of ``split``.
+    """Return ``tree`` marked as different on every device that has another part of ``split``.
 
     Under ``shard_map`` JAX tracks what is equal on all devices, and sums gradients of such
     parameters by itself, for every micro-batch again. Elsewhere this changes nothing.
@@ -211,7 +211,7 @@ def _own(split: jax.Array, tree: Any) -> Any:
 
 
 def _micro_batches(tree: Any, count: int) -> Any:
-    """Splits the leading axis: n -> (count, n / count)."""
+    """Split the leading axis: n -> (count, n / count)."""
 
     def split(x: jax.Array) -> jax.Array:
         if len(x) % count != 0:
@@ -225,7 +225,7 @@ def _micro_batches(tree: Any, count: int) -> Any:
 
 
 def predicted(logits: jax.Array) -> jax.Array:
-    """Returns the class with the largest logit; -1, which is none, where a logit is NaN.
+    """Return the class with the largest logit; -1, which is none, where a logit is NaN.
 
     (To ``argmax`` a NaN is larger than all numbers: a network whose logits are NaN would be right
     about every image of class 0.)
@@ -240,7 +240,7 @@ def eval_step(
     standardize: Callable[[jax.Array], jax.Array] | None = None,
     axis_name: AxisName = None,
 ) -> Metrics:
-    """Evaluates one batch with the running statistics.
+    """Evaluate one batch with the running statistics.
 
     Args:
         state: State to evaluate.
@@ -273,7 +273,7 @@ def evaluate(
     state: TrainState,
     batches: Iterable[Batch],
 ) -> dict[str, float]:
-    """Evaluates a state on every image once.
+    """Evaluate a state on every image once.
 
     Args:
         step: ``eval_step``, jitted or compiled for the shape of the batches.

@@ -9,7 +9,7 @@ from experiments.training.run import Run
 
 
 def summarize(run: Run, target: float) -> dict[str, Any]:
-    """Returns the results of one norm and seed; accuracy is that of the LAST state."""
+    """Return the results of one norm and seed; accuracy is that of the LAST state."""
     final = run.eval_rows[-1]
     return {
         "norm": run.program.norm,

@@ -49,37 +49,37 @@ def batch_norm(
     deviations; here a second pass is taken where digits would be lost.
 
     Args:
-      x: input, of rank >= 2.
-      stats: running statistics, of the shape of the feature axes. Their dtype is kept.
-      scale: scales, of that shape (default: 1).
-      bias: biases, of that shape (default: 0).
-      use_running_average: normalize with ``stats`` (inference).
-      axis: the feature axis or axes.
-      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch;
-        may be traced.
-      epsilon: added to the variance.
-      dtype: dtype of the result (default: that of x, scale and bias together).
-      axis_name: mapped axis over whose devices statistics are taken.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      mask: True where a value takes part in the statistics; broadcastable to x. Other places are
-        normalized too.
-      use_fast_variance: one pass over x, and a second only where it would lose digits. False:
-        always two.
+        x: input, of rank >= 2.
+        stats: running statistics, of the shape of the feature axes. Their dtype is kept.
+        scale: scales, of that shape (default: 1).
+        bias: biases, of that shape (default: 0).
+        use_running_average: normalize with ``stats`` (inference).
+        axis: the feature axis or axes.
+        momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) *
+            batch; may be traced.
+        epsilon: added to the variance.
+        dtype: dtype of the result (default: that of x, scale and bias together).
+        axis_name: mapped axis over whose devices statistics are taken.
+        axis_index_groups: groups of indices within that axis, to share statistics in groups.
+        mask: True where a value takes part in the statistics; broadcastable to x. Other places are
+            normalized too.
+        use_fast_variance: one pass over x, and a second only where it would lose digits. False:
+            always two.
 
     Returns:
-      The normalized input, and the updated running statistics (``stats`` itself at inference).
+        The normalized input, and the updated running statistics (``stats`` itself at inference).
 
     Raises:
-      ValueError: an argument is out of its range, or shapes do not fit.
+        ValueError: an argument is out of its range, or shapes do not fit.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.functional import BatchStats, batch_norm
-      >>> x = 1e4 + jax.random.normal(jax.random.key(0), (1000, 6))
-      >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
-      >>> y, stats = batch_norm(x, stats, use_running_average=False)
-      >>> bool(jnp.allclose(y.std(0), 1, atol=1e-4))
-      True
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.functional import BatchStats, batch_norm
+        >>> x = 1e4 + jax.random.normal(jax.random.key(0), (1000, 6))
+        >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
+        >>> y, stats = batch_norm(x, stats, use_running_average=False)
+        >>> bool(jnp.allclose(y.std(0), 1, atol=1e-4))
+        True
     """
     arguments.check_hyperparameters(momentum, epsilon)
     x = jnp.asarray(x)

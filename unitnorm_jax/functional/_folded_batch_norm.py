@@ -20,8 +20,8 @@ class FoldedWeights(NamedTuple):
     """A Dense or Conv layer that computes what one with batch normalization behind it does.
 
     Attributes:
-      kernel: (..., in, units), or as the kernel that was folded.
-      bias: (units,).
+        kernel: (..., in, units), or as the kernel that was folded.
+        bias: (units,).
     """
 
     kernel: Float[Array, "..."]
@@ -39,7 +39,7 @@ def fold_batch_norm(
     epsilon: float = 1e-5,
     feature_axes: int | Sequence[int] = -1,
 ) -> FoldedWeights:
-    r"""The layer without batch normalization that computes the same.
+    r"""Return the layer without batch normalization that computes the same.
 
     For every unit, with the statistics of its output over the population::
 
@@ -50,34 +50,36 @@ def fold_batch_norm(
     + epsilon)``: at epsilon = 0 exactly scale^2, whatever the kernel.
 
     Args:
-      kernel: of the layer before the normalization, (..., in, units): Dense, Conv (grouped,
-        dilated or transposed, too), or another linear layer, see ``feature_axes``.
-      mean: mean of the layer's output, with ``kernel_bias``.
-      var: its (biased) variance.
-      scale: of the normalization (default: 1).
-      bias: of the normalization (default: 0).
-      kernel_bias: bias of the layer before it (default: 0).
-      epsilon: of the normalization.
-      feature_axes: axes of the kernel that are the units, in the order of the statistics' axes: -2
-        for ``nn.ConvTranspose(transpose_kernel=True)``, whose kernel is (..., units, in); several
-        for ``nn.DenseGeneral`` and ``nn.Einsum`` with as many feature axes of the normalization.
+        kernel: of the layer before the normalization, (..., in, units): Dense, Conv (grouped,
+            dilated or transposed, too), or another linear layer, see ``feature_axes``.
+        mean: mean of the layer's output, with ``kernel_bias``.
+        var: its (biased) variance.
+        scale: of the normalization (default: 1).
+        bias: of the normalization (default: 0).
+        kernel_bias: bias of the layer before it (default: 0).
+        epsilon: of the normalization.
+        feature_axes: axes of the kernel that are the units, in the order of the statistics' axes:
+            -2 for ``nn.ConvTranspose(transpose_kernel=True)``, whose kernel is (..., units, in);
+            several for ``nn.DenseGeneral`` and ``nn.Einsum`` with as many feature axes of the
+            normalization.
 
     Returns:
-      The folded kernel and bias.
+        The folded kernel and bias.
 
     Raises:
-      ValueError: shapes do not fit, or epsilon is out of its range.
+        ValueError: shapes do not fit, or epsilon is out of its range.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.functional import fold_batch_norm
-      >>> x = jax.random.normal(jax.random.key(0), (100, 3)) @ jnp.diag(jnp.array([1.0, 2.0, 3.0]))
-      >>> kernel = jax.random.normal(jax.random.key(1), (3, 2))
-      >>> u = x @ kernel
-      >>> folded = fold_batch_norm(kernel, u.mean(0), u.var(0), jnp.array([1.0, 5.0]), epsilon=0.0)
-      >>> sigma = jnp.cov(x.T, bias=True)
-      >>> [round(float(v @ sigma @ v), 4) for v in folded.kernel.T]
-      [1.0, 25.0]
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.functional import fold_batch_norm
+        >>> x = jax.random.normal(jax.random.key(0), (100, 3)) * jnp.array([1.0, 2.0, 3.0])
+        >>> kernel = jax.random.normal(jax.random.key(1), (3, 2))
+        >>> u = x @ kernel
+        >>> scale = jnp.array([1.0, 5.0])
+        >>> folded = fold_batch_norm(kernel, u.mean(0), u.var(0), scale, epsilon=0.0)
+        >>> sigma = jnp.cov(x.T, bias=True)
+        >>> [round(float(v @ sigma @ v), 4) for v in folded.kernel.T]
+        [1.0, 25.0]
     """
     check_epsilon(epsilon)
     axes, units = unit_axes(kernel, feature_axes)
@@ -97,7 +99,7 @@ def fold_batch_norm(
 
 
 def _along(value: jax.Array, axes: Sequence[int], ndim: int) -> jax.Array:
-    """An array of the units, to broadcast with a kernel of ``ndim`` axes."""
+    """Return an array of the units, to broadcast with a kernel of ``ndim`` axes."""
     rest = tuple(i for i in range(ndim) if i not in axes)
     value = value.reshape(*value.shape, *(1 for _ in rest))
     return jnp.moveaxis(value, range(ndim), (*axes, *rest))

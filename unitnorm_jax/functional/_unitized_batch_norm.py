@@ -116,53 +116,53 @@ def unitized_batch_norm(
     overflow are taken about the mean, and where that is no help give NaN.
 
     Args:
-      x: input, of rank >= 2; integers and booleans are taken as float32. At inference it may be
-        empty.
-      stats: running statistics; ``mean`` and ``var`` have the shape of the feature axes
-        (ascending). Their dtype is kept.
-      alpha: mixing coefficients, of that shape.
-      scale: scales, of that shape (default: 1).
-      bias: biases, of that shape (default: 0).
-      use_running_average: normalize with ``stats`` (inference), not with the batch's statistics.
-      axis: the feature axis or axes.
-      sample_axis: the sample axis.
-      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch.
-        May be traced, as may epsilon.
-      epsilon: added to the variance and to the squared norm.
-      dtype: dtype of the result (default: that of x, scale and bias together). The arithmetic is in
-        float32 at least.
-      unit: see the table.
-      bessel_correction: multiply the batch's variance by M / (M - (1 + epsilon)), for M values
-        per channel, wherever it is used: the authors' code. (Default: the biased variance.)
-      axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices statistics are
-        taken: sums and counts are added, in one collective.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups; of any
-        sizes.
-      mask: True (or an integer other than 0) where a value takes part; broadcastable to x.
-      use_fast_variance: one pass over x, and a second only where it would lose digits. False:
-        always two.
+        x: input, of rank >= 2; integers and booleans are taken as float32. At inference it may be
+            empty.
+        stats: running statistics; ``mean`` and ``var`` have the shape of the feature axes
+            (ascending). Their dtype is kept.
+        alpha: mixing coefficients, of that shape.
+        scale: scales, of that shape (default: 1).
+        bias: biases, of that shape (default: 0).
+        use_running_average: normalize with ``stats`` (inference), not with the batch's statistics.
+        axis: the feature axis or axes.
+        sample_axis: the sample axis.
+        momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) *
+            batch. May be traced, as may epsilon.
+        epsilon: added to the variance and to the squared norm.
+        dtype: dtype of the result (default: that of x, scale and bias together). The arithmetic is
+            in float32 at least.
+        unit: see the table.
+        bessel_correction: multiply the batch's variance by M / (M - (1 + epsilon)), for M values
+            per channel, wherever it is used: the authors' code. (Default: the biased variance.)
+        axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices statistics are
+            taken: sums and counts are added, in one collective.
+        axis_index_groups: groups of indices within that axis, to share statistics in groups; of any
+            sizes.
+        mask: True (or an integer other than 0) where a value takes part; broadcastable to x.
+        use_fast_variance: one pass over x, and a second only where it would lose digits. False:
+            always two.
 
     Returns:
-      The normalized input, and the updated running statistics (``stats`` itself at inference).
+        The normalized input, and the updated running statistics (``stats`` itself at inference).
 
     Raises:
-      ValueError: an argument is out of its range, or shapes do not fit.
+        ValueError: an argument is out of its range, or shapes do not fit.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.functional import BatchStats, unitized_batch_norm
-      >>> x = 3 + jax.random.normal(jax.random.key(0), (8, 4, 4, 6))
-      >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
-      >>> y, stats = unitized_batch_norm(
-      ...     x, stats, alpha=jnp.ones(6), use_running_average=False, unit="sample")
-      >>> norms = jnp.sqrt(jnp.square(y).sum((1, 2, 3)))
-      >>> bool(jnp.allclose(norms, 1, atol=1e-5))
-      True
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.functional import BatchStats, unitized_batch_norm
+        >>> x = 3 + jax.random.normal(jax.random.key(0), (8, 4, 4, 6))
+        >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
+        >>> y, stats = unitized_batch_norm(
+        ...     x, stats, alpha=jnp.ones(6), use_running_average=False, unit="sample")
+        >>> norms = jnp.sqrt(jnp.square(y).sum((1, 2, 3)))
+        >>> bool(jnp.allclose(norms, 1, atol=1e-5))
+        True
 
     References:
-      You Huang and Yuanlong Yu, `An Internal Covariate Shift Bounding Algorithm for Deep Neural
-      Networks by Unitizing Layers' Outputs`, CVPR 2020. The units other than "reference", masks
-      and the statement with kappa are derived here.
+        You Huang and Yuanlong Yu, `An Internal Covariate Shift Bounding Algorithm for Deep Neural
+        Networks by Unitizing Layers' Outputs`, CVPR 2020. The units other than "reference", masks
+        and the statement with kappa are derived here.
     """
     unit = arguments.check_unit(unit)
     arguments.check_hyperparameters(momentum, epsilon)

@@ -21,22 +21,22 @@ def add_alpha(variables: Mapping[str, Any]) -> Mapping[str, Any]:
     its layer's scale (or bias), and its box: a ``nn.Partitioned`` scale gives one to alpha.
 
     Args:
-      variables: collections with ``batch_stats`` and, unless no layer has any, ``params``, as
-        ``init`` or a checkpoint gives them.
+        variables: collections with ``batch_stats`` and, unless no layer has any, ``params``, as
+            ``init`` or a checkpoint gives them.
 
     Returns:
-      New collections, as dictionaries or, where frozen ones were given, frozen; the arrays in them
-      are those given.
+        New collections, as dictionaries or, where frozen ones were given, frozen; the arrays in
+        them are those given.
 
     Raises:
-      ValueError: no layer is a batch normalization, or one has an ``alpha`` already.
+        ValueError: no layer is a batch normalization, or one has an ``alpha`` already.
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> from unitnorm_jax.linen import UnitizedBatchNorm, add_alpha
-      >>> x = jnp.ones((2, 3))
-      >>> old = nn.BatchNorm(use_running_average=True).init(jax.random.key(0), x)
-      >>> y = UnitizedBatchNorm(use_running_average=True).apply(add_alpha(old), x)
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from unitnorm_jax.linen import UnitizedBatchNorm, add_alpha
+        >>> x = jnp.ones((2, 3))
+        >>> old = nn.BatchNorm(use_running_average=True).init(jax.random.key(0), x)
+        >>> y = UnitizedBatchNorm(use_running_average=True).apply(add_alpha(old), x)
     """
     stats = flatten_dict(variables.get("batch_stats", {}))
     params = dict(flatten_dict(variables.get("params", {}), keep_empty_nodes=True))
@@ -61,7 +61,7 @@ def add_alpha(variables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_batch_norm(layer: Path, stats: Mapping[Path, Any], params: Mapping[Path, Any]) -> bool:
-    """Whether a layer keeps what ``nn.BatchNorm`` keeps; raise if it is unitized already."""
+    """Return whether a layer keeps what ``nn.BatchNorm`` keeps; raise if it is unitized already."""
 
     def held(tree: Mapping[Path, Any]) -> dict[Path, Any]:
         within = {path: leaf for path, leaf in tree.items() if path[: len(layer)] == layer}
@@ -83,7 +83,7 @@ def _is_batch_norm(layer: Path, stats: Mapping[Path, Any], params: Mapping[Path,
 
 
 def _zeros(shape: tuple[int, ...], like: Any) -> Any:
-    """Zeros in the dtype, the sharding and the box of another parameter, if there is one."""
+    """Return zeros in the dtype, the sharding and the box of another parameter, if there is one."""
     if like is None:
         return jnp.zeros(shape, jnp.float32)
     zeros = jnp.zeros_like(meta.unbox(like))

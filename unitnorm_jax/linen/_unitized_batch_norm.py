@@ -35,44 +35,44 @@ class UnitizedBatchNorm(nn.Module):
     mapped axis.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.linen import UnitizedBatchNorm
-      >>> layer = UnitizedBatchNorm(momentum=0.9)
-      >>> x = jax.random.normal(jax.random.key(0), (5, 6))
-      >>> variables = layer.init(jax.random.key(1), x, use_running_average=False)
-      >>> jax.tree.map(jnp.shape, variables["params"])
-      {'alpha': (6,), 'bias': (6,), 'scale': (6,)}
-      >>> jax.tree.map(jnp.shape, variables["batch_stats"])
-      {'mean': (6,), 'var': (6,)}
-      >>> y, updates = layer.apply(
-      ...     variables, x, use_running_average=False, mutable=["batch_stats"])
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.linen import UnitizedBatchNorm
+        >>> layer = UnitizedBatchNorm(momentum=0.9)
+        >>> x = jax.random.normal(jax.random.key(0), (5, 6))
+        >>> variables = layer.init(jax.random.key(1), x, use_running_average=False)
+        >>> jax.tree.map(jnp.shape, variables["params"])
+        {'alpha': (6,), 'bias': (6,), 'scale': (6,)}
+        >>> jax.tree.map(jnp.shape, variables["batch_stats"])
+        {'mean': (6,), 'var': (6,)}
+        >>> y, updates = layer.apply(
+        ...     variables, x, use_running_average=False, mutable=["batch_stats"])
 
     Attributes:
-      use_running_average: if True, the statistics stored in batch_stats are used instead of those
-        of the input.
-      axis: the feature axis (or axes) of the input.
-      momentum: decay rate of the running statistics.
-      epsilon: added to the variance and to the squared norm.
-      dtype: the dtype of the result (default: that of input, scale and bias together).
-      param_dtype: the dtype of the parameters.
-      use_bias: if True, bias (beta) is added.
-      use_scale: if True, multiply by scale (gamma).
-      bias_init: initializer of bias, by default zeros.
-      scale_init: initializer of scale, by default ones.
-      axis_name: mapped axis over whose devices statistics are taken.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      use_fast_variance: one pass over the input, and a second only where it would lose digits;
-        False: always two.
-      force_float32_reductions: running statistics are float32; False: of param_dtype. The
-        arithmetic is in float32 at least, as the means of ``jnp.mean`` are.
-      unit: "reference" (the authors'), "sample", "rms", "position", or a float kappa.
-      alpha_init: initializer of alpha, by default zeros.
-      bessel_correction: apply the authors' correction of the variance.
-      sample_axis: the sample axis of the input.
+        use_running_average: if True, the statistics stored in batch_stats are used instead of those
+            of the input.
+        axis: the feature axis (or axes) of the input.
+        momentum: decay rate of the running statistics.
+        epsilon: added to the variance and to the squared norm.
+        dtype: the dtype of the result (default: that of input, scale and bias together).
+        param_dtype: the dtype of the parameters.
+        use_bias: if True, bias (beta) is added.
+        use_scale: if True, multiply by scale (gamma).
+        bias_init: initializer of bias, by default zeros.
+        scale_init: initializer of scale, by default ones.
+        axis_name: mapped axis over whose devices statistics are taken.
+        axis_index_groups: groups of indices within that axis, to share statistics in groups.
+        use_fast_variance: one pass over the input, and a second only where it would lose digits;
+            False: always two.
+        force_float32_reductions: running statistics are float32; False: of param_dtype. The
+            arithmetic is in float32 at least, as the means of ``jnp.mean`` are.
+        unit: "reference" (the authors'), "sample", "rms", "position", or a float kappa.
+        alpha_init: initializer of alpha, by default zeros.
+        bessel_correction: apply the authors' correction of the variance.
+        sample_axis: the sample axis of the input.
 
     References:
-      You Huang and Yuanlong Yu, `An Internal Covariate Shift Bounding Algorithm for Deep Neural
-      Networks by Unitizing Layers' Outputs`, CVPR 2020.
+        You Huang and Yuanlong Yu, `An Internal Covariate Shift Bounding Algorithm for Deep Neural
+        Networks by Unitizing Layers' Outputs`, CVPR 2020.
     """
 
     use_running_average: bool | None = None
@@ -105,16 +105,16 @@ class UnitizedBatchNorm(nn.Module):
         """Normalize the input, and update the running statistics.
 
         Args:
-          x: the input, of rank >= 2; integers and booleans are taken as float32.
-          use_running_average: if True, the statistics stored in batch_stats are used instead of
-            those of the input. Given here or as a field, not both.
-          mask: True where a value takes part in statistics and norm; broadcastable to x.
+            x: the input, of rank >= 2; integers and booleans are taken as float32.
+            use_running_average: if True, the statistics stored in batch_stats are used instead of
+                those of the input. Given here or as a field, not both.
+            mask: True where a value takes part in statistics and norm; broadcastable to x.
 
         Returns:
-          The normalized input, of the same shape.
+            The normalized input, of the same shape.
 
         Raises:
-          ValueError: a field is out of its range, or shapes do not fit.
+            ValueError: a field is out of its range, or shapes do not fit.
         """
         use_running_average = merge_param(
             "use_running_average", self.use_running_average, use_running_average

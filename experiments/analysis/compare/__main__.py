@@ -59,7 +59,7 @@ class CompareConfig:
 
 
 def run_compare(config: CompareConfig, console: Console) -> dict[str, Any]:
-    """Compares, prints and writes; returns the record.
+    """Compare, print and write; return the record.
 
     Raises:
         ValueError: If the runs cannot be compared, or ``out`` exists.
@@ -92,7 +92,7 @@ def run_compare(config: CompareConfig, console: Console) -> dict[str, Any]:
 def write_all(
     folder: Path, compared: Compared, record: Mapping[str, Any], found: Mapping[str, Table]
 ) -> None:
-    """Writes ``report.html``, ``tables.md``, ``record.json`` and one CSV file per table."""
+    """Write ``report.html``, ``tables.md``, ``record.json`` and one CSV file per table."""
     page = comparison_page(compared, record, found)
     folder.mkdir(parents=True)
     write_text(folder / "report.html", page)
@@ -104,7 +104,7 @@ def write_all(
 
 
 def compare_command(config: CompareConfig) -> str:
-    """Returns the command line that compares so, without what it writes."""
+    """Return the command line that compares so, without what it writes."""
     words = ["python", "-m", "experiments", "compare", *config.run_folders]
     for name in ("base", "target"):
         if (value := getattr(config, name)) is not None:
@@ -116,7 +116,7 @@ def compare_command(config: CompareConfig) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return run_cli(
         "python -m experiments compare",
         CompareConfig,

@@ -70,7 +70,7 @@ def combine(
     allow: Sequence[str] = (),
     target: float | None = None,
 ) -> Compared:
-    """Reads finished run folders and puts them together.
+    """Read finished run folders and put them together.
 
     What is compared are methods: norms, and the options that are their own. An option that two
     methods have in common (``norm.momentum``) is no part of a method: it must be equal, as all
@@ -125,7 +125,7 @@ def combine(
 
 
 def used_options(norm: str, config: NormConfig) -> dict[str, Any]:
-    """Returns the options that a method looks at, by their names in the configuration.
+    """Return the options that a method looks at, by their names in the configuration.
 
     Example:
         >>> sorted(used_options("gn", NormConfig()))
@@ -152,7 +152,7 @@ def _within(field: str, groups: Sequence[str]) -> bool:
 
 
 def _facts(results: Results) -> dict[str, Any]:
-    """What must be equal: configuration, versions and data, by name."""
+    """Return what must be equal: configuration, versions and data, by name."""
     versions = {k: v for k, v in results.versions.items() if k != "time"}
     config = flatten(to_dict(results.config))
     facts = {name: value for name, value in config.items() if name not in FREE}
@@ -165,7 +165,7 @@ def _facts(results: Results) -> dict[str, Any]:
 
 
 def _check_alike(read: Sequence[Results], vary: Sequence[str], allow: Sequence[str]) -> list[str]:
-    """Returns a note on each field that differs and may."""
+    """Return a note on each field that differs and may."""
     all_facts = [_facts(results) for results in read]
     known = list(dict.fromkeys(name for facts in all_facts for name in facts))
     for name in (*vary, *allow):
@@ -208,7 +208,7 @@ def _options(results: Results, norm: str, vary: Sequence[str]) -> dict[str, Any]
 def _gather(
     read: Sequence[Results], vary: Sequence[str]
 ) -> tuple[dict[Key, dict[int, _Run]], list[str]]:
-    """Returns the runs of each arm by seed, arms in the order in which they come."""
+    """Return the runs of each arm by seed, arms in the order in which they come."""
     runs: dict[Key, dict[int, _Run]] = {}
     notes = []
     for results in read:
@@ -240,7 +240,7 @@ def _name_arms(runs: Mapping[Key, dict[int, _Run]], vary: Sequence[str]) -> list
 
 
 def _name(arm: Arm, arms: Sequence[Arm]) -> str:
-    """The norm, with what is not the default; and ubn's unit, where there are several."""
+    """Return the norm, with what is not the default; and ubn's unit, where there are several."""
     defaults = {f"norm.{f.name}": f.default for f in dataclasses.fields(NormConfig)}
     parts = [arm.norm]
     for name, value in arm.options.items():
@@ -282,13 +282,13 @@ def _common_seeds(arms: Sequence[Arm], allow: bool) -> tuple[int, ...]:
 
 
 def _renamed(run: _Run, arm: Arm, target: float) -> dict[str, Any]:
-    """A row of the summary, under the name of its arm."""
+    """Return a row of the summary, under the name of its arm."""
     updates = updates_to(run.rows.eval, target)
     return {**run.summary, "norm": arm.name, "updates_to_target": updates}
 
 
 def by_arm(compared: Compared) -> Iterator[tuple[Arm, list[RunRows], list[dict[str, Any]]]]:
-    """Yields every arm with its runs and their rows of the summary, in the order of the seeds."""
+    """Yield every arm with its runs and their rows of the summary, in the order of the seeds."""
     for arm in compared.arms:
         pairs = zip(compared.results.runs, compared.results.summary["results"], strict=True)
         mine = [(run, row) for run, row in pairs if run.norm == arm.name]

@@ -9,7 +9,7 @@ from experiments.config.experiment import TrainConfig
 
 
 def train_command(config: TrainConfig) -> str:
-    """Returns the command line of ``train`` that gives ``config``.
+    """Return the command line of ``train`` that gives ``config``.
 
     Options that have their default are left out, and so are those that change no number. Where the
     data are is for the reader to say.

@@ -16,7 +16,7 @@ PAIRING = "upper_pairing"
 
 
 def differences_figure(record: Mapping[str, Any]) -> Figure | None:
-    """Draws how much more accurate each method is than the base, seed by seed.
+    """Draw how much more accurate each method is than the base, seed by seed.
 
     Args:
         record: As ``make_record`` gives it, maybe through JSON.
@@ -51,7 +51,7 @@ def differences_figure(record: Mapping[str, Any]) -> Figure | None:
 
 
 def shift_figure(record: Mapping[str, Any]) -> Figure | None:
-    """Draws the shift of every layer, and how loose the bounds on it are.
+    """Draw the shift of every layer, and how loose the bounds on it are.
 
     Above, the median distance of each layer within its certificate, absolute and relative; below,
     the closest closed-form bound from either side in units of the distance, by layer and by epoch

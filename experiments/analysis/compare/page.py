@@ -13,7 +13,7 @@ from experiments.common.table import Table
 def comparison_page(
     compared: Compared, record: Mapping[str, Any], tables: Mapping[str, Table]
 ) -> str:
-    """Returns the page, complete: it opens offline.
+    """Return the page, complete: it opens offline.
 
     Args:
         compared: The runs.

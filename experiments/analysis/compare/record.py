@@ -21,7 +21,7 @@ FORMAT = 2
 
 
 def make_record(compared: Compared, command: str) -> dict[str, Any]:
-    """Returns the record of a comparison, ready for JSON.
+    """Return the record of a comparison, ready for JSON.
 
     Args:
         compared: The runs.
@@ -67,7 +67,7 @@ def make_record(compared: Compared, command: str) -> dict[str, Any]:
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """Returns the record as a file; one line per innermost group, so that changes can be read."""
+    """Return the record as a file; one line per innermost group, so that changes can be read."""
     return _lines(to_plain(record), "") + "\n"
 
 
@@ -130,7 +130,7 @@ def _arm(
 
 
 def distances(shift: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Returns medians, over seeds and updates, of each layer's shift and of its certificate.
+    """Return medians, over seeds and update, of each layer's shift and of its certificate.
 
     Args:
         shift: Rows of the probe by seed.
@@ -163,7 +163,7 @@ def distances(shift: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str
 def looseness(
     shift: Mapping[int, Sequence[Mapping[str, Any]]], epochs: int, updates: int
 ) -> dict[str, Any]:
-    """Returns every bound as a multiple of the distance, by layer and by epoch.
+    """Return every bound as a multiple of the distance, by layer and by epoch.
 
     Args:
         shift: Rows of the probe by seed.
@@ -212,7 +212,7 @@ def _layers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _rounded(values: Any) -> dict[str, Any]:
-    """A NamedTuple as a dictionary, its numbers to six digits."""
+    """Return a NamedTuple as a dictionary, its numbers to six digits."""
     return {
         name: [_round(x) for x in value] if isinstance(value, tuple) else _round(value)
         for name, value in values._asdict().items()
@@ -224,7 +224,7 @@ def _round(value: Any, digits: int = 6) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """Returns what JSON can hold: no tuples, and null for NaN; inf is a string."""
+    """Return what JSON can hold: no tuples, and null for NaN; inf is a string."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if isinstance(value, Mapping):

@@ -15,7 +15,7 @@ Arm = Mapping[str, Any]
 
 
 def tables(record: Mapping[str, Any]) -> dict[str, Table]:
-    """Returns all tables that a record has the numbers for, by their keys.
+    """Return all tables that a record has the numbers for, by their keys.
 
     Args:
         record: As ``make_record`` gives it, maybe through JSON.
@@ -151,7 +151,7 @@ def shift_table(record: Mapping[str, Any]) -> Table:
 
 
 def layers_table(record: Mapping[str, Any]) -> Table:
-    """Every layer's shift against that of the base."""
+    """Return every layer's shift against that of the base."""
     rows = [
         (
             *(arm["name"], layer["quantity"], layer["layer"], layer["d"], layer["pairs"]),
@@ -184,7 +184,7 @@ def layers_table(record: Mapping[str, Any]) -> Table:
 
 
 def distances_table(record: Mapping[str, Any]) -> Table:
-    """Every layer's distance within its certificate, absolute and relative."""
+    """Return every layer's distance within its certificate, absolute and relative."""
     rows = [
         (
             *(arm["name"], layer["layer"], layer["d"]),
@@ -230,7 +230,7 @@ def alpha_table(record: Mapping[str, Any]) -> Table:
 
 
 def bounds_table(record: Mapping[str, Any]) -> Table:
-    """Every bound as a multiple of the distance, layer by layer."""
+    """Return every bound as a multiple of the distance, layer by layer."""
     rows, names = [], _bounds(record)
     for arm in record["arms"]:
         loose = arm["looseness"]
@@ -242,7 +242,7 @@ def bounds_table(record: Mapping[str, Any]) -> Table:
 
 
 def epochs_table(record: Mapping[str, Any]) -> Table:
-    """Every bound as a multiple of the distance, epoch by epoch."""
+    """Return every bound as a multiple of the distance, epoch by epoch."""
     rows, names = [], _bounds(record)
     for arm in record["arms"]:
         loose = arm["looseness"]
@@ -275,7 +275,7 @@ def _reached(arm: Arm) -> list[float]:
 
 
 def number(value: Any) -> float:
-    """Decodes a number of a record, where NaN is null and infinity is a string."""
+    """Decode a number of a record, where NaN is null and infinity is a string."""
     return math.nan if value is None else float(value)
 
 

@@ -48,30 +48,30 @@ STYLE: Any = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Makes figures drawn inside look alike; what is set outside is restored."""
+    """Make figures drawn inside look alike; what is set outside is restored."""
     with matplotlib.rc_context(STYLE):
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Returns an empty figure, inches. Not by pyplot, which would choose a display."""
+    """Return an empty figure, inches. Not by pyplot, which would choose a display."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def colours(norms: Sequence[str]) -> dict[str, str]:
-    """Returns the colour of each norm, in the order of the configuration."""
+    """Return the colour of each norm, in the order of the configuration."""
     return dict(zip(norms, itertools.cycle(COLOURS), strict=False))
 
 
 def label(norm: str) -> str:
-    """Returns the name of ``norm`` in a legend."""
+    """Return the name of ``norm`` in a legend."""
     return NAMES.get(norm, norm)
 
 
 def short(layer: str) -> str:
-    """Returns a name for an axis.
+    """Return a name for an axis.
 
     Example:
         >>> short("block_0/norm_1"), short("stem_norm")
@@ -84,7 +84,7 @@ def short(layer: str) -> str:
 
 
 def plot_curves(runs: Sequence[RunRows], path: Path, title: str, target: float) -> None:
-    """Draws training loss, test accuracy and alpha by depth; writes a PNG.
+    """Draw training loss, test accuracy and alpha by depth; write a PNG.
 
     Lines are means over seeds; bands and bars are one sample standard deviation to each side.
 
@@ -106,7 +106,7 @@ def plot_curves(runs: Sequence[RunRows], path: Path, title: str, target: float) 
 
 
 def curves_figure(runs: Sequence[RunRows], target: float) -> Figure:
-    """Returns the figure of training loss and test accuracy alone."""
+    """Return the figure of training loss and test accuracy alone."""
     with styled():
         figure = new_figure(9.5, 3.8)
         draw_curves(figure.subplots(1, 2), runs, target)
@@ -114,7 +114,7 @@ def curves_figure(runs: Sequence[RunRows], target: float) -> Figure:
 
 
 def alphas_figure(runs: Sequence[RunRows]) -> Figure:
-    """Returns the figure of alpha by depth alone."""
+    """Return the figure of alpha by depth alone."""
     with styled():
         figure = new_figure(6.5, 3.6)
         draw_alphas(figure.subplots(), runs)
@@ -122,18 +122,18 @@ def alphas_figure(runs: Sequence[RunRows]) -> Figure:
 
 
 def spread(runs: Sequence[RunRows]) -> str:
-    """Says what lines and bands are."""
+    """Say what lines and bands are."""
     n = len({run.seed for run in runs})
     return f"n = {n} seeds, mean ± sample standard deviation" if n > 1 else "one seed"
 
 
 def has_alpha(runs: Sequence[RunRows]) -> bool:
-    """Whether any of the norms has an alpha."""
+    """Return whether any of the norms has an alpha."""
     return any(_alpha_names(run) for run in runs)
 
 
 def draw_curves(axes: Sequence[Axes], runs: Sequence[RunRows], target: float) -> None:
-    """Draws training loss into the first axes and test accuracy into the second."""
+    """Draw training loss into the first axes and test accuracy into the second."""
     groups = group(runs)
     axes[0].set(xlabel="update", ylabel="training cross-entropy, nats", yscale="log")
     axes[1].set(xlabel="update", ylabel="test accuracy, %")
@@ -153,7 +153,7 @@ def draw_curves(axes: Sequence[Axes], runs: Sequence[RunRows], target: float) ->
 
 
 def draw_alphas(axis: Axes, runs: Sequence[RunRows]) -> None:
-    """Draws the mean alpha of each layer after training, for the norms that have one."""
+    """Draw the mean alpha of each layer after training, for the norms that have one."""
     groups = group(runs)
     for norm, colour in colours(list(groups)).items():
         names = _alpha_names(groups[norm][0])
@@ -170,7 +170,7 @@ DEPTH = "layer, by depth (block.norm)"
 
 
 def depth_ticks(axis: Axes, layers: Sequence[str], most: int = 12) -> None:
-    """Names the layers at 0, 1, ... on the x axis; dozens would print over one another."""
+    """Name the layers at 0, 1, ... on the x axis; dozens would print over one another."""
     shown = range(0, len(layers), max(1, -(-len(layers) // most)))
     axis.set_xticks(list(shown), [short(layers[i]) for i in shown])
 
@@ -202,7 +202,7 @@ _TICKS: tuple[tuple[float, ...], ...] = (
 
 
 def _stretch_means(run: RunRows) -> list[float]:
-    """Returns the mean training loss of each stretch between two evaluations."""
+    """Return the mean training loss of each stretch between two evaluations."""
     bounds = [0, *(row["step"] for row in run.eval)]
     losses = np.array([row["cross_entropy"] for row in run.train])
     return [float(np.mean(losses[a:b])) for a, b in itertools.pairwise(bounds)]

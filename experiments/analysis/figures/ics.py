@@ -25,7 +25,7 @@ MANY = 24  # Layers; more than these are drawn smaller, and without a dot for ea
 
 
 def plot_ics(results: Results, path: Path, title: str) -> None:
-    """Draws ratios by depth, and relative and absolute distances over updates; writes a PNG.
+    """Draw ratios by depth, and relative and absolute distances over updates; write a PNG.
 
     Args:
         results: Of a run in which at least one norm was probed.
@@ -47,7 +47,7 @@ def plot_ics(results: Results, path: Path, title: str) -> None:
 
 
 def ratios_figure(results: Results) -> Figure:
-    """Returns the figure of ``draw_ratios`` alone."""
+    """Return the figure of ``draw_ratios`` alone."""
     with curves.styled():
         figure = curves.new_figure(9.5, 3.4)
         draw_ratios(figure, results)
@@ -55,7 +55,7 @@ def ratios_figure(results: Results) -> Figure:
 
 
 def distances_figure(results: Results, quantity: str) -> Figure:
-    """Returns the figure of ``draw_distances`` alone."""
+    """Return the figure of ``draw_distances`` alone."""
     with curves.styled():
         figure = curves.new_figure(*panel_size(results))
         draw_distances(figure, results, quantity)
@@ -63,7 +63,7 @@ def distances_figure(results: Results, quantity: str) -> Figure:
 
 
 def bounds_figure(results: Results) -> Figure:
-    """Returns the figure of the distance of each layer between its closed-form bounds."""
+    """Return the figure of the distance of each layer between its closed-form bounds."""
     with curves.styled():
         figure = curves.new_figure(9.5, 3.8)
         draw_bounds(figure.subplots(), results)
@@ -71,7 +71,7 @@ def bounds_figure(results: Results) -> Figure:
 
 
 def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
-    """Draws, layer by layer, how much further each norm moved than the first one.
+    """Draw, layer by layer, how much further each norm moved than the first one.
 
     The mark is the median over all pairs of the same update and seed, the bar their quartiles; a
     dot is the median of one seed (in networks that are not too deep).
@@ -112,7 +112,7 @@ def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
 
 
 def draw_bounds(axis: Axes, results: Results) -> None:
-    """Draws, for each layer and norm, the distance between its best closed-form bounds (medians).
+    """Draw, for each layer and norm, the distance between its best closed-form bounds (medians).
 
     All medians are over seeds and updates.
     """

@@ -23,7 +23,7 @@ BOUNDS = "closed-form bounds"
 
 
 def all_layers(results: Results) -> list[str]:
-    """Returns the probed layers of all norms, from input to output."""
+    """Return the probed layers of all norms, from input to output."""
     layers: dict[str, None] = {}
     for norm in results.probed():
         for rows in results.ics(norm).values():
@@ -32,19 +32,19 @@ def all_layers(results: Results) -> list[str]:
 
 
 def shown_layers(results: Results) -> list[str]:
-    """Returns those of them that are drawn: at most ``MAX_LAYERS``, every k-th."""
+    """Return the layers that are drawn: at most ``MAX_LAYERS``, every k-th."""
     layers = all_layers(results)
     return layers[:: -(-len(layers) // MAX_LAYERS)]
 
 
 def panel_size(results: Results) -> tuple[float, float]:
-    """Returns width and height of the figure that the panels want, inches."""
+    """Return width and height of the figure that the panels want, inches."""
     columns = _columns(results)
     return max(2.6 * columns + 0.6, 7), 2.1 * math.ceil(len(shown_layers(results)) / columns) + 0.9
 
 
 def draw_distances(figure: Figure | SubFigure, results: Results, quantity: str) -> None:
-    """Draws one panel per layer: each norm's distance over updates, between the bounds.
+    """Draw one panel per layer: each norm's distance over updates, between the bounds.
 
     Thick: median over seeds; thin: one seed, in the shade of its certificate (nearly always thinner
     than the line). Wide band: from the best closed-form lower bound to the best upper one (medians
@@ -105,7 +105,7 @@ def _draw_norm(
     colour: str,
     name: str,
 ) -> np.ndarray:
-    """Draws one norm into the panel of one layer; returns what must not be cut off below."""
+    """Draw one norm into the panel of one layer; return what must not be cut off below."""
     value, lower, upper = QUANTITIES[quantity]
     seeds = [[row for row in rows if row_name(row) == layer] for rows in by_seed.values()]
     seeds = [rows[:: -(-len(rows) // MAX_STEPS)] for rows in seeds if rows]
@@ -168,7 +168,7 @@ def _draw_norm(
 
 
 def _limit(axes: Sequence[Axes], values: np.ndarray) -> None:
-    """Gives axes that show the values one logarithmic scale, down to nearly the smallest.
+    """Give axes that show the values one logarithmic scale, down to nearly the smallest.
 
     At the end of a schedule the learning rate goes to zero, and the shift with it: one point of no
     interest would take more decades than all the others.

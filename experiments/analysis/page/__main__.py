@@ -22,7 +22,7 @@ class PageConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
 
     def write(config: PageConfig) -> None:
         print(write_page(read_results(Path(config.run_folder))))

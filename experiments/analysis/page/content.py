@@ -30,7 +30,7 @@ class Shown(NamedTuple):
 
 
 def content(results: Results) -> dict[str, Any]:
-    """Returns all that the template shows."""
+    """Return all that the template shows."""
     rows = results.summary["results"]
     still_open = open_rows(results)
     return {
@@ -60,7 +60,7 @@ def content(results: Results) -> dict[str, Any]:
 def with_certificates(
     results: Results, norm: str, base: str, layers: list[LayerComparison]
 ) -> list[dict[str, Any]]:
-    """Returns comparisons with the open certificates and largest gap of both sides."""
+    """Return comparisons with the open certificates and largest gap of both sides."""
     found = [
         {layer.layer: layer for layer in certificates(results.ics(name))} for name in (base, norm)
     ]
@@ -79,7 +79,7 @@ def with_certificates(
 
 
 def open_rows(results: Results) -> list[dict[str, Any]]:
-    """Returns the measurements whose certificate stayed open, the largest gap first."""
+    """Return the measurements whose certificate stayed open, the largest gap first."""
     rows = [
         {"norm": run.norm, "seed": run.seed, "name": row_name(row), "gap": gap(row), **row}
         for run in results.runs
@@ -90,7 +90,7 @@ def open_rows(results: Results) -> list[dict[str, Any]]:
 
 
 def figures(results: Results) -> Iterator[Shown]:
-    """Draws the figures that the run has data for."""
+    """Draw the figures that the run has data for."""
     runs, norms = results.runs, [curves.label(norm) for norm in results.names]
     target = results.summary["target_accuracy"]
     caption = f"Training loss (mean between evaluations) and test accuracy; {curves.spread(runs)}."

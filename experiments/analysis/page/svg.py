@@ -22,7 +22,7 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> Markup:
-    """Returns ``figure`` as an SVG element to put into a page.
+    """Return ``figure`` as an SVG element to put into a page.
 
     Text stays text. Colours become variables of the page (``VARIABLES``). Identifiers that nothing
     refers to are dropped and the others begin with ``name``, so that several fit into one page.

@@ -15,7 +15,7 @@ from experiments.common import files
 
 
 def write_report(results: Results) -> Path:
-    """Writes ``curves.png``, ``ics.png`` if anything was probed, and ``report.html``.
+    """Write ``curves.png``, ``ics.png`` if anything was probed, and ``report.html``.
 
     Args:
         results: Of a finished run.
@@ -33,7 +33,7 @@ def write_report(results: Results) -> Path:
 
 
 def write_page(results: Results) -> Path:
-    """Writes ``report.html`` into the run folder, in the place of the one before.
+    """Write ``report.html`` into the run folder, in the place of the one before.
 
     Args:
         results: Of a finished run.
@@ -47,7 +47,7 @@ def write_page(results: Results) -> Path:
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Returns a page.
+    """Return a page.
 
     Args:
         template: File name, in this folder.

@@ -73,7 +73,7 @@ class FaultsConfig:
     """File to write what was found to, with versions and hardware; it must not exist."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         if self.kills < 1:
             raise ValueError(f"`kills` (={self.kills}) must be a positive number.")
         check_seeds(seed=(self.seed,), seeds=self.seeds)
@@ -98,7 +98,7 @@ class FaultsConfig:
 
 
 def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
-    """Runs the fault test.
+    """Run the fault test.
 
     Args:
         config: The options.
@@ -170,7 +170,7 @@ def _new_folder(name: str | None) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     command = command_line(PROG, arguments, "--folder", "--json")
     return run_cli(PROG, FaultsConfig, arguments, lambda c: run(c, Console(), command))
 

@@ -37,7 +37,7 @@ class Check(NamedTuple):
 
 
 def compare_jobs(one: Path, other: Path) -> list[Check]:
-    """Compares all that two finished training jobs of one configuration left.
+    """Compare all that two finished training jobs of one configuration left.
 
     Args:
         one: Run folder; the differences call what it has "expected".
@@ -67,7 +67,7 @@ def compare_jobs(one: Path, other: Path) -> list[Check]:
 
 
 def compare_runs(one: Path, other: Path, template: Any) -> list[Check]:
-    """Compares the folders of two runs.
+    """Compare the folders of two runs.
 
     Args:
         one: Folder of one norm and seed.
@@ -151,7 +151,7 @@ def _compare_json(one: Path, other: Path) -> list[Check]:
 
 
 def _compare_figures(one: Path, other: Path) -> list[Check]:
-    """The page has times in it, but what it shows is in the rows, and these figures in it."""
+    """Return only the figures of a page: it has times in it, and its numbers are in the rows."""
     checks = []
     for path in sorted(one.glob("*.png")):
         contents = [path.read_bytes(), (other / path.name).read_bytes()]

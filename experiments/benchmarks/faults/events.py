@@ -7,7 +7,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Yields the events of one file.
+    """Yield the events of one file.
 
     The format is a sequence of records: length (8 bytes), its checksum (4), content, its checksum
     (4); the file of a process that was killed may end within one.
@@ -26,7 +26,7 @@ def read_events(path: Path) -> Iterator[Event]:
 
 
 def read_scalars(folder: Path) -> list[tuple[str, int, float]]:
-    """Returns tag, step and value of every scalar in a folder of event files, as often as it is."""
+    """Return tag, step and value of every scalar in a folder of event files, as often as it is."""
     return [
         (value.tag, event.step, value.simple_value)
         for path in sorted(folder.glob("events*"))

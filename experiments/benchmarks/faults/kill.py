@@ -59,21 +59,21 @@ class Progress:
     """
 
     def __init__(self, run_dir: Path, rows: int) -> None:
-        """Reads nothing yet."""
+        """Read nothing yet."""
         self._run_dir, self.rows = run_dir, rows
         self.start_seconds = self.train_seconds = self.began = 0.0
 
     def recorded(self) -> int:
-        """Updates that are recorded."""
+        """Return how many updates are recorded."""
         files = self._run_dir.glob("*/train.jsonl")
         return sum(path.read_bytes().count(b"\n") for path in files)
 
     def saved(self) -> int:
-        """Updates that the newest complete checkpoints hold."""
+        """Return the updates that the newest complete checkpoints hold."""
         return sum(max(saved_steps(p), default=0) for p in self._run_dir.glob("*/checkpoints"))
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is being written; what a killed process left does not count."""
+        """Return whether a checkpoint is being written, not one that a killed process left."""
         folders = self._run_dir.glob("*/checkpoints/*.orbax-checkpoint-tmp")
         return any(_changed(folder) > self.began for folder in folders)
 
@@ -89,7 +89,7 @@ def _changed(folder: Path) -> float:
 def draw_moments(
     kills: int, seed: int, start_seconds: float, stretch_seconds: float
 ) -> list[Moment]:
-    """Returns when to kill: spread over the whole training, a third each at start and in saves.
+    """Return when to kill: spread over the whole training, a third each at start and in saves.
 
     Args:
         kills: How many.
@@ -111,7 +111,7 @@ def draw_moments(
 def run_session(
     command: list[str], log: Path, progress: Progress, moment: Moment | None
 ) -> Kill | None:
-    """Runs a training process to its end, or until it is killed.
+    """Run a training process to its end, or until it is killed.
 
     Args:
         command: What to run.
@@ -158,7 +158,7 @@ def run_session(
 
 
 def _wait(process: subprocess.Popen[bytes], progress: Progress, moment: Moment) -> bool:
-    """Waits for the moment; returns whether the process is still running then."""
+    """Wait for the moment; return whether the process is still running then."""
 
     def reached() -> bool:
         return progress.recorded() >= moment.fraction * progress.rows
@@ -176,7 +176,7 @@ def _wait(process: subprocess.Popen[bytes], progress: Progress, moment: Moment) 
 
 
 def train_command(run_dir: Path, arguments: list[str]) -> list[str]:
-    """Returns the command that trains in ``run_dir``, or goes on there."""
+    """Return the command that trains in ``run_dir``, or goes on there."""
     return [
         *(sys.executable, "-m", "experiments", "train", *arguments),
         *("--run-dir", str(run_dir), "--resume", "auto"),
@@ -184,7 +184,7 @@ def train_command(run_dir: Path, arguments: list[str]) -> list[str]:
 
 
 def use_compilation_cache(folder: Path) -> None:
-    """Lets every process that is started from now on keep and find its compiled programs there."""
+    """Let every process that is started from now on keep and find its compiled programs there."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

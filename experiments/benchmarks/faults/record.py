@@ -17,7 +17,7 @@ def faults_record(
     updates: int,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Returns the record of a fault test, ready for JSON.
+    """Return the record of a fault test, ready for JSON.
 
     Args:
         options: Of the test.
@@ -55,13 +55,13 @@ def faults_record(
 
 
 def faults_tables(record: Mapping[str, Any]) -> dict[str, Table]:
-    """Returns two tables of a record, ``kills`` and ``compared``, by their keys."""
+    """Return two tables of a record, ``kills`` and ``compared``, by their keys."""
     found = record["faults"]
     return {"kills": _kills(found["kills"]), "compared": _compared(found["checks"])}
 
 
 def _kills(kills: Sequence[Mapping[str, Any]]) -> Table:
-    """How many kills met what, and how many updates they made the next process repeat."""
+    """Return how many kills met what, and how many updates they made the next process repeat."""
     rows: list[tuple[Any, ...]] = []
     for during in ("start", "training", "save", "any"):
         repeated = [k["updates"] - k["saved"] for k in kills if during in (k["during"], "any")]
@@ -76,7 +76,7 @@ def _kills(kills: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _compared(checks: Sequence[Mapping[str, Any]]) -> Table:
-    """What was compared, and what differs."""
+    """Return what was compared, and what differs."""
     rows = [(check["name"], check["size"], len(check["differences"])) for check in checks]
     columns = (Column("bit by bit"), Column("compared", "{:,.0f}"), Column("differ", "{:,.0f}"))
     caption = f"times are not compared: {', '.join(sorted(TIMES))}"

@@ -70,7 +70,7 @@ class Options:
     """File to write the numbers to, with versions; it must not exist."""
 
     def __post_init__(self) -> None:
-        """Checks the values that need no compiler."""
+        """Check the values that need no compiler."""
         check_norm(self.norm)
         check_norm(self.baseline)
         positive(slices=self.slices, batch_size=self.batch_size, accumulate=self.accumulate)
@@ -88,7 +88,7 @@ class Options:
 
 
 def run(options: Options, console: Console, command: str = PROG) -> bool:
-    """Compiles, prints the tables, stores the numbers.
+    """Compile, print the tables, store the numbers.
 
     Args:
         options: The options.
@@ -112,7 +112,7 @@ def run(options: Options, console: Console, command: str = PROG) -> bool:
     pairs: list[Pair] = []
 
     def store() -> dict[str, Any]:
-        """What is compiled so far is kept, whatever comes after."""
+        """Write the rows compiled so far, so that a later failure does not lose them."""
         record = pod_record(shown, command, title, (name, base, norm), pairs)
         if options.json is not None:
             write_text(options.json, to_json(record))
@@ -171,7 +171,7 @@ def _name(topology: str, slices: int) -> str:
 
 @contextmanager
 def _progress(console: Console, label: str) -> Iterator[None]:
-    """Shows how long it has taken so far, where there is a terminal; elsewhere what is done."""
+    """Show how long it has taken so far, where there is a terminal; elsewhere what is done."""
     if not console.is_terminal:
         console.print(label, soft_wrap=True)
         yield
@@ -183,7 +183,7 @@ def _progress(console: Console, label: str) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     missed = []
     console = Console(width=None if sys.stdout.isatty() else 200)
     command = command_line(PROG, arguments, "--json")

@@ -35,7 +35,7 @@ class Collective(NamedTuple):
 
 
 def collectives(program: str) -> list[Collective]:
-    """Returns the collectives of a compiled program, in the order of its text.
+    """Return the collectives of a compiled program, in the order of its text.
 
     Loops count as often as they run (a loop of unknown length once), and what is in a branch of a
     conditional is marked as guarded.
@@ -111,7 +111,7 @@ def _bytes(shape: str) -> int:
 
 
 def count(found: Iterable[Collective]) -> int:
-    """Number of collectives that run in every execution."""
+    """Return number of collectives that run in every execution."""
     return sum(c.times for c in found if not c.guarded)
 
 

@@ -46,7 +46,7 @@ class Compiled:
 def compile_step(
     recipe: Recipe, norm: str, devices: Sequence[Any], effort: float = 0.0
 ) -> Compiled:
-    """Compiles the training step of ``recipe`` with ``norm`` for ``devices``.
+    """Compile the training step of ``recipe`` with ``norm`` for ``devices``.
 
     Args:
         recipe: The configuration and the shape of the data.

@@ -27,7 +27,7 @@ def pod_record(
     main: Pair,
     pairs: Iterable[Pair],
 ) -> dict[str, Any]:
-    """Returns the record of a pod check, ready for JSON.
+    """Return the record of a pod check, ready for JSON.
 
     Args:
         options: Of the check.
@@ -59,7 +59,7 @@ def pod_record(
 
 
 def pod_tables(record: Mapping[str, Any]) -> dict[str, Table]:
-    """Returns the tables of a record by their keys: step, collectives, targets, scaling."""
+    """Return the tables of a record by their keys: step, collectives, targets, scaling."""
     found = record["pod_check"]
     base, norm = map(_compiled, found["steps"])
     made = [
@@ -83,7 +83,7 @@ def pod_tables(record: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def _alike(steps: Iterable[Compiled]) -> list[dict[Collective, int]]:
-    """How often each step runs which collective."""
+    """Return how often each step runs which collective."""
     found = []
     for step in steps:
         times: Counter[Collective] = Counter()

@@ -22,7 +22,7 @@ class Target(NamedTuple):
 
 
 def targets(base: Compiled, norm: Compiled) -> list[Target]:
-    """Returns the targets for the step with ``norm``, against that with ``base``."""
+    """Return the targets for the step with ``norm``, against that with ``base``."""
 
     def ratio(what: str, a: float, b: float, limit: float) -> Target:
         value = a / b if b else float(a > 0) + 1.0
@@ -45,7 +45,7 @@ def targets(base: Compiled, norm: Compiled) -> list[Target]:
 
 
 def main_table(title: str, base: Compiled, norm: Compiled) -> Table:
-    """Returns ``step``: the comparison of two compiled steps, per device."""
+    """Return ``step``: the comparison of two compiled steps, per device."""
     rows: list[tuple[Any, ...]] = []
 
     def row(name: str, a: float, b: float, scale: float = 1.0, digits: int = 1) -> None:
@@ -70,7 +70,7 @@ def main_table(title: str, base: Compiled, norm: Compiled) -> Table:
 
 
 def collective_table(base: Compiled, norm: Compiled) -> Table:
-    """Returns ``collectives``: their number, and their bytes, by kind and size."""
+    """Return ``collectives``: their number, and their bytes, by kind and size."""
     by_size = [_by_size(base.collectives), _by_size(norm.collectives)]
     rows = []
     for key in dict.fromkeys(k for step in by_size for k in sorted(step)):
@@ -91,7 +91,7 @@ def collective_table(base: Compiled, norm: Compiled) -> Table:
 
 
 def scaling_table(pairs: Iterable[tuple[str, Compiled, Compiled]]) -> Table:
-    """Returns ``scaling``: collectives, their bytes, and memory, by number of devices.
+    """Return ``scaling``: collectives, their bytes, and memory, by number of devices.
 
     Args:
         pairs: Name of the slice, and the two compiled steps.
@@ -124,7 +124,7 @@ def scaling_table(pairs: Iterable[tuple[str, Compiled, Compiled]]) -> Table:
 
 
 def target_table(found: Iterable[Target]) -> Table:
-    """Returns ``targets``."""
+    """Return ``targets``."""
     rows = [(t.what, t.found, t.limit, "met" if t.met else "MISSED") for t in found]
     columns = (Column("of the step"), Column("found"), Column("target"), Column(""))
     return Table("targets", "Targets", "", columns, rows)

@@ -23,7 +23,7 @@ SLICES = {"v5e": _FLAT, "v6e": _FLAT, "v5p": _CUBES}
 
 
 def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
-    """Returns the devices of a TPU slice to compile for.
+    """Return the devices of a TPU slice to compile for.
 
     Needs the TPU compiler (``libtpu``), but no TPU.
 
@@ -52,7 +52,7 @@ def tpu_devices(topology: str, slices: int = 1) -> list[Any]:
 
 
 def slice_of(generation: str, chips: int) -> tuple[str, int]:
-    """Returns topology and number of slices of ``chips`` chips of a TPU generation.
+    """Return topology and number of slices of ``chips`` chips of a TPU generation.
 
     Raises:
         ValueError: If it is not one of ``SLICES``.

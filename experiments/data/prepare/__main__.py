@@ -63,7 +63,7 @@ class PrepareConfig:
     """Decode every image at the end, so that no damaged one shows up in training."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         if self.dataset not in SPLITS:
             raise ValueError(
                 f"dataset (={self.dataset!r}) cannot be prepared; choose from {', '.join(SPLITS)}. "
@@ -72,7 +72,7 @@ class PrepareConfig:
 
 
 def prepare(config: PrepareConfig, console: Console) -> Path:
-    """Prepares a data set, unless it is prepared.
+    """Prepare a data set, unless it is prepared.
 
     Args:
         config: What to prepare.
@@ -169,7 +169,7 @@ def _find_imagenet(manual: Path) -> None:
 def _find_archives(
     builder: Any, root: Path, manual: Path, config: PrepareConfig, console: Console
 ) -> None:
-    """Downloads the archives that are neither in the manual folder nor in tensorflow-datasets'."""
+    """Download the archives that are neither in the manual folder nor in tensorflow-datasets'."""
     for url, info in builder.url_infos.items():
         path = manual / info.filename
         if path.is_file():
@@ -186,7 +186,7 @@ def _find_archives(
 
 
 def _has_download(root: Path, url: str) -> bool:
-    """Whether tensorflow-datasets has downloaded ``url`` before."""
+    """Return whether tensorflow-datasets has downloaded ``url`` before."""
     for path in (root / "downloads").rglob("*.INFO"):
         with suppress(OSError, ValueError, AttributeError):  # A damaged one tells of nothing.
             known = json.loads(path.read_text()).get("urls", [])
@@ -196,7 +196,7 @@ def _has_download(root: Path, url: str) -> bool:
 
 
 def _check(config: PrepareConfig, splits: dict[str, Split], console: Console) -> None:
-    """Decodes every image; raises if one is damaged."""
+    """Decode every image; raise if one is damaged."""
     convert = config.dataset == "imagenet2012"
     as_rgb = partial(decode_rgb, convert=convert, strict=config.dataset != "imagenet2012")
     decode = decode_gray if config.dataset == "mnist" else as_rgb
@@ -229,7 +229,7 @@ def _check(config: PrepareConfig, splits: dict[str, Split], console: Console) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     # Asked to end, it clears up and tells what is kept, as when it is interrupted at a keyboard.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -20,7 +20,7 @@ _PIECE = 1 << 18
 
 
 def download(url: str, path: Path, size: int, sha256: str, console: Console) -> None:
-    """Downloads ``url`` to ``path``; nothing is at ``path`` until it is complete and checked.
+    """Download ``url`` to ``path``; nothing is at ``path`` until it is complete and checked.
 
     What an interrupted download leaves is beside it, with ``.part`` behind the name, and is
     continued. There are no retries: without a network, this says so within seconds.
@@ -74,7 +74,7 @@ def download(url: str, path: Path, size: int, sha256: str, console: Console) -> 
 
 
 def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -39,12 +39,12 @@ class _Image(NamedTuple):
 
 
 def partial_folder(folder: Path) -> Path:
-    """Where a data set is written that will be in ``folder``."""
+    """Return where a data set is written that will be in ``folder``."""
     return folder.with_name(f"{folder.name}.partial")
 
 
 def write_imagenet(builder: Any, archives: Path, console: Console) -> Path:
-    """Writes the data set, or what is missing of it.
+    """Write the data set, or what is missing of it.
 
     Args:
         builder: The data set as tensorflow-datasets describes it, not prepared.
@@ -103,7 +103,7 @@ class _Written:
     FILE = "written.json"
 
     def __init__(self, folder: Path, version: str, splits: dict[str, list[_Image]]) -> None:
-        """Reads what is there."""
+        """Read what is there."""
         self.folder, self._path = folder, folder / self.FILE
         digest = hashlib.sha256(json.dumps([version, splits]).encode()).hexdigest()
         self._state: dict[str, Any] = {"made_from": digest, "files": {}}
@@ -120,19 +120,19 @@ class _Written:
         return self._state["files"].get(file)
 
     def add(self, file: str, size: int) -> None:
-        """Notes that a file is complete."""
+        """Note that a file is complete."""
         self._state["files"][file] = size
         write_text(self._path, json.dumps(self._state))
 
 
 def files_written(folder: Path) -> int:
-    """Number of files that an interrupted run has left complete in the partial folder."""
+    """Return number of files that an interrupted run has left complete in the partial folder."""
     path = partial_folder(folder) / _Written.FILE
     return len(_state(path)["files"]) if path.is_file() else 0
 
 
 def _state(path: Path) -> dict[str, Any]:
-    """What ``_Written`` has noted; that of no archives where it cannot be read."""
+    """Return what ``_Written`` has noted; that of no archives where it cannot be read."""
     try:
         state = json.loads(path.read_text())
         return {"made_from": state["made_from"], "files": dict(state["files"])}
@@ -141,7 +141,7 @@ def _state(path: Path) -> dict[str, Any]:
 
 
 def _list(builder: Any, split: str, path: Path, console: Console) -> list[_Image]:
-    """The images of an archive, in the order in which tensorflow-datasets writes them."""
+    """Return the images of an archive, in the order in which tensorflow-datasets writes them."""
     names = set(builder.info.features["label"].names)
     images: dict[str, _Image] = {}
     with _progress(console) as progress, path.open("rb") as file:
@@ -163,7 +163,7 @@ def _list(builder: Any, split: str, path: Path, console: Console) -> list[_Image
 
 
 def _train(file: BinaryIO) -> Iterator[_Image]:
-    """An archive of archives, each with the images of the class that it is named after."""
+    """Return an archive of archives, each with the images of the class that it is named after."""
     with tarfile.open(fileobj=file, mode="r:") as outer:
         for member in filter(tarfile.TarInfo.isfile, outer):
             label = member.name.removesuffix(".tar")
@@ -174,7 +174,7 @@ def _train(file: BinaryIO) -> Iterator[_Image]:
 
 
 def _validation(file: BinaryIO, path: Path) -> Iterator[_Image]:
-    """An archive of images; their classes are listed by tensorflow-datasets."""
+    """Return an archive of images; their classes are listed by tensorflow-datasets."""
     common = need("tensorflow_datasets.datasets.imagenet2012.imagenet_common")
     labels = common.get_validation_labels(path)
     with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -191,7 +191,7 @@ def _write_split(
     written: _Written,
     progress: Progress,
 ) -> Any:
-    """Writes the files that are missing; returns what tensorflow-datasets notes of a split."""
+    """Write the files that are missing; returns what tensorflow-datasets notes of a split."""
     core = need("tensorflow_datasets").core
     sharding = need("tensorflow_datasets.core.utils.shard_utils")
     size = sum(image.size + len(image.name) + _OVERHEAD for image in images)
@@ -224,7 +224,7 @@ def _write_split(
 def _write_file(
     builder: Any, archive: Path, fix: bool, images: Sequence[_Image], path: Path
 ) -> int:
-    """Writes one file, whole or not at all; returns the bytes of its records."""
+    """Write one file, whole or not at all; returns the bytes of its records."""
     contents = {}
     with archive.open("rb") as file:
         for image in sorted(images, key=lambda image: image.offset):  # Forwards, for a hard disk.

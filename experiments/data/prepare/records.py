@@ -31,13 +31,13 @@ class Example(NamedTuple):
 
 
 def data_root(data_dir: str | None) -> Path:
-    """Returns the folder of the prepared data sets; by default the one tensorflow-datasets uses."""
+    """Return the folder of the prepared data sets; by default the one tensorflow-datasets uses."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(root).expanduser()
 
 
 def prepared_folder(name: str, root: Path) -> Path | None:
-    """Returns the folder of the newest prepared version of ``name``, or None."""
+    """Return the folder of the newest prepared version of ``name``, or None."""
     folders = [path.parent for path in (root / name).glob("*/dataset_info.json")]
     versions = [folder for folder in folders if _version(folder)]
     return max(versions, key=_version, default=None)
@@ -65,7 +65,7 @@ class Split:
     """
 
     def __init__(self, name: str, data_dir: str | None, split: str) -> None:
-        """Reads the description; no records yet."""
+        """Read the description; no records yet."""
         tfds = need("tensorflow_datasets")
         root = data_root(data_dir)
         again = f"python -m experiments prepare {name} --data-dir {root}"
@@ -99,11 +99,11 @@ class Split:
         self._source = builder.as_data_source(split=split, decoders=skip)
 
     def __len__(self) -> int:
-        """Number of records."""
+        """Return number of records."""
         return len(self._source)
 
     def sha256(self) -> str:
-        """Returns a SHA-256 that tells the split from others, hexadecimal; does not read it all.
+        """Return a SHA-256 that tells the split from others, hexadecimal; does not read it all.
 
         It is of names, sizes, numbers of images and ends of the files. At the end of an ArrayRecord
         file is where each record begins: an image more, less or of another length is noticed, but
@@ -118,7 +118,7 @@ class Split:
         return digest.hexdigest()
 
     def read(self, indices: Sequence[int]) -> list[Example]:
-        """Returns some records, images still encoded.
+        """Return some records, images still encoded.
 
         Raises:
             ValueError: If a file is missing or damaged.
@@ -130,7 +130,7 @@ class Split:
         return [self._example(i, record) for i, record in zip(indices, records, strict=True)]
 
     def _read_one(self, index: int) -> dict[str, Any]:
-        """Reads a single record, to tell which file is damaged."""
+        """Read a single record, to tell which file is damaged."""
         try:
             (record,) = self._source.__getitems__([index])
         except RuntimeError as error:

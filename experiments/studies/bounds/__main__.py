@@ -109,7 +109,7 @@ def _table(rows: list[study.Row]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return run_cli(
         "python -m experiments bounds", Config, arguments, lambda config: run(config, Console())
     )

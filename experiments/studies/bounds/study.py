@@ -54,7 +54,7 @@ def dimension_rows(dimensions: Sequence[int], alphas: Sequence[float]) -> Iterat
 def noise_rows(
     noises: Sequence[float], alphas: Sequence[float], d: int, n: int, repeats: int, seed: int
 ) -> Iterator[Row]:
-    """The same n samples, normalized with two draws of noisy statistics: nothing else moves.
+    """Return the same n samples, normalized with two draws of noisy statistics: nothing else moves.
 
     Means are off by ``noise`` standard deviations times a normal number, variances by a factor
     exp(noise times a normal number). For mini-batches of B samples noise is about 1/sqrt(B).
@@ -74,7 +74,7 @@ def noise_rows(
 def alpha_rows(
     alphas: Sequence[float], noise: float, d: int, n: int, repeats: int, seed: int
 ) -> Iterator[Row]:
-    """The same as `noise_rows` at one level of noise, against alpha."""
+    """Return the same as `noise_rows` at one level of noise, against alpha."""
     yield from _noisy("alpha", noise, alphas, d, n, repeats, seed)
 
 

@@ -71,7 +71,7 @@ class NoiseConfig:
     """Folder to create; an existing one is never written to. Default: runs/noise-DATE-TIME."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         check_seeds(seeds=self.seeds)
         for kind in self.kinds:
             if kind not in KINDS:
@@ -98,7 +98,7 @@ class NoiseConfig:
 
 
 def study(config: NoiseConfig, console: Console) -> Path:
-    """Trains if need be, measures, writes and prints.
+    """Train if need be, measures, writes and prints.
 
     Returns:
         The folder.
@@ -154,7 +154,7 @@ def study(config: NoiseConfig, console: Console) -> Path:
 
 
 def _chips(kind: str, config: NoiseConfig) -> int:
-    """Number of chips to measure; where noise is not random all are alike."""
+    """Return number of chips to measure; where noise is not random all are alike."""
     return config.chips if KINDS[kind].random else 1
 
 
@@ -189,7 +189,7 @@ def _table(rows: Sequence[Row], kind: str, n: str) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return run_cli(
         "python -m experiments noise",
         NoiseConfig,

@@ -13,7 +13,7 @@ STYLES = {"clean": (":", "o"), "recalibrated": ("-", "s"), "tracked": ("--", "^"
 
 
 def draw(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draws mean accuracies with one standard deviation over seeds and chips; writes a PNG.
+    """Draw mean accuracies with one standard deviation over seeds and chips; write a PNG.
 
     Args:
         rows: All measurements.

@@ -49,7 +49,7 @@ class Steps(NamedTuple):
 
 
 def make_steps(model: nn.Module, noisy: bool) -> Steps:
-    """Returns the functions of one model.
+    """Return the functions of one model.
 
     Args:
         model: Network with ``__call__(x, train)``.
@@ -73,7 +73,7 @@ def make_steps(model: nn.Module, noisy: bool) -> Steps:
 
 
 def make_networks(trained: Sequence[Restored], noisy: bool) -> Iterator[Network]:
-    """Yields the networks of a finished run, norm by norm.
+    """Yield the networks of a finished run, norm by norm.
 
     Args:
         trained: Its final states.

@@ -93,7 +93,7 @@ class Protocol(NamedTuple):
 def measure(
     network: Network, kind: str, level: float, chip: int, dataset: ArrayDataset, protocol: Protocol
 ) -> Iterator[Row]:
-    """Yields one row per method, on the same chip and all test images.
+    """Yield one row per method, on the same chip and all test images.
 
     Tracking starts from the running statistics of training, and meets the test images in the
     order of the data set.

@@ -19,7 +19,7 @@ from experiments.studies.regularization.config import Config
 
 
 def run(config: Config, console: Console) -> Path:
-    """Measures what is missing, and writes and prints what was found.
+    """Measure what is missing, and write and print what was found.
 
     Args:
         config: The options.
@@ -90,7 +90,7 @@ def _check_finite(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return run_cli(
         "python -m experiments regularization",
         Config,

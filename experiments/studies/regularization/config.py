@@ -49,7 +49,7 @@ class Config:
     """Its learning rate at the start; cosine decay to zero."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         check_seeds(seeds=self.seeds)
         check_dataset(self.dataset)
         for name in ("noises", "penalties", "seeds"):

@@ -21,7 +21,7 @@ COLOUR = dict(zip(NAMES, (*COLOURS[:3], "0.6"), strict=True))
 
 
 def draw(rows: Sequence[Row], summary: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Draws four panels and writes a PNG; bars are one sample standard deviation over seeds.
+    """Draw four panels and write a PNG; bars are one sample standard deviation over seeds.
 
     Args:
         rows: All measurements.
@@ -74,7 +74,7 @@ def _bars(axis: Axes, x: np.ndarray, values: Sequence[Any], name: str) -> None:
 
 
 def _reference(axis: Axes, noises: np.ndarray, summary: Sequence[dict[str, Any]]) -> None:
-    """What isotropic inputs would give, through the first point."""
+    """Return what isotropic inputs would give, through the first point."""
     start = np.mean(summary[0]["norm"]["bn"])
     power = summary[0]["power"]
     line = start * np.sqrt(power / (power + noises**2 - noises[0] ** 2))

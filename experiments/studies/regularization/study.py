@@ -54,7 +54,7 @@ class Settings(NamedTuple):
 
 
 def noisy_data(dataset: ArrayDataset, noise: float, seed: int, images: int | None) -> Data:
-    """Every image with noise of its own, drawn once: it is part of the data.
+    """Return every image with noise of its own, drawn once: it is part of the data.
 
     Args:
         dataset: Images.
@@ -97,7 +97,7 @@ def initial_params(key: jax.Array, inputs: int, settings: Settings) -> dict[str,
 
 
 def logits(hidden: jax.Array, output: dict[str, jax.Array]) -> jax.Array:
-    """The output layer behind the ReLU."""
+    """Return the output layer behind the ReLU."""
     return jax.nn.relu(hidden) @ output["kernel"] + output["bias"][None]
 
 
@@ -124,7 +124,7 @@ def cross_entropy(kernel: Any, bias: Any, output: Any, x: Any, labels: Any) -> j
 def train_and_measure(
     key: jax.Array, data: Data, weight_penalty: jax.Array, network: str, settings: Settings
 ) -> dict[str, jax.Array]:
-    """Trains one network and measures it: what a row holds beside its name.
+    """Train one network and measure it: what a row holds beside its name.
 
     The loss is cross-entropy + weight_penalty |kernel|^2 + output_penalty |output kernel|^2.
     Folding is part of it: differentiating through the statistics is batch normalization.
@@ -195,7 +195,7 @@ def measure_noise(
     settings: Settings,
     images: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Trains every network at one level of noise: one row per network, penalty and seed."""
+    """Train every network at one level of noise: one row per network, penalty and seed."""
     data = [noisy_data(dataset, noise, seed, images) for seed in seeds]
     stacked = Data(*(jnp.stack(parts) for parts in zip(*data, strict=True)))
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 def choose(rows: Sequence[Row], **where: Any) -> list[Row]:
-    """Returns the rows with these values.
+    """Return the rows with these values.
 
     Example:
         >>> choose([{"a": 1, "b": 2}, {"a": 3, "b": 4}], a=3)
@@ -23,7 +23,7 @@ def choose(rows: Sequence[Row], **where: Any) -> list[Row]:
 
 
 def best_penalty(rows: Sequence[Row], noise: float) -> float:
-    """Returns the weight decay of least validation cross-entropy, a mean over seeds."""
+    """Return the weight decay of least validation cross-entropy, a mean over seeds."""
     plain = choose(rows, network="no norm", noise=noise)
     penalties = sorted({row["penalty"] for row in plain})
     losses = [
@@ -35,7 +35,7 @@ def best_penalty(rows: Sequence[Row], noise: float) -> float:
 
 
 def summarize(rows: Sequence[Row]) -> list[Row]:
-    """Returns one entry per level of noise: lists over seeds, by network."""
+    """Return one entry per level of noise: lists over seeds, by network."""
     found = []
     for noise in sorted({row["noise"] for row in rows}):
         best = best_penalty(rows, noise)
@@ -75,7 +75,7 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
 
 
 def tables(summary: Sequence[Row], penalties: Sequence[float], title: str) -> list[Table]:
-    """Returns the tables at the end of a study."""
+    """Return the tables at the end of a study."""
     seeds = len(summary[0]["residual"])
     spread = f"mean ± sample standard deviation, n = {seeds} seeds" if seeds > 1 else "one seed"
     accuracies = Table(title=f"{title}: test accuracy, %", caption=spread, box=box.SIMPLE)

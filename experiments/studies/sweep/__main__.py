@@ -48,14 +48,14 @@ class SweepConfig:
     """Save and stop after so many seconds; the same command goes on another time."""
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         for name in self.names:
             if name not in SWEEPS:
                 raise ValueError(f"sweep (={name!r}) is unknown; choose from {', '.join(SWEEPS)}.")
 
 
 def sweep(config: SweepConfig, console: Console) -> None:
-    """Runs sweeps; prints and writes their tables."""
+    """Run sweeps; print and write their tables."""
     out, until = Path(config.out), time.monotonic() + config.seconds
     # Methods that differ in numbers alone have programs in common.
     jax.config.update("jax_compilation_cache_dir", str(out.resolve() / "compiled"))
@@ -73,7 +73,7 @@ def sweep(config: SweepConfig, console: Console) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     return run_cli(
         "python -m experiments sweep",
         SweepConfig,

@@ -35,7 +35,7 @@ def run_sweep(
     until: float = math.inf,
     data_dir: str | None = None,
 ) -> dict[str, Any] | None:
-    """Trains what is not trained yet, and compares.
+    """Train what is not trained yet, and compares.
 
     Every method has a run folder of its own, named by its configuration: sweeps share the runs that
     they have in common, and a sweep that was interrupted goes on with the next one.
@@ -79,20 +79,20 @@ def run_sweep(
 
 
 def folder_of(config: TrainConfig, out: Path) -> Path:
-    """Returns the run folder of a configuration."""
+    """Return the run folder of a configuration."""
     key = hashlib.sha256(train_command(config).encode()).hexdigest()[:8]
     return out / f"{config.data.dataset}-{'-'.join(config.norms)}-{key}"
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a run was trained to its end, or failed."""
+    """Return whether a run was trained to its end, or failed."""
     return (folder / "summary.json").exists() or (folder / "failed.json").exists()
 
 
 def train_once(
     config: TrainConfig, folder: Path, console: Console, until: float = math.inf
 ) -> None:
-    """Trains ``config`` unless it is done; goes on where it was interrupted.
+    """Train ``config`` unless it is done; goes on where it was interrupted.
 
     Raises:
         Preempted: If it was asked to stop, or it is ``until``; what was trained is saved.
@@ -111,7 +111,7 @@ def train_once(
 
 
 def compare_setting(setting: Setting, out: Path) -> dict[str, Any]:
-    """Returns the record of the methods of a setting that were trained to the end."""
+    """Return the record of the methods of a setting that were trained to the end."""
     folders = [folder_of(config, out) for config in setting.configs]
     done = [folder for folder in folders if (folder / "summary.json").exists()]
     failed = [
@@ -137,13 +137,13 @@ def compare_setting(setting: Setting, out: Path) -> dict[str, Any]:
 
 
 def without_base(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is left of a method where the one that it is compared with has failed."""
+    """Return what is left of a method where the one that it is compared with has failed."""
     runs = [{**run, "time_ratio": None} for run in arm["runs"]]
     return {**arm, "runs": runs, "shift": []}
 
 
 def small(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a sweep keeps of a method."""
+    """Return what a sweep keeps of a method."""
     kept = {name: value for name, value in arm.items() if name not in LEFT_OUT}
     parts = ("quantity", "layer", "ratio", "seed_ratios", "certified_less", "certified_more")
     shift = [{name: layer[name] for name in parts} for layer in arm["shift"]]

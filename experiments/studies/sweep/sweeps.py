@@ -43,7 +43,7 @@ BASE = TrainConfig(norms=("bn",), seeds=SEEDS, probe=ProbeConfig(every=20, image
 
 
 def change(config: TrainConfig, **fields: Any) -> TrainConfig:
-    """Returns ``config`` with other values; a dictionary changes fields of a group.
+    """Return ``config`` with other values; a dictionary changes fields of a group.
 
     Example:
         >>> change(BASE, norms=("gn",), optim={"epochs": 3}).optim.epochs
@@ -59,7 +59,7 @@ def change(config: TrainConfig, **fields: Any) -> TrainConfig:
 
 
 def ubn(config: TrainConfig = BASE, **options: Any) -> TrainConfig:
-    """Returns ``config`` with unitized batch normalization."""
+    """Return ``config`` with unitized batch normalization."""
     return change(config, norms=("ubn",), norm=options)
 
 
@@ -80,7 +80,7 @@ def _setting(name: str, **fields: Any) -> Setting:
 
 
 def _cifar(name: str, title: str) -> Sweep:
-    """An experiment of ``experiments.configs`` on CIFAR-10 as JPEG files, all seeds at once."""
+    """Return an experiment of ``configs`` on CIFAR-10 as JPEG files, all seeds at once."""
     config = change(
         load(name)[0],
         norms=("bn",),
@@ -93,7 +93,7 @@ def _cifar(name: str, title: str) -> Sweep:
 
 
 def _rate(batch_size: int) -> float:
-    """The learning rate of the recipe (0.1 for 64 images), scaled linearly."""
+    """Return the learning rate of the recipe (0.1 for 64 images), scaled linearly."""
     return 0.1 * batch_size / 64
 
 

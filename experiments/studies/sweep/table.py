@@ -11,7 +11,7 @@ from experiments.common.table import Column, Table, interval
 
 
 def sweep_table(record: Mapping[str, Any]) -> Table:
-    """One row per setting and method: accuracy, paired difference, shift, alpha.
+    """Return one row per setting and method: accuracy, paired difference, shift, alpha.
 
     Args:
         record: As ``run_sweep`` gives it, maybe through JSON.
@@ -61,7 +61,7 @@ def sweep_table(record: Mapping[str, Any]) -> Table:
 
 
 def by_method(table: Table) -> dict[str, dict[str, Any]]:
-    """Returns the rows of a table by their first cell, cells by the names of columns."""
+    """Return the rows of a table by their first cell, cells by the names of columns."""
     names = [column.name for column in table.columns]
     return {row[0]: dict(zip(names, row, strict=True)) for row in table.rows}
 

@@ -24,7 +24,7 @@ PROG = "python -m experiments zoo"
 
 
 def run(config: ZooConfig, console: Console, command: str = "") -> Path:
-    """Measures what is missing, and writes and prints all that is there.
+    """Measure what is missing, and write and print all that is there.
 
     Args:
         config: The options.
@@ -57,7 +57,7 @@ def run(config: ZooConfig, console: Console, command: str = "") -> Path:
 
 
 def report(config: ZooConfig, console: Console) -> Path:
-    """Writes and prints table and figure of all that has been measured."""
+    """Write and print table and figure of all that has been measured."""
     entries = summary.read_entries(config)
     files.write_json(config.out / "zoo.json", {"options": config.options(), "methods": entries})
     write_text(config.out / "zoo.md", summary.markdown(entries, config))
@@ -88,7 +88,7 @@ def _measure(config: ZooConfig, part: str, method: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     # What was measured does not depend on where it was written.
     command = command_line(PROG, arguments, "--out", "--record")
     return run_cli(PROG, ZooConfig, arguments, lambda config: run(config, Console(), command))

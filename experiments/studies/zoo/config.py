@@ -49,8 +49,8 @@ class ZooConfig:
     Writes a folder: config.json, versions.json, results/ (one file for each method and
     measurement, with commit, hardware and command), runs/ (those of experiments.train), logs/, and
     zoo.json, zoo.md, zoo.png of all that is there. A method that diverges is reported as such.
-    Examples:
 
+    Examples:
     python -m experiments zoo --methods bn ubn gn --seeds 0 --epochs 3 --out runs/zoo-quick
 
     python -m experiments zoo --parts time    (alone, on a machine that does nothing else)
@@ -95,7 +95,7 @@ class ZooConfig:
     norm: configs.NormConfig = configs.TrainConfig.norm
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         check_seeds(seeds=self.seeds)
         for part in self.parts:
             if part not in PARTS:
@@ -114,12 +114,12 @@ class ZooConfig:
         batch_config(self, self.methods[0], 1)
 
     def options(self) -> dict[str, Any]:
-        """Returns what results depend on, for JSON: neither folder nor what is measured."""
+        """Return what results depend on, for JSON: neither folder nor what is measured."""
         return options_of(self, "out", "record", "methods", "parts")
 
 
 def train_config(config: ZooConfig, norms: tuple[str, ...], run_dir: str | None = None) -> Any:
-    """Returns the training job of some methods."""
+    """Return the training job of some methods."""
     return configs.TrainConfig(
         norms=norms,
         seeds=config.seeds,
@@ -140,7 +140,7 @@ def train_config(config: ZooConfig, norms: tuple[str, ...], run_dir: str | None 
 
 
 def batch_config(config: ZooConfig, method: str, batch_size: int) -> Any:
-    """Returns the training job of one method with small batches.
+    """Return the training job of one method with small batches.
 
     The learning rate is in proportion to the batch; slices are no larger than it.
     """

@@ -14,7 +14,7 @@ from experiments.studies.zoo.summary import Entry
 
 
 def methods_figure(entries: list[Entry], config: ZooConfig) -> Figure:
-    """Draws what has been measured.
+    """Draw what has been measured.
 
     Args:
         entries: Of ``summary.read_entries``.

@@ -23,7 +23,7 @@ from experiments.training.steps import TrainState
 
 
 def train_method(config: ZooConfig, method: str, log: Console) -> dict[str, Any]:
-    """Runs ``experiments.train`` with one method, every seed.
+    """Run ``experiments.train`` with one method, every seed.
 
     Returns:
         The results of its summary, and its folder within the study's; or why it diverged.
@@ -37,7 +37,7 @@ def train_method(config: ZooConfig, method: str, log: Console) -> dict[str, Any]
 
 
 def _new_folder(runs: Path, method: str) -> Path:
-    """The first of METHOD, METHOD-2, ... that is not there: an interrupted run stays."""
+    """Return the first of METHOD, METHOD-2, ... that is not there: an interrupted run stays."""
     runs.mkdir(parents=True, exist_ok=True)
     number = 1
     while (folder := runs / (method if number == 1 else f"{method}-{number}")).exists():
@@ -46,7 +46,7 @@ def _new_folder(runs: Path, method: str) -> Path:
 
 
 def time_method(config: ZooConfig, method: str, dataset: Dataset) -> dict[str, Any]:
-    """Times an update against one of the base, in turns.
+    """Time an update against one of the base, in turns.
 
     Returns:
         ``ratio`` with its quartiles, and milliseconds of both (medians).
@@ -66,7 +66,7 @@ def time_method(config: ZooConfig, method: str, dataset: Dataset) -> dict[str, A
 
 
 def _stepper(config: ZooConfig, method: str, dataset: Dataset) -> Callable[[], Any]:
-    """A function that makes one update, of a state of its own, on one batch."""
+    """Return a function that makes one update, of a state of its own, on one batch."""
     job = train_config(config, (method,))
     size = config.batch_size
     program = compile_program(build_program(job, method, dataset), dataset, size)
@@ -74,7 +74,7 @@ def _stepper(config: ZooConfig, method: str, dataset: Dataset) -> Callable[[], A
 
 
 def smallest_batch(config: ZooConfig, method: str, dataset: Dataset) -> dict[str, Any]:
-    """Trains with smaller and smaller batches, until the network does not train any more.
+    """Train with smaller and smaller batches, until the network does not train any more.
 
     Returns:
         ``tried``: batch size and final test accuracy; ``smallest``: the last that trained, None if
@@ -92,10 +92,9 @@ def smallest_batch(config: ZooConfig, method: str, dataset: Dataset) -> dict[str
 
 
 def train_compiled(job: TrainConfig, method: str, dataset: Dataset) -> float:
-    """Trains one seed with all updates of an epoch in one program: batches of one take no longer
-    than their arithmetic.
+    """Train one seed with all updates of an epoch in one program.
 
-    The program and the order of the images are those of ``experiments.train`` on one device;
+    So batches of one take no longer than their arithmetic. The program and the order of the images are those of ``experiments.train`` on one device;
     nothing is recorded, and numbers that are not finite do not stop it.
 
     Returns:
@@ -106,14 +105,14 @@ def train_compiled(job: TrainConfig, method: str, dataset: Dataset) -> float:
 
 
 def one_device_program(job: TrainConfig, method: str, dataset: Dataset) -> Program:
-    """Returns the program of a job of which nothing is evaluated during training."""
+    """Return the program of a job of which nothing is evaluated during training."""
     transform = make_transform(devices=jax.local_devices()[:1])
     job = dataclasses.replace(job, evals_per_epoch=1)
     return build_program(job, method, dataset, transform)
 
 
 def last_state(program: Program, job: TrainConfig, dataset: Dataset) -> TrainState:
-    """Returns the state after all updates of the job's one seed."""
+    """Return the state after all updates of the job's one seed."""
     (seed,), size = job.seeds, job.optim.batch_size
     state = program.init(jax.random.key(seed), dataset.example(size)["image"])
     epoch_of = jax.jit(lambda state, batches: jax.lax.scan(program.train_step, state, batches)[0])

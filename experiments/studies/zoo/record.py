@@ -17,7 +17,7 @@ PAIR = ("layer", "ratio", "seed_ratios", "certified_less", "certified_more", "le
 
 
 def zoo_record(entries: list[Entry], config: ZooConfig) -> dict[str, Any]:
-    """Returns the record, ready for JSON.
+    """Return the record, ready for JSON.
 
     Args:
         entries: Of every method, see ``summary.read_entries``.
@@ -38,13 +38,13 @@ def zoo_record(entries: list[Entry], config: ZooConfig) -> dict[str, Any]:
 
 
 def record_table(record: Mapping[str, Any]) -> Table:
-    """Returns the table of a record, its caption included."""
+    """Return the table of a record, its caption included."""
     config = construct(ZooConfig, record["options"])
     return zoo_table(record["zoo"], config)._replace(caption=caption(record["zoo"], config))
 
 
 def record_figure(record: Mapping[str, Any]) -> Figure:
-    """Returns the figure of a record."""
+    """Return the figure of a record."""
     return methods_figure(record["zoo"], construct(ZooConfig, record["options"]))
 
 

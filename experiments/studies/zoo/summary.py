@@ -20,12 +20,12 @@ Entry = dict[str, Any]
 
 
 def result_path(out: Path, method: str, part: str) -> Path:
-    """Returns the file of one measurement of one method."""
+    """Return the file of one measurement of one method."""
     return out / "results" / f"{method}.{part}.json"
 
 
 def read_entries(config: ZooConfig) -> list[Entry]:
-    """Returns one entry per method of which anything is there: measurements by name, and shift."""
+    """Return one entry per method of which anything is there: measurements by name, and shift."""
     base = _run(config, config.base)
     entries: list[Entry] = []
     for method in dict.fromkeys((*METHODS, *config.methods)):
@@ -43,7 +43,7 @@ def read_entries(config: ZooConfig) -> list[Entry]:
 
 
 def _run(config: ZooConfig, method: str) -> Results | None:
-    """The run of a method; None if there is none, or it diverged."""
+    """Return the run of a method; None if there is none, or it diverged."""
     path = result_path(config.out, method, "train")
     if not path.exists():
         return None
@@ -93,7 +93,7 @@ def _layers(rows: Mapping[int, Any]) -> list[Entry]:
 
 
 def zoo_table(entries: list[Entry], config: ZooConfig) -> Table:
-    """Returns all columns; "" where nothing has been measured, None where nothing can be."""
+    """Return all columns; "" where nothing has been measured, None where nothing can be."""
     base = config.base
     counts = "{:.0f}, {:.0f} of {:.0f}", ("less", "more", "layers")
     middle = "{:.3g} ({:.2g}-{:.2g})", ("median", "smallest", "largest")
@@ -165,7 +165,7 @@ def _count(n: int, what: str) -> str:
 
 
 def caption(entries: list[Entry], config: ZooConfig) -> str:
-    """Says what the columns are."""
+    """Say what the columns are."""
     seeds = len(config.seeds)
     shifts = [entry["shift"] for entry in entries if "shift" in entry]
     gaps = [s["largest_gap"] for s in shifts if math.isfinite(s["largest_gap"])]
@@ -200,7 +200,7 @@ GROUPS = {"What was reached": (0, 1, 2, 3, 8), "How far layers moved": (0, 4, 5,
 
 
 def tables(entries: list[Entry], config: ZooConfig) -> list[Table]:
-    """Returns the table for a terminal, in two."""
+    """Return the table for a terminal, in two."""
     table = zoo_table(entries, config)
     names = [column.name for column in table.columns]
     return [
@@ -210,5 +210,5 @@ def tables(entries: list[Entry], config: ZooConfig) -> list[Table]:
 
 
 def markdown(entries: list[Entry], config: ZooConfig) -> str:
-    """Returns all columns as Markdown."""
+    """Return all columns as Markdown."""
     return f"{to_markdown(zoo_table(entries, config))}\n{caption(entries, config)}\n"

@@ -25,7 +25,7 @@ class CheckpointError(ValueError):
     def __init__(
         self, problem: str, advice: str = "Restore the folder from a copy, or repeat the run."
     ) -> None:
-        """Makes the message."""
+        """Make the message."""
         super().__init__(f"{problem}. {advice}")
         self.problem = problem
 
@@ -58,7 +58,7 @@ class Checkpoint(NamedTuple):
 
 
 def checksums(tree: Any) -> dict[str, str]:
-    """Returns the SHA-256 of dtype, shape and bytes of every array of ``tree``, by its path.
+    """Return the SHA-256 of dtype, shape and bytes of every array of ``tree``, by its path.
 
     Example:
         >>> import numpy as np
@@ -79,12 +79,12 @@ def checksums(tree: Any) -> dict[str, str]:
 
 
 def state_arrays(state: TrainState) -> dict[str, Any]:
-    """Returns a copy of the arrays of ``state`` on the host: what a checkpoint holds of it."""
+    """Return a copy of the arrays of ``state`` on the host: what a checkpoint holds of it."""
     return on_host(arrays_of(state))
 
 
 def arrays_of(state: TrainState) -> dict[str, Any]:
-    """Returns the arrays of ``state`` that a checkpoint holds, as they are."""
+    """Return the arrays of ``state`` that a checkpoint holds, as they are."""
     return {
         "step": state.step,
         "params": state.params,
@@ -95,18 +95,18 @@ def arrays_of(state: TrainState) -> dict[str, Any]:
 
 
 def on_host(tree: Any) -> Any:
-    """Returns a copy of ``tree`` on the host."""
+    """Return a copy of ``tree`` on the host."""
     # A copy: on a CPU, `asarray` gives a view of memory that the next update may reuse, while the
     # checkpoint is still being written.
     return jax.tree.map(lambda leaf: np.array(leaf, copy=True), jax.device_get(tree))
 
 
 def all_finite(tree: Any) -> bool:
-    """Whether every number in every array of ``tree`` is finite."""
+    """Return whether every number in every array of ``tree`` is finite."""
     return all(bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
 
 
 def json_checksum(content: dict[str, Any]) -> str:
-    """Returns the SHA-256 of ``content`` as JSON."""
+    """Return the SHA-256 of ``content`` as JSON."""
     # Through JSON, so that tuples and lists are the same.
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -21,14 +21,14 @@ from experiments.training.steps import TrainState
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in ``folder``, in order; reads none of them."""
+    """Return the steps of the complete checkpoints in ``folder``, in order; read none of them."""
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def read_about(folder: Path, step: int) -> dict[str, Any]:
-    """Returns what a checkpoint says of itself: all of ``Checkpoint`` but its arrays.
+    """Return what a checkpoint says of itself: all of ``Checkpoint`` but its arrays.
 
     Raises:
         CheckpointError: If it cannot be read, or is not what was saved.
@@ -43,7 +43,7 @@ def read_about(folder: Path, step: int) -> dict[str, Any]:
 def restore(
     folder: Path, template: TrainState, step: int | None = None, arrays: Any = None
 ) -> Checkpoint:
-    """Returns one checkpoint, every array of it checked.
+    """Return one checkpoint, every array of it checked.
 
     Args:
         folder: Folder of ``Checkpoints``.

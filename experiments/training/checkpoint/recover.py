@@ -17,7 +17,7 @@ def newest(
     check: Callable[[Checkpoint], None],
     on_message: Callable[[str], None],
 ) -> Checkpoint | None:
-    """Returns the newest checkpoint that is what was saved.
+    """Return the newest checkpoint that is what was saved.
 
     A damaged one is renamed, to ``damaged-STEP`` in the same folder, and reported: the run goes on
     from the one before and will save that step again.
@@ -57,7 +57,7 @@ def newest(
 
 
 def _check_accuracy(folder: Path, step: int, expected: float | None) -> None:
-    """Raises unless the file from which orbax tells the best checkpoint has this accuracy."""
+    """Raise unless the file from which orbax tells the best checkpoint has this accuracy."""
     path = folder / str(step) / "metrics" / "metrics"
     try:
         accuracy = json.loads(path.read_text())[ACCURACY] if path.exists() else None

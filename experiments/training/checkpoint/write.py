@@ -34,7 +34,7 @@ class _Manager(ocp.CheckpointManager):
     """
 
     def reached_preemption(self, step: int) -> bool:
-        """Returns False."""
+        """Return False."""
         del step
         return False
 
@@ -59,7 +59,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
-        """Opens the folder."""
+        """Open the folder."""
         self._folder = folder.resolve()
         policies = ocp.checkpoint_managers
         best = policies.BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False)
@@ -97,7 +97,7 @@ class Checkpoints:
         return self._manager.all_steps()
 
     def save(self, checkpoint: Checkpoint) -> bool:
-        """Starts to save, unless a number in the state is not finite; returns before it is done.
+        """Start to save, unless a number in the state is not finite; returns before it is done.
 
         The newest checkpoint is replaced by one of the same step that has an accuracy, where it had
         none: as long as there is another, in case that saving is interrupted.
@@ -145,7 +145,7 @@ class Checkpoints:
         return self._manager.metrics(step) is None
 
     def wait(self) -> None:
-        """Waits until what is being saved is complete.
+        """Wait until what is being saved is complete.
 
         Raises:
             CheckpointError: If it could not be saved.
@@ -159,7 +159,7 @@ class Checkpoints:
         self._clear()
 
     def _clear(self) -> None:
-        """Removes the checkpoints that orbax has put aside to be deleted."""
+        """Remove the checkpoints that orbax has put aside to be deleted."""
         if jax.process_index() == 0:
             shutil.rmtree(self._folder / _DELETED, ignore_errors=True)
 
@@ -180,7 +180,7 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Waits, and ends the threads that save."""
+        """Wait, and end the threads that save."""
         try:
             self.wait()
         finally:
@@ -191,7 +191,7 @@ class Checkpoints:
                 logging.getLogger(__name__).debug("closing: %s", error)
 
     def __enter__(self) -> "Checkpoints":
-        """Returns itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -200,7 +200,7 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes; after an error, what cannot be saved does not hide that error."""
+        """Close; after an error, what cannot be saved does not hide that error."""
         try:
             self.close()
         except CheckpointError:

@@ -2,7 +2,7 @@
 
 
 def check_batch_size(batch_size: int, devices: int, accumulate: int = 1) -> None:
-    """Raises unless every device gets equally many images, in every micro-batch.
+    """Raise unless every device gets equally many images, in every micro-batch.
 
     Args:
         batch_size: Images per update, over all devices.
@@ -31,5 +31,5 @@ def check_batch_size(batch_size: int, devices: int, accumulate: int = 1) -> None
 
 
 def round_up(batch_size: int, devices: int) -> int:
-    """Returns the smallest multiple of ``devices`` that is at least ``batch_size``."""
+    """Return the smallest multiple of ``devices`` that is at least ``batch_size``."""
     return -(-batch_size // devices) * devices

@@ -12,7 +12,7 @@ Apply = Callable[..., Any]
 def by_group(
     apply: Apply, groups: int, constrain: Callable[[jax.Array], jax.Array] = lambda x: x
 ) -> Apply:
-    """Returns ``apply`` of a network with batch statistics over each of ``groups`` equal parts.
+    """Return ``apply`` of a network with batch statistics over each of ``groups`` equal parts.
 
     Under plain ``jit`` an array is the whole batch, wherever its parts are, and its mean is the
     whole batch's. So the groups become an axis, over which the network is mapped. The updated

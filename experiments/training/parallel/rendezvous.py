@@ -8,7 +8,7 @@ _RETRY_SECONDS = 0.2
 
 
 def meet(address: str, count: int, index: int, seconds: float) -> None:
-    """Returns on every process once all ``count`` of them have called it.
+    """Return on every process once all ``count`` of them have called it.
 
     Process 0 listens at the address, and all others tell it their number. The port is free again
     afterwards.

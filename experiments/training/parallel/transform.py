@@ -70,7 +70,7 @@ class Transform:
         return {"axis_name": PMAP_AXIS, "axis_index_groups": index if groups > 1 else None}
 
     def apply_fn(self, apply: Apply) -> Apply:
-        """Returns what the steps call instead of the network's ``apply``."""
+        """Return what the steps call instead of the network's ``apply``."""
         groups = self.mesh.devices.shape[0]
         if self.mode != "jit" or groups == 1:
             return apply
@@ -78,17 +78,17 @@ class Transform:
         return by_group(apply, groups, lambda x: jax.lax.with_sharding_constraint(x, sharding))
 
     def init(self, init: Callable[..., Any]) -> Any:
-        """Returns ``init(key, images)``, jitted; its result is on all devices."""
+        """Return ``init(key, images)``, jitted; its result is on all devices."""
         if self.mode == "pmap" or self.plain:
             return jax.jit(init)
         return jax.jit(init, out_shardings=self.replicated)
 
     def train_step(self, step: Callable[..., Any], batch_size: int) -> "Step":
-        """Returns ``train_step(state, batch)`` of the whole batch; the state given is consumed."""
+        """Return ``train_step(state, batch)`` of the whole batch; the state given is consumed."""
         return Step(self, self._map(step, donate=True), batch_size)
 
     def eval_step(self, step: Callable[..., Any], batch_size: int) -> "Step":
-        """Returns ``eval_step(state, batch)`` of the whole batch."""
+        """Return ``eval_step(state, batch)`` of the whole batch."""
         return Step(self, self._map(step, donate=False), batch_size)
 
     @property
@@ -151,17 +151,17 @@ class Step:
     batch_size: int
 
     def __call__(self, state: Any, batch: Batch) -> Any:
-        """Runs the step."""
+        """Run the step."""
         return self.function(state, self.place(batch))
 
     def place(self, batch: Batch) -> Any:
-        """Returns ``batch`` with each part on its device; what is there already is left there."""
+        """Return ``batch`` with each part on its device; what is there already is left there."""
         if self.transform.plain:
             return batch
         return {name: self._put(x) for name, x in batch.items()}
 
     def compile(self, state: Any, batch: Batch) -> "Step":
-        """Returns the step compiled for such arguments, so that no later call compiles."""
+        """Return the step compiled for such arguments, so that no later call compiles."""
         if self.transform.mode == "pmap":  # What it compiles ahead of time, it cannot call.
             self.function(jax.tree.map(jnp.copy, state), self.place(batch))
             return self
@@ -181,7 +181,7 @@ class Step:
         return jax.make_array_from_process_local_data(sharding, self._part(x))
 
     def _part(self, x: Any) -> Any:
-        """Returns this process's part of the whole batch."""
+        """Return this process's part of the whole batch."""
         processes = jax.process_count()
         part = self.batch_size // processes
         if len(x) == self.batch_size:
@@ -198,7 +198,7 @@ class Step:
 def make_transform(
     config: DevicesConfig | None = None, devices: Sequence[Any] | None = None
 ) -> Transform:
-    """Returns the transform that ``config`` describes.
+    """Return the transform that ``config`` describes.
 
     Args:
         config: Options; default: theirs.

@@ -18,10 +18,10 @@ class ChannelActivity(NamedTuple):
     """What is known of the pre-activations of every channel, over the batches seen so far.
 
     Attributes:
-      size: number of values, (channels,).
-      mean: their mean, (channels,).
-      var: their biased variance, (channels,).
-      max: the largest, (channels,); minus infinity where there is none.
+        size: number of values, (channels,).
+        mean: their mean, (channels,).
+        var: their biased variance, (channels,).
+        max: the largest, (channels,); minus infinity where there is none.
     """
 
     size: Shaped[Array, " c"]
@@ -50,32 +50,32 @@ def channel_activity(
     ones) is derived here.
 
     Args:
-      x: pre-activations, what goes into a ReLU; of any rank >= 2.
-      before: what former batches gave.
-      axis: the feature axis.
-      mask: True where a value counts; broadcastable to x.
-      axis_name: mapped axis over whose devices the batch is split.
+        x: pre-activations, what goes into a ReLU; of any rank >= 2.
+        before: what former batches gave.
+        axis: the feature axis.
+        mask: True where a value counts; broadcastable to x.
+        axis_name: mapped axis over whose devices the batch is split.
 
     Returns:
-      The activity over all batches so far.
+        The activity over all batches so far.
 
     Raises:
-      ValueError: the input is of another number of channels than before, or an argument does not
-        fit.
+        ValueError: the input is of another number of channels than before, or an argument does not
+            fit.
 
     Example:
-      >>> import jax
-      >>> x = jax.random.normal(jax.random.key(0), (2, 100, 3))
-      >>> x = x + jax.numpy.array([[[0.0, -9.0, 5.0]]])
-      >>> activity = channel_activity(x[1], channel_activity(x[0]))
-      >>> dead_channels(activity)
-      Array([False,  True, False], dtype=bool)
-      >>> print([f"{ratio:.0f}" for ratio in mean_to_std(activity)])
-      ['0', '9', '5']
+        >>> import jax
+        >>> x = jax.random.normal(jax.random.key(0), (2, 100, 3))
+        >>> x = x + jax.numpy.array([[[0.0, -9.0, 5.0]]])
+        >>> activity = channel_activity(x[1], channel_activity(x[0]))
+        >>> dead_channels(activity)
+        Array([False,  True, False], dtype=bool)
+        >>> print([f"{ratio:.0f}" for ratio in mean_to_std(activity)])
+        ['0', '9', '5']
 
     References:
-      Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
-      Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019.
+        Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
+        Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019.
     """
     feature = arguments.check_axis(x.shape, axis)
     stats, size = batch_statistics(x, axis=feature, mask=mask, axis_name=axis_name)
@@ -104,18 +104,18 @@ def channel_activity(
 
 
 def dead_channels(activity: ChannelActivity) -> Shaped[Array, " c"]:
-    """Whether each channel's ReLU was off for every value: its maximum is not positive.
+    """Return whether each channel's ReLU was off for every value: its maximum is not positive.
 
     Args:
-      activity: from ``channel_activity``.
+        activity: from ``channel_activity``.
 
     Returns:
-      Booleans, (channels,).
+        Booleans, (channels,).
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> dead_channels(channel_activity(jnp.array([[-1.0, 2.0], [-3.0, -1.0]])))
-      Array([ True, False], dtype=bool)
+        >>> import jax.numpy as jnp
+        >>> dead_channels(channel_activity(jnp.array([[-1.0, 2.0], [-3.0, -1.0]])))
+        Array([ True, False], dtype=bool)
     """
     return activity.max <= 0
 
@@ -127,16 +127,16 @@ def mean_to_std(activity: ChannelActivity) -> Float[Array, " c"]:
     to die, one far above is about to be linear.
 
     Args:
-      activity: from ``channel_activity``.
+        activity: from ``channel_activity``.
 
     Returns:
-      (channels,): infinite for a constant other than 0, and 0 for a constant 0; NaN where a value
-      was not finite, or their squares overflow.
+        (channels,): infinite for a constant other than 0, and 0 for a constant 0; NaN where a value
+        was not finite, or their squares overflow.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> mean_to_std(channel_activity(jnp.array([[1.0, 4.0], [3.0, 4.0]])))
-      Array([ 2., inf], dtype=float32)
+        >>> import jax.numpy as jnp
+        >>> mean_to_std(channel_activity(jnp.array([[1.0, 4.0], [3.0, 4.0]])))
+        Array([ 2., inf], dtype=float32)
     """
     size, varies = jnp.abs(activity.mean), activity.var > 0
     ratio = size / jnp.sqrt(jnp.where(varies, activity.var, 1))

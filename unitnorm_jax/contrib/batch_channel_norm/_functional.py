@@ -70,59 +70,60 @@ def batch_channel_norm(
     devices are derived here; the default is Flax's running average of biased variances.
 
     Args:
-      x: input, of rank >= 2 and a floating dtype.
-      stats: running statistics; ``mean`` and ``var`` have the shape (channels,). Their dtype is
-        kept.
-      scale: scales, (channels,) (default: 1).
-      bias: biases, (channels,) (default: 0).
-      group_scale: scales of the groups, (num_groups,) (default: 1).
-      group_bias: biases of the groups, (num_groups,) (default: 0).
-      use_running_average: normalize the first half with ``stats`` (inference).
-      num_groups: number of groups; the channels must be divisible by it.
-      rate: None, or the weight of the batch in the estimates of ``estimated_batch_norm``, in
-        [0, 1]; may be traced. ``momentum`` and ``bessel_correction`` then have no use.
-      axis: the feature axis.
-      sample_axis: the sample axis.
-      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * batch;
-        may be traced.
-      epsilon: added to both variances.
-      dtype: dtype of the result (default: that of x and the parameters together).
-      bessel_correction: feed the running variance with the batch's times M / (M - 1), for M values
-        per channel, as ``torch.nn.BatchNorm2d``; what normalizes is the biased one all the same.
-      axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices the batch's
-        statistics are taken: sums and counts are added, in one collective. Those of the groups
-        need none.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      mask: True where a value takes part in the statistics of both halves; broadcastable to x.
-        Other places are normalized too.
-      use_fast_variance: one pass over x for the batch's statistics, and a second only where it
-        would lose digits. False: always two.
+        x: input, of rank >= 2 and a floating dtype.
+        stats: running statistics; ``mean`` and ``var`` have the shape (channels,). Their dtype is
+            kept.
+        scale: scales, (channels,) (default: 1).
+        bias: biases, (channels,) (default: 0).
+        group_scale: scales of the groups, (num_groups,) (default: 1).
+        group_bias: biases of the groups, (num_groups,) (default: 0).
+        use_running_average: normalize the first half with ``stats`` (inference).
+        num_groups: number of groups; the channels must be divisible by it.
+        rate: None, or the weight of the batch in the estimates of ``estimated_batch_norm``, in [0,
+            1]; may be traced. ``momentum`` and ``bessel_correction`` then have no use.
+        axis: the feature axis.
+        sample_axis: the sample axis.
+        momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) *
+            batch; may be traced.
+        epsilon: added to both variances.
+        dtype: dtype of the result (default: that of x and the parameters together).
+        bessel_correction: feed the running variance with the batch's times M / (M - 1), for M
+            values per channel, as ``torch.nn.BatchNorm2d``; what normalizes is the biased one all
+            the same.
+        axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices the batch's
+            statistics are taken: sums and counts are added, in one collective. Those of the groups
+            need none.
+        axis_index_groups: groups of indices within that axis, to share statistics in groups.
+        mask: True where a value takes part in the statistics of both halves; broadcastable to x.
+            Other places are normalized too.
+        use_fast_variance: one pass over x for the batch's statistics, and a second only where it
+            would lose digits. False: always two.
 
     Returns:
-      The normalized input, and the updated running statistics (``stats`` itself at inference).
+        The normalized input, and the updated running statistics (``stats`` itself at inference).
 
     Raises:
-      ValueError: an argument is out of its range, shapes do not fit, or statistics would be those
-        of single values: a batch of one value per channel in training without ``rate``, or groups
-        of one channel at one position.
+        ValueError: an argument is out of its range, shapes do not fit, or statistics would be those
+            of single values: a batch of one value per channel in training without ``rate``, or
+            groups of one channel at one position.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.functional import BatchStats
-      >>> from unitnorm_jax.contrib.batch_channel_norm import batch_channel_norm
-      >>> x = 3 + jax.random.normal(jax.random.key(0), (8, 4, 4, 6))
-      >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
-      >>> y, stats = batch_channel_norm(x, stats, use_running_average=False, num_groups=2)
-      >>> groups = y.reshape(8, 16, 2, 3)
-      >>> bool(jnp.allclose(groups.mean((1, 3)), 0, atol=1e-5))
-      True
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.functional import BatchStats
+        >>> from unitnorm_jax.contrib.batch_channel_norm import batch_channel_norm
+        >>> x = 3 + jax.random.normal(jax.random.key(0), (8, 4, 4, 6))
+        >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
+        >>> y, stats = batch_channel_norm(x, stats, use_running_average=False, num_groups=2)
+        >>> groups = y.reshape(8, 16, 2, 3)
+        >>> bool(jnp.allclose(groups.mean((1, 3)), 0, atol=1e-5))
+        True
 
     References:
-      Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
-      Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019, and
-      `Micro-Batch Training with Batch-Channel Normalization and Weight Standardization
-      <https://arxiv.org/abs/1903.10520>`_, 2019. Code:
-      joe-siyuan-qiao/Batch-Channel-Normalization.
+        Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
+        Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019, and
+        `Micro-Batch Training with Batch-Channel Normalization and Weight Standardization
+        <https://arxiv.org/abs/1903.10520>`_, 2019. Code:
+        joe-siyuan-qiao/Batch-Channel-Normalization.
     """
     arguments.check_hyperparameters(momentum, epsilon)
     args = channel_arguments(

@@ -27,46 +27,46 @@ class BatchChannelNorm(nn.Module):
     ``WeightStandardizedConv``.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.batch_channel_norm import BatchChannelNorm
-      >>> layer = BatchChannelNorm(num_groups=2)
-      >>> x = jax.random.normal(jax.random.key(0), (5, 4, 4, 6))
-      >>> variables = layer.init(jax.random.key(1), x, use_running_average=False)
-      >>> jax.tree.map(jnp.shape, variables["params"])
-      {'bias': (6,), 'group_bias': (2,), 'group_scale': (2,), 'scale': (6,)}
-      >>> jax.tree.map(jnp.shape, variables["batch_stats"])
-      {'mean': (6,), 'var': (6,)}
-      >>> y, updates = layer.apply(
-      ...     variables, x, use_running_average=False, mutable=["batch_stats"])
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.batch_channel_norm import BatchChannelNorm
+        >>> layer = BatchChannelNorm(num_groups=2)
+        >>> x = jax.random.normal(jax.random.key(0), (5, 4, 4, 6))
+        >>> variables = layer.init(jax.random.key(1), x, use_running_average=False)
+        >>> jax.tree.map(jnp.shape, variables["params"])
+        {'bias': (6,), 'group_bias': (2,), 'group_scale': (2,), 'scale': (6,)}
+        >>> jax.tree.map(jnp.shape, variables["batch_stats"])
+        {'mean': (6,), 'var': (6,)}
+        >>> y, updates = layer.apply(
+        ...     variables, x, use_running_average=False, mutable=["batch_stats"])
 
     Attributes:
-      use_running_average: if True, the statistics stored in batch_stats are used instead of those
-        of the input, in the first half.
-      num_groups: number of groups; the channels must be divisible by it.
-      rate: None, or what ``EstimatedBatchNorm`` takes.
-      axis: the feature axis of the input.
-      momentum: decay rate of the running statistics; of no use with a rate.
-      epsilon: added to the variances of both halves.
-      dtype: the dtype of the result (default: that of input and parameters together).
-      param_dtype: the dtype of the parameters.
-      use_bias: if True, add ``bias`` (per channel) and ``group_bias`` (per group).
-      use_scale: if True, multiply by ``scale`` and ``group_scale``.
-      bias_init: initializer of bias, by default zeros.
-      scale_init: initializer of scale, by default ones.
-      group_bias_init: initializer of group_bias, by default zeros.
-      group_scale_init: initializer of group_scale, by default ones.
-      axis_name: mapped axis over whose devices the batch's statistics are taken.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      use_fast_variance: one pass over the input for the batch's statistics, and a second only
-        where it would lose digits; False: always two.
-      force_float32_reductions: running statistics are float32; False: of param_dtype. The
-        arithmetic is in float32 at least.
-      bessel_correction: feed the running variance with the unbiased one, as PyTorch does.
-      sample_axis: the sample axis of the input.
+        use_running_average: if True, the statistics stored in batch_stats are used instead of those
+            of the input, in the first half.
+        num_groups: number of groups; the channels must be divisible by it.
+        rate: None, or what ``EstimatedBatchNorm`` takes.
+        axis: the feature axis of the input.
+        momentum: decay rate of the running statistics; of no use with a rate.
+        epsilon: added to the variances of both halves.
+        dtype: the dtype of the result (default: that of input and parameters together).
+        param_dtype: the dtype of the parameters.
+        use_bias: if True, add ``bias`` (per channel) and ``group_bias`` (per group).
+        use_scale: if True, multiply by ``scale`` and ``group_scale``.
+        bias_init: initializer of bias, by default zeros.
+        scale_init: initializer of scale, by default ones.
+        group_bias_init: initializer of group_bias, by default zeros.
+        group_scale_init: initializer of group_scale, by default ones.
+        axis_name: mapped axis over whose devices the batch's statistics are taken.
+        axis_index_groups: groups of indices within that axis, to share statistics in groups.
+        use_fast_variance: one pass over the input for the batch's statistics, and a second only
+            where it would lose digits; False: always two.
+        force_float32_reductions: running statistics are float32; False: of param_dtype. The
+            arithmetic is in float32 at least.
+        bessel_correction: feed the running variance with the unbiased one, as PyTorch does.
+        sample_axis: the sample axis of the input.
 
     References:
-      Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
-      Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019.
+        Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
+        Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019.
     """
 
     use_running_average: bool | None = None
@@ -102,18 +102,18 @@ class BatchChannelNorm(nn.Module):
         """Normalize the input, and update the running statistics.
 
         Args:
-          x: the input, of rank >= 2 and a floating dtype.
-          use_running_average: if True, the statistics stored in batch_stats are used instead of
-            those of the input, in the first half. Given here or as a field, not both.
-          rate: None, or weight of the batch in the estimates; may be traced. Given here or as a
-            field, not both.
-          mask: True where a value takes part in the statistics; broadcastable to x.
+            x: the input, of rank >= 2 and a floating dtype.
+            use_running_average: if True, the statistics stored in batch_stats are used instead of
+                those of the input, in the first half. Given here or as a field, not both.
+            rate: None, or weight of the batch in the estimates; may be traced. Given here or as a
+                field, not both.
+            mask: True where a value takes part in the statistics; broadcastable to x.
 
         Returns:
-          The normalized input, of the same shape.
+            The normalized input, of the same shape.
 
         Raises:
-          ValueError: a field is out of its range, or shapes do not fit.
+            ValueError: a field is out of its range, or shapes do not fit.
         """
         running = merge_param("use_running_average", self.use_running_average, use_running_average)
         running = running or self.is_initializing()

@@ -25,9 +25,9 @@ class LayerActivity(NamedTuple):
     """How near a layer's channels are to elimination.
 
     Attributes:
-      layer: path of the module, joined with "/".
-      dead: number of channels whose ReLU is off for the whole data set.
-      mean_to_std: |mean| / standard deviation over the data set of each channel, (channels,).
+        layer: path of the module, joined with "/".
+        dead: number of channels whose ReLU is off for the whole data set.
+        mean_to_std: |mean| / standard deviation over the data set of each channel, (channels,).
     """
 
     layer: str
@@ -70,29 +70,29 @@ def elimination_singularities(
     goes into a ReLU; their last axis is that of the channels.
 
     Args:
-      model: any linen module.
-      variables: its collections; they are not changed.
-      batches: inputs of the model, one after the other; each is one argument of ``model.apply``.
-      layers: which layers, as ``layer_filter`` takes it; None: every normalization.
-      outputs: where a layer returns several arrays, which of them, by their place (as ``ICSProbe``
-        takes them); by default the output, or the first of a tuple.
-      **kwargs: for ``model.apply``, such as ``train=False``.
+        model: any linen module.
+        variables: its collections; they are not changed.
+        batches: inputs of the model, one after the other; each is one argument of ``model.apply``.
+        layers: which layers, as ``layer_filter`` takes it; None: every normalization.
+        outputs: where a layer returns several arrays, which of them, by their place (as
+            ``ICSProbe`` takes them); by default the output, or the first of a tuple.
+        **kwargs: for ``model.apply``, such as ``train=False``.
 
     Returns:
-      One entry per layer, in the order of their calls; a layer that is called twice has two.
+        One entry per layer, in the order of their calls; a layer that is called twice has two.
 
     Raises:
-      ValueError: there is no batch, no layer or no array is selected, or a layer lies inside
-        ``nn.scan`` or ``nn.vmap``, which stack the channels of several layers.
+        ValueError: there is no batch, no layer or no array is selected, or a layer lies inside
+            ``nn.scan`` or ``nn.vmap``, which stack the channels of several layers.
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> model = nn.Sequential([nn.Dense(8), nn.LayerNorm(), nn.relu, nn.Dense(2)])
-      >>> x = jax.random.normal(jax.random.key(0), (5, 20, 4))
-      >>> variables = model.init(jax.random.key(1), x[0])
-      >>> (layer,) = elimination_singularities(model, variables, x)
-      >>> layer.layer, layer.channels, layer.dead
-      ('layers_1', 8, 0)
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> model = nn.Sequential([nn.Dense(8), nn.LayerNorm(), nn.relu, nn.Dense(2)])
+        >>> x = jax.random.normal(jax.random.key(0), (5, 20, 4))
+        >>> variables = model.init(jax.random.key(1), x[0])
+        >>> (layer,) = elimination_singularities(model, variables, x)
+        >>> layer.layer, layer.channels, layer.dead
+        ('layers_1', 8, 0)
     """
     options = (_Same(model), layers, outputs, tuple(sorted(kwargs.items())))
     try:
@@ -131,7 +131,7 @@ class _Same:
 def _compiled(
     model: "_Same", layers: Any, outputs: tuple[str, ...] | None, kwargs: tuple[Any, ...]
 ) -> tuple[Callable[..., Any], list[str]]:
-    """The update of the activities by a batch; the list names their layers, once it ran."""
+    """Return the update of the activities by a batch; the list names their layers, once it ran."""
     wanted, names = layer_filter(layers), list[str]()
 
     @jax.jit

@@ -48,7 +48,7 @@ def batch_kalman_norm(
     axis_name: str | None = None,
     axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Float[Array, "..."], Moments, BatchStats]:
-    r"""Normalization of small slices of a batch by a Kalman estimate of their moments.
+    r"""Normalize small slices of a batch by a Kalman estimate of their moments.
 
     The batch is cut into slices of consecutive samples. For each slice, with the moments
     (mean_obs, var_obs) of its values, per channel::
@@ -65,54 +65,55 @@ def batch_kalman_norm(
     axis), as in the authors' code. Gradients flow through prediction and observation.
 
     Args:
-      x: input, of rank >= 2 and a floating dtype; axis 0 is the batch.
-      stats: running statistics, (channels,) each. Their dtype is kept.
-      prediction: predicted moments, (slices, channels), or (1, channels) for all slices alike;
-        None for the first layer of a network.
-      scale: scales, (channels,) (default: 1).
-      bias: biases, (channels,) (default: 0).
-      use_running_average: normalize with ``stats`` (inference).
-      axis: the feature axis; not 0.
-      slice_size: samples of a slice; must divide the batch. None: the batch is one slice, over
-        all devices of ``axis_name``.
-      gain: weight of the observation against the prediction, in [0, 1]. The authors use 0.1 for
-        slices of 2 images and 0.95 for one slice of 128.
-      guard: predictions are ignored where the mean of var_pred / var_obs is not below this.
-      momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) * first.
-      epsilon: added to the variance.
-      bessel_correction: without a prediction, hand on and average the variance times M / (M - 1)
-        for M values of a slice, as the authors' code does (it normalizes with the biased one, and
-        with 1.001e-5 where 1e-5 is asked for). Default: the biased variance.
-      dtype: dtype of the result (default: that of x, scale and bias together).
-      axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices the batch is
-        spread. Each device cuts its own samples into slices; the guard and the running
-        statistics are those of the whole batch.
-      axis_index_groups: groups of indices within that axis, each with a batch of its own.
+        x: input, of rank >= 2 and a floating dtype; axis 0 is the batch.
+        stats: running statistics, (channels,) each. Their dtype is kept.
+        prediction: predicted moments, (slices, channels), or (1, channels) for all slices alike;
+            None for the first layer of a network.
+        scale: scales, (channels,) (default: 1).
+        bias: biases, (channels,) (default: 0).
+        use_running_average: normalize with ``stats`` (inference).
+        axis: the feature axis; not 0.
+        slice_size: samples of a slice; must divide the batch. None: the batch is one slice, over
+            all devices of ``axis_name``.
+        gain: weight of the observation against the prediction, in [0, 1]. The authors use 0.1 for
+            slices of 2 images and 0.95 for one slice of 128.
+        guard: predictions are ignored where the mean of var_pred / var_obs is not below this.
+        momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) *
+            first.
+        epsilon: added to the variance.
+        bessel_correction: without a prediction, hand on and average the variance times M / (M - 1)
+            for M values of a slice, as the authors' code does (it normalizes with the biased one,
+            and with 1.001e-5 where 1e-5 is asked for). Default: the biased variance.
+        dtype: dtype of the result (default: that of x, scale and bias together).
+        axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices the batch is
+            spread. Each device cuts its own samples into slices; the guard and the running
+            statistics are those of the whole batch.
+        axis_index_groups: groups of indices within that axis, each with a batch of its own.
 
     Returns:
-      The normalized input; the posterior moments of x, (slices, channels) or at inference
-      (1, channels), for the next prediction; and the updated running statistics (``stats`` itself
-      at inference).
+        The normalized input; the posterior moments of x, (slices, channels) or at inference
+        (1, channels), for the next prediction; and the updated running statistics (``stats`` itself
+        at inference).
 
     Raises:
-      ValueError: an argument is out of its range, or shapes do not fit.
+        ValueError: an argument is out of its range, or shapes do not fit.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.functional import BatchStats
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import batch_kalman_norm
-      >>> x = jax.random.normal(jax.random.key(0), (6, 4, 4, 3))
-      >>> stats = BatchStats(mean=jnp.zeros(3), var=jnp.ones(3))
-      >>> y, posterior, stats = batch_kalman_norm(
-      ...     x, stats, None, use_running_average=False, slice_size=2)
-      >>> y.shape, posterior.mean.shape
-      ((6, 4, 4, 3), (3, 3))
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.functional import BatchStats
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import batch_kalman_norm
+        >>> x = jax.random.normal(jax.random.key(0), (6, 4, 4, 3))
+        >>> stats = BatchStats(mean=jnp.zeros(3), var=jnp.ones(3))
+        >>> y, posterior, stats = batch_kalman_norm(
+        ...     x, stats, None, use_running_average=False, slice_size=2)
+        >>> y.shape, posterior.mean.shape
+        ((6, 4, 4, 3), (3, 3))
 
     References:
-      Guangrun Wang, Jiefeng Peng, Ping Luo, Xinjiang Wang and Liang Lin, `Kalman Normalization:
-      Normalizing Internal Representations Across Network Layers <https://arxiv.org/abs/1802.03133>`_,
-      NeurIPS 2018, and its code, wanggrun/Kalman-Normalization. Slices across devices are
-      derived here.
+        Guangrun Wang, Jiefeng Peng, Ping Luo, Xinjiang Wang and Liang Lin, `Kalman Normalization:
+        Normalizing Internal Representations Across Network Layers
+        <https://arxiv.org/abs/1802.03133>`_, NeurIPS 2018, and its code,
+        wanggrun/Kalman-Normalization. Slices across devices are derived here.
     """
     check_gain(gain, guard)
     arguments.check_hyperparameters(momentum, epsilon)
@@ -183,7 +184,7 @@ def _slices(samples: int, slice_size: int) -> int:
 def _observe(
     rows: jax.Array, axis_name: str | None, groups: Groups
 ) -> tuple[jax.Array, jax.Array, Moments]:
-    """The slices about a shift, the shift, and their mean and biased variance about it.
+    """Return the slices about a shift, the shift, and their mean and biased variance about it.
 
     The shift is the mean to rounding, a constant for autodiff; what it is off by is seen in the
     second pass: exact whatever the mean.

@@ -33,33 +33,33 @@ def kalman_update(
     posterior is what was observed. No gradient reaches the prediction then.
 
     Args:
-      prediction: (slices, channels), or (1, channels) for all slices alike.
-      observed: moments of the slices, (slices, channels).
-      gain: weight of the observation, in [0, 1]; 1 ignores the prediction; may be traced.
-      guard: see above; ``math.inf`` for none against finite ratios.
-      axis_name: mapped axis whose devices hold further slices: one decision for them all.
-      axis_index_groups: groups of indices within that axis, with a decision each.
+        prediction: (slices, channels), or (1, channels) for all slices alike.
+        observed: moments of the slices, (slices, channels).
+        gain: weight of the observation, in [0, 1]; 1 ignores the prediction; may be traced.
+        guard: see above; ``math.inf`` for none against finite ratios.
+        axis_name: mapped axis whose devices hold further slices: one decision for them all.
+        axis_index_groups: groups of indices within that axis, with a decision each.
 
     Returns:
-      The posterior moments, (slices, channels).
+        The posterior moments, (slices, channels).
 
     Raises:
-      ValueError: ``gain`` or ``guard`` is out of its range, or shapes do not fit.
+        ValueError: ``gain`` or ``guard`` is out of its range, or shapes do not fit.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, kalman_update
-      >>> predicted = Moments(mean=jnp.array([[0.0]]), var=jnp.array([[1.0]]))
-      >>> observed = Moments(mean=jnp.array([[2.0]]), var=jnp.array([[3.0]]))
-      >>> mean, var = kalman_update(predicted, observed, gain=0.5)
-      >>> float(mean[0, 0]), float(var[0, 0])
-      (1.0, 3.0)
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, kalman_update
+        >>> predicted = Moments(mean=jnp.array([[0.0]]), var=jnp.array([[1.0]]))
+        >>> observed = Moments(mean=jnp.array([[2.0]]), var=jnp.array([[3.0]]))
+        >>> mean, var = kalman_update(predicted, observed, gain=0.5)
+        >>> float(mean[0, 0]), float(var[0, 0])
+        (1.0, 3.0)
 
     References:
-      Guangrun Wang, Jiefeng Peng, Ping Luo, Xinjiang Wang and Liang Lin, `Kalman Normalization:
-      Normalizing Internal Representations Across Network Layers <https://arxiv.org/abs/1802.03133>`_,
-      NeurIPS 2018. The guard, and that it is one decision, is in the authors' code; their
-      ``p_rate`` is 1 - gain.
+        Guangrun Wang, Jiefeng Peng, Ping Luo, Xinjiang Wang and Liang Lin, `Kalman Normalization:
+        Normalizing Internal Representations Across Network Layers
+        <https://arxiv.org/abs/1802.03133>`_, NeurIPS 2018. The guard, and that it is one decision,
+        is in the authors' code; their ``p_rate`` is 1 - gain.
     """
     check_gain(gain, guard)
     check_prediction(prediction, observed.mean.shape)

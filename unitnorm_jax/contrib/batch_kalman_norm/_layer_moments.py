@@ -15,29 +15,29 @@ def layer_moments(layer: nn.Module, moments: Moments, input_shape: tuple[int, ..
     the layer, inside the model, so that the weights exist.
 
     Args:
-      layer: bound module of the model; a convolution without groups and dilation.
-      moments: of the layer's input, (slices, c_in).
-      input_shape: shape of the layer's input, (n, *positions, c_in); not looked at for Dense.
+        layer: bound module of the model; a convolution without groups and dilation.
+        moments: of the layer's input, (slices, c_in).
+        input_shape: shape of the layer's input, (n, *positions, c_in); not looked at for Dense.
 
     Returns:
-      Moments of the layer's output, (slices, c_out).
+        Moments of the layer's output, (slices, c_out).
 
     Raises:
-      ValueError: the layer is of another kind, or shapes do not fit.
+        ValueError: the layer is of another kind, or shapes do not fit.
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import layer_moments
-      >>> class Net(nn.Module):
-      ...     @nn.compact
-      ...     def __call__(self, x, moments):
-      ...         conv = nn.Conv(4, (3, 3))
-      ...         return conv(x), layer_moments(conv, moments, x.shape)
-      >>> moments = Moments(mean=jnp.zeros((1, 3)), var=jnp.ones((1, 3)))
-      >>> (y, out), _ = Net().init_with_output(jax.random.key(0), jnp.ones((2, 5, 5, 3)), moments)
-      >>> out.mean.shape
-      (1, 4)
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import layer_moments
+        >>> class Net(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, x, moments):
+        ...         conv = nn.Conv(4, (3, 3))
+        ...         return conv(x), layer_moments(conv, moments, x.shape)
+        >>> moments = Moments(mean=jnp.zeros((1, 3)), var=jnp.ones((1, 3)))
+        >>> (y, out), _ = Net().init_with_output(jax.random.key(0), jnp.ones((2, 5, 5, 3)), moments)
+        >>> out.mean.shape
+        (1, 4)
     """
     # Not isinstance: a subclass may use other weights than those it stores.
     if type(layer) is nn.Dense:

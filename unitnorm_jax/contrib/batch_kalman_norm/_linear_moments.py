@@ -38,30 +38,30 @@ def linear_moments(
     size of an image is computed.
 
     Args:
-      moments: of the inputs, (slices, c_in).
-      kernel: (*window, c_in, c_out); (c_in, c_out) is dense.
-      bias: (c_out,), or None.
-      spatial_shape: height, width, ... of the input, pixels; one number per axis of the window.
-      strides: strides, pixels; one number for all axes or one per axis.
-      padding: "SAME", "VALID", or a (low, high) pair per axis, pixels.
+        moments: of the inputs, (slices, c_in).
+        kernel: (*window, c_in, c_out); (c_in, c_out) is dense.
+        bias: (c_out,), or None.
+        spatial_shape: height, width, ... of the input, pixels; one number per axis of the window.
+        strides: strides, pixels; one number for all axes or one per axis.
+        padding: "SAME", "VALID", or a (low, high) pair per axis, pixels.
 
     Returns:
-      Moments of the outputs, (slices, c_out).
+        Moments of the outputs, (slices, c_out).
 
     Raises:
-      ValueError: shapes do not fit.
+        ValueError: shapes do not fit.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, linear_moments
-      >>> moments = Moments(mean=jnp.ones((1, 2)), var=jnp.ones((1, 2)))
-      >>> mean, var = linear_moments(moments, jnp.array([[1.0], [3.0]]))
-      >>> float(mean[0, 0]), float(var[0, 0])
-      (4.0, 10.0)
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, linear_moments
+        >>> moments = Moments(mean=jnp.ones((1, 2)), var=jnp.ones((1, 2)))
+        >>> mean, var = linear_moments(moments, jnp.array([[1.0], [3.0]]))
+        >>> float(mean[0, 0]), float(var[0, 0])
+        (4.0, 10.0)
 
     References:
-      Derived here, as the deterministic form of the prediction of Kalman Normalization,
-      https://arxiv.org/abs/1802.03133; for interior pixels it is the one above for "VALID".
+        Derived here, as the deterministic form of the prediction of Kalman Normalization,
+        https://arxiv.org/abs/1802.03133; for interior pixels it is the one above for "VALID".
     """
     window, (c_in, c_out) = kernel.shape[:-2], kernel.shape[-2:]
     if moments.mean.shape[-1:] != (c_in,) or moments.var.shape != moments.mean.shape:
@@ -100,7 +100,7 @@ def _patterns(
     strides: tuple[int, ...],
     padding: str | tuple[tuple[int, ...], ...],
 ) -> np.ndarray:
-    """Combinations of taps, (r, t), that hold what the border does.
+    """Return combinations of taps, (r, t), that hold what the border does.
 
     The first is the share of the output's positions at which each tap lies inside; the squares of
     the others add to the covariance, over positions, of lying inside.

@@ -39,57 +39,58 @@ class BatchKalmanNorm(nn.Module):
     layer, and ``functional.sampled_moments``.
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import relu_moments
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import BatchKalmanNorm, layer_moments
-      >>> class Net(nn.Module):
-      ...     @nn.compact
-      ...     def __call__(self, x, train):
-      ...         eval = not train
-      ...         x, moments = BatchKalmanNorm(eval, slice_size=2, first=True)(x)
-      ...         dense = nn.Dense(3)
-      ...         x = dense(nn.relu(x))
-      ...         prediction = layer_moments(dense, relu_moments(moments))
-      ...         x, _ = BatchKalmanNorm(eval, slice_size=2)(x, prediction=prediction)
-      ...         return x
-      >>> x = jax.random.normal(jax.random.key(0), (8, 5))
-      >>> variables = Net().init(jax.random.key(1), x, train=True)
-      >>> y, updates = Net().apply(variables, x, train=True, mutable=["batch_stats"])
-      >>> jax.tree.map(jnp.shape, variables["params"]["BatchKalmanNorm_1"])
-      {'bias': (3,), 'scale': (3,)}
-      >>> jax.tree.map(jnp.shape, updates["batch_stats"]["BatchKalmanNorm_1"])
-      {'mean': (3,), 'var': (3,)}
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import relu_moments
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import BatchKalmanNorm, layer_moments
+        >>> class Net(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, x, train):
+        ...         eval = not train
+        ...         x, moments = BatchKalmanNorm(eval, slice_size=2, first=True)(x)
+        ...         dense = nn.Dense(3)
+        ...         x = dense(nn.relu(x))
+        ...         prediction = layer_moments(dense, relu_moments(moments))
+        ...         x, _ = BatchKalmanNorm(eval, slice_size=2)(x, prediction=prediction)
+        ...         return x
+        >>> x = jax.random.normal(jax.random.key(0), (8, 5))
+        >>> variables = Net().init(jax.random.key(1), x, train=True)
+        >>> y, updates = Net().apply(variables, x, train=True, mutable=["batch_stats"])
+        >>> jax.tree.map(jnp.shape, variables["params"]["BatchKalmanNorm_1"])
+        {'bias': (3,), 'scale': (3,)}
+        >>> jax.tree.map(jnp.shape, updates["batch_stats"]["BatchKalmanNorm_1"])
+        {'mean': (3,), 'var': (3,)}
 
     Attributes:
-      use_running_average: if True, the statistics stored in batch_stats are used instead of those
-        of the input, and predictions are not looked at.
-      axis: the feature axis of the input; axis 0 is the batch.
-      momentum: decay rate of the running statistics (0.9 in the authors' code). They follow the
-        posterior of the first slice.
-      epsilon: added to the variance.
-      dtype: the dtype of the result (default: that of input, scale and bias together).
-      param_dtype: the dtype of the parameters.
-      use_bias: if True, bias (beta) is added.
-      use_scale: if True, multiply by scale (gamma).
-      bias_init: initializer of bias, by default zeros.
-      scale_init: initializer of scale, by default ones.
-      axis_name: mapped axis over whose devices the batch is spread: one guard, and the running
-        statistics of the first slice of the first device.
-      axis_index_groups: groups of indices within that axis, each with a batch of its own.
-      force_float32_reductions: running statistics are float32; False: of param_dtype. The
-        arithmetic is in float32 at least.
-      slice_size: consecutive samples of a slice; None: the whole batch is one.
-      gain: weight of the observed moments, in [0, 1]; the authors use 0.1 for slices of 2 images
-        and 0.95 for one of 128. At 1 the layer is batch normalization of each slice.
-      guard: predictions are ignored where the mean of var_pred / var_obs is not below this.
-      moments_of: "output" or "input", see above.
-      first: the layer has no prediction.
-      bessel_correction: the first layer hands on the variance times M / (M - 1).
+        use_running_average: if True, the statistics stored in batch_stats are used instead of those
+            of the input, and predictions are not looked at.
+        axis: the feature axis of the input; axis 0 is the batch.
+        momentum: decay rate of the running statistics (0.9 in the authors' code). They follow the
+            posterior of the first slice.
+        epsilon: added to the variance.
+        dtype: the dtype of the result (default: that of input, scale and bias together).
+        param_dtype: the dtype of the parameters.
+        use_bias: if True, bias (beta) is added.
+        use_scale: if True, multiply by scale (gamma).
+        bias_init: initializer of bias, by default zeros.
+        scale_init: initializer of scale, by default ones.
+        axis_name: mapped axis over whose devices the batch is spread: one guard, and the running
+            statistics of the first slice of the first device.
+        axis_index_groups: groups of indices within that axis, each with a batch of its own.
+        force_float32_reductions: running statistics are float32; False: of param_dtype. The
+            arithmetic is in float32 at least.
+        slice_size: consecutive samples of a slice; None: the whole batch is one.
+        gain: weight of the observed moments, in [0, 1]; the authors use 0.1 for slices of 2 images
+            and 0.95 for one of 128. At 1 the layer is batch normalization of each slice.
+        guard: predictions are ignored where the mean of var_pred / var_obs is not below this.
+        moments_of: "output" or "input", see above.
+        first: the layer has no prediction.
+        bessel_correction: the first layer hands on the variance times M / (M - 1).
 
     References:
-      Guangrun Wang, Jiefeng Peng, Ping Luo, Xinjiang Wang and Liang Lin, `Kalman Normalization:
-      Normalizing Internal Representations Across Network Layers <https://arxiv.org/abs/1802.03133>`_,
-      NeurIPS 2018, and its code, wanggrun/Kalman-Normalization.
+        Guangrun Wang, Jiefeng Peng, Ping Luo, Xinjiang Wang and Liang Lin, `Kalman Normalization:
+        Normalizing Internal Representations Across Network Layers
+        <https://arxiv.org/abs/1802.03133>`_, NeurIPS 2018, and its code,
+        wanggrun/Kalman-Normalization.
     """
 
     use_running_average: bool | None = None
@@ -123,18 +124,19 @@ class BatchKalmanNorm(nn.Module):
         """Normalize the input, and update the running statistics.
 
         Args:
-          x: the input, of rank >= 2 and a floating dtype.
-          use_running_average: if True, the statistics stored in batch_stats are used instead of
-            those of the input. Given here or as a field, not both.
-          prediction: predicted moments of x, (slices, channels), or (1, channels) for all slices
-            alike. Not needed at inference.
+            x: the input, of rank >= 2 and a floating dtype.
+            use_running_average: if True, the statistics stored in batch_stats are used instead of
+                those of the input. Given here or as a field, not both.
+            prediction: predicted moments of x, (slices, channels), or (1, channels) for all slices
+                alike. Not needed at inference.
 
         Returns:
-          The normalized input, of the same shape, and moments to predict from, (slices, channels);
-          at inference (1, channels), of the running statistics.
+            The normalized input, of the same shape, and moments to predict from, (slices,
+            channels); at inference (1, channels), of the running statistics.
 
         Raises:
-          ValueError: a field is out of its range, the prediction is missing, or shapes do not fit.
+            ValueError: a field is out of its range, the prediction is missing, or shapes do not
+                fit.
         """
         use_running_average = merge_param(
             "use_running_average", self.use_running_average, use_running_average

@@ -21,8 +21,8 @@ class Moments(NamedTuple):
     """Means and variances of the channels of each slice of a batch.
 
     Attributes:
-      mean: (slices, channels).
-      var: (slices, channels).
+        mean: (slices, channels).
+        var: (slices, channels).
     """
 
     mean: Float[Array, "..."]
@@ -41,23 +41,23 @@ def normalized_moments(
         mean' = bias,   var' = scale^2 var / (var + epsilon)
 
     Args:
-      moments: mean and var, of x and in the formula, (slices, channels).
-      scale: (channels,) (default: 1).
-      bias: (channels,) (default: 0).
-      epsilon: added to the variance.
+        moments: mean and var, of x and in the formula, (slices, channels).
+        scale: (channels,) (default: 1).
+        bias: (channels,) (default: 0).
+        epsilon: added to the variance.
 
     Returns:
-      Moments of the normalized x, of the same shape.
+        Moments of the normalized x, of the same shape.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, normalized_moments
-      >>> moments = Moments(mean=jnp.full((1, 1), 7.0), var=jnp.full((1, 1), 9.0))
-      >>> normalized_moments(moments, scale=jnp.array([2.0]), epsilon=0.0).var.tolist()
-      [[4.0]]
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, normalized_moments
+        >>> moments = Moments(mean=jnp.full((1, 1), 7.0), var=jnp.full((1, 1), 9.0))
+        >>> normalized_moments(moments, scale=jnp.array([2.0]), epsilon=0.0).var.tolist()
+        [[4.0]]
 
     References:
-      Derived here; the code of Kalman Normalization leaves this step out.
+        Derived here; the code of Kalman Normalization leaves this step out.
     """
     arguments.check_epsilon(epsilon)
     mean, var = jnp.zeros_like(moments.mean), moments.var / (moments.var + epsilon)
@@ -80,20 +80,20 @@ def relu_moments(moments: Moments) -> Moments:
     of 0 is allowed.
 
     Args:
-      moments: of z.
+        moments: of z.
 
     Returns:
-      Those of ``max(z, 0)``, of the same shape.
+        Those of ``max(z, 0)``, of the same shape.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, relu_moments
-      >>> mean, var = relu_moments(Moments(mean=jnp.zeros((1, 1)), var=jnp.ones((1, 1))))
-      >>> print(f"{float(mean[0, 0]):.4f} {float(var[0, 0]):.4f}")
-      0.3989 0.3408
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, relu_moments
+        >>> mean, var = relu_moments(Moments(mean=jnp.zeros((1, 1)), var=jnp.ones((1, 1))))
+        >>> print(f"{float(mean[0, 0]):.4f} {float(var[0, 0]):.4f}")
+        0.3989 0.3408
 
     References:
-      Moments of the rectified normal distribution; the stable form is derived here.
+        Moments of the rectified normal distribution; the stable form is derived here.
     """
     return Moments(
         *(
@@ -158,7 +158,7 @@ def _relu_moments_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _wide(moments: Moments) -> Moments:
-    """The same in at least float32."""
+    """Return the same in at least float32."""
     return Moments(*(m.astype(jnp.promote_types(m.dtype, jnp.float32)) for m in moments))
 
 
@@ -175,28 +175,28 @@ def sampled_moments(
     network's own, so its weights get gradients from the prediction too.
 
     Args:
-      moments: of the input, (slices, c_in).
-      noise: standard normal numbers, (slices, *positions, c_in), such as
-        ``jax.random.normal(key, (slices, h, w, c_in))``.
-      layer: maps (slices, *positions, c_in) to (slices, *positions, c_out): the activation and
-        then the convolution, such as ``lambda s: conv(nn.relu(s))``.
+        moments: of the input, (slices, c_in).
+        noise: standard normal numbers, (slices, *positions, c_in), such as ``jax.random.normal(key,
+            (slices, h, w, c_in))``.
+        layer: maps (slices, *positions, c_in) to (slices, *positions, c_out): the activation and
+            then the convolution, such as ``lambda s: conv(nn.relu(s))``.
 
     Returns:
-      Moments of the outputs, (slices, c_out); the variance is the biased one.
+        Moments of the outputs, (slices, c_out); the variance is the biased one.
 
     Raises:
-      ValueError: shapes do not fit.
+        ValueError: shapes do not fit.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, sampled_moments
-      >>> moments = Moments(mean=jnp.zeros((2, 3)), var=jnp.ones((2, 3)))
-      >>> noise = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-      >>> sampled_moments(moments, noise, jax.nn.relu).mean.shape
-      (2, 3)
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, sampled_moments
+        >>> moments = Moments(mean=jnp.zeros((2, 3)), var=jnp.ones((2, 3)))
+        >>> noise = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+        >>> sampled_moments(moments, noise, jax.nn.relu).mean.shape
+        (2, 3)
 
     References:
-      ``state_input`` in wanggrun/Kalman-Normalization, https://arxiv.org/abs/1802.03133.
+        ``state_input`` in wanggrun/Kalman-Normalization, https://arxiv.org/abs/1802.03133.
     """
     rows, channels = moments.mean.shape
     if noise.ndim < 3 or (noise.shape[0], noise.shape[-1]) != (rows, channels):
@@ -221,25 +221,25 @@ def add_moments(a: Moments, b: Moments) -> Moments:
     with one slice it agrees.)
 
     Args:
-      a: of the shortcut, (slices, c) with c <= channels and the difference even.
-      b: of the branch, (slices, channels).
+        a: of the shortcut, (slices, c) with c <= channels and the difference even.
+        b: of the branch, (slices, channels).
 
     Returns:
-      The sums, (slices, channels).
+        The sums, (slices, channels).
 
     Raises:
-      ValueError: shapes do not fit.
+        ValueError: shapes do not fit.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, add_moments
-      >>> a = Moments(mean=jnp.ones((1, 2)), var=jnp.ones((1, 2)))
-      >>> b = Moments(mean=jnp.zeros((1, 4)), var=jnp.ones((1, 4)))
-      >>> add_moments(a, b).var.tolist()
-      [[1.0, 2.0, 2.0, 1.0]]
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.batch_kalman_norm import Moments, add_moments
+        >>> a = Moments(mean=jnp.ones((1, 2)), var=jnp.ones((1, 2)))
+        >>> b = Moments(mean=jnp.zeros((1, 4)), var=jnp.ones((1, 4)))
+        >>> add_moments(a, b).var.tolist()
+        [[1.0, 2.0, 2.0, 1.0]]
 
     References:
-      ``residual`` in wanggrun/Kalman-Normalization, https://arxiv.org/abs/1802.03133.
+        ``residual`` in wanggrun/Kalman-Normalization, https://arxiv.org/abs/1802.03133.
     """
     missing = b.mean.shape[-1] - a.mean.shape[-1]
     if missing < 0 or missing % 2 or a.mean.shape[:-1] != b.mean.shape[:-1]:

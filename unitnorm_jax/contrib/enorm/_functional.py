@@ -35,8 +35,8 @@ class EnormFactors(NamedTuple):
     """What parameters and running statistics are multiplied by.
 
     Attributes:
-      params: a tree like ``params``: for every leaf an array that broadcasts against it.
-      batch_stats: a tree like ``batch_stats``, likewise.
+        params: a tree like ``params``: for every leaf an array that broadcasts against it.
+        batch_stats: a tree like ``batch_stats``, likewise.
     """
 
     params: Any
@@ -53,7 +53,7 @@ def enorm_factors(
     depths: Mapping[str, int] | None = None,
     batch_stats: Any = None,
 ) -> EnormFactors:
-    r"""One cycle of equi-normalization on a tree of parameters.
+    r"""Return one cycle of equi-normalization on a tree of parameters.
 
     A ReLU network computes the same when the weights into a hidden unit are multiplied by d > 0
     and those out of it divided by d. The energy sum_k c^(-p k) \|W_k\|_p^p (k the depth of a
@@ -77,44 +77,45 @@ def enorm_factors(
     rounding.
 
     Args:
-      params: nested dictionaries, as ``model.init`` returns them; kernels are (..., in, out).
-      groups: the units to balance; ``enorm_chain`` makes those of a plain network.
-      c: asymmetry: above 1 deeper layers get larger norms.
-      p: the norm; kernels of convolutions count with all their entries.
-      bias: "rescale" multiplies biases, and ``norms``, with their units, so that the network
-        computes the same; "count" also has them in the incoming norm; "ignore" leaves both alone,
-        as the published code does, which CHANGES the function of a network that has them.
-      depths: depth of every layer named in groups, for c other than 1; by default that of a
-        network without residual streams.
-      batch_stats: running statistics; needed where groups have ``norms``.
+        params: nested dictionaries, as ``model.init`` returns them; kernels are (..., in, out).
+        groups: the units to balance; ``enorm_chain`` makes those of a plain network.
+        c: asymmetry: above 1 deeper layers get larger norms.
+        p: the norm; kernels of convolutions count with all their entries.
+        bias: "rescale" multiplies biases, and ``norms``, with their units, so that the network
+            computes the same; "count" also has them in the incoming norm; "ignore" leaves both
+            alone, as the published code does, which CHANGES the function of a network that has
+            them.
+        depths: depth of every layer named in groups, for c other than 1; by default that of a
+            network without residual streams.
+        batch_stats: running statistics; needed where groups have ``norms``.
 
     Returns:
-      The factors. A unit whose incoming or outgoing weights are all zero keeps its scale.
+        The factors. A unit whose incoming or outgoing weights are all zero keeps its scale.
 
     Raises:
-      ValueError: an option is out of its range, a path matches no layer, or layers do not chain.
+        ValueError: an option is out of its range, a path matches no layer, or layers do not chain.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.enorm import enorm_chain, enorm_factors, enorm_rescale
-      >>> params = {
-      ...     "hidden": {"kernel": jnp.array([[4.0]]), "bias": jnp.array([2.0])},
-      ...     "output": {"kernel": jnp.array([[1.0]]), "bias": jnp.array([3.0])},
-      ... }
-      >>> factors = enorm_factors(params, enorm_chain(("hidden", "output")))
-      >>> balanced = enorm_rescale(params, factors.params)
-      >>> [float(balanced[k]["kernel"][0, 0]) for k in ("hidden", "output")]
-      [2.0, 2.0]
-      >>> [float(balanced[k]["bias"][0]) for k in ("hidden", "output")]
-      [1.0, 3.0]
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.enorm import enorm_chain, enorm_factors, enorm_rescale
+        >>> params = {
+        ...     "hidden": {"kernel": jnp.array([[4.0]]), "bias": jnp.array([2.0])},
+        ...     "output": {"kernel": jnp.array([[1.0]]), "bias": jnp.array([3.0])},
+        ... }
+        >>> factors = enorm_factors(params, enorm_chain(("hidden", "output")))
+        >>> balanced = enorm_rescale(params, factors.params)
+        >>> [float(balanced[k]["kernel"][0, 0]) for k in ("hidden", "output")]
+        [2.0, 2.0]
+        >>> [float(balanced[k]["bias"][0]) for k in ("hidden", "output")]
+        [1.0, 3.0]
 
     References:
-      Pierre Stock, Benjamin Graham, Rémi Gribonval and Hervé Jégou, `Equi-normalization of Neural
-      Networks <https://arxiv.org/abs/1902.10416>`_, ICLR 2019, and its code,
-      facebookresearch/enorm. The rule for units, c and p are the paper's; that all groups are
-      scaled at once, and a momentum buffer inversely, is the code's. Derived here: biases, norms,
-      shared streams (forced by keeping the function), flattened images, the weights c^(-p depth)
-      behind c, Adam, units without weights.
+        Pierre Stock, Benjamin Graham, Rémi Gribonval and Hervé Jégou, `Equi-normalization of Neural
+        Networks <https://arxiv.org/abs/1902.10416>`_, ICLR 2019, and its code,
+        facebookresearch/enorm. The rule for units, c and p are the paper's; that all groups are
+        scaled at once, and a momentum buffer inversely, is the code's. Derived here: biases, norms,
+        shared streams (forced by keeping the function), flattened images, the weights c^(-p depth)
+        behind c, Adam, units without weights.
     """
     check_options(c, p, bias)
     leaves = by_path(params, "params")
@@ -157,28 +158,30 @@ def enorm_energy(
     bias: str = "rescale",
     depths: Mapping[str, int] | None = None,
 ) -> Float[Array, ""]:
-    """The energy that ``enorm_factors`` lowers: sum over layers of ``c^(-p depth) sum |W|^p``.
+    """Return the energy that ``enorm_factors`` lowers.
+
+    ``E = sum over layers of c^(-p depth) sum |W|^p``.
 
     Args:
-      params: see ``enorm_factors``, as the others; only layers named in groups count.
-      groups: see there.
-      c: see there.
-      p: see there.
-      bias: with "count", biases of layers that write balanced units count too.
-      depths: see there.
+        params: see ``enorm_factors``, as the others; only layers named in groups count.
+        groups: see there.
+        c: see there.
+        p: see there.
+        bias: with "count", biases of layers that write balanced units count too.
+        depths: see there.
 
     Returns:
-      The energy, a scalar.
+        The energy, a scalar.
 
     Raises:
-      ValueError: as ``enorm_factors``.
+        ValueError: as ``enorm_factors``.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.enorm import enorm_chain, enorm_energy
-      >>> params = {"a": {"kernel": jnp.array([[4.0]])}, "b": {"kernel": jnp.array([[1.0]])}}
-      >>> float(enorm_energy(params, enorm_chain(("a", "b"))))
-      17.0
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.enorm import enorm_chain, enorm_energy
+        >>> params = {"a": {"kernel": jnp.array([[4.0]])}, "b": {"kernel": jnp.array([[1.0]])}}
+        >>> float(enorm_energy(params, enorm_chain(("a", "b"))))
+        17.0
     """
     check_options(c, p, bias)
     leaves = by_path(params, "params")
@@ -200,21 +203,21 @@ def enorm_rescale(tree: Any, factors: Any, power: int = 1) -> Any:
     """Multiply every leaf by a power of its factor; dtypes stay.
 
     Args:
-      tree: parameters, running statistics, or an optimizer's buffer like them.
-      factors: of ``enorm_factors``, of the same structure.
-      power: 1 for parameters and statistics, -1 for momentum, -2 for Adam's second moment.
+        tree: parameters, running statistics, or an optimizer's buffer like them.
+        factors: of ``enorm_factors``, of the same structure.
+        power: 1 for parameters and statistics, -1 for momentum, -2 for Adam's second moment.
 
     Returns:
-      The rescaled tree.
+        The rescaled tree.
 
     Raises:
-      ValueError: the trees differ in structure.
+        ValueError: the trees differ in structure.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.enorm import enorm_rescale
-      >>> enorm_rescale({"a": jnp.array(3.0)}, {"a": jnp.array(2.0)}, power=-1)["a"].item()
-      1.5
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.enorm import enorm_rescale
+        >>> enorm_rescale({"a": jnp.array(3.0)}, {"a": jnp.array(2.0)}, power=-1)["a"].item()
+        1.5
     """
     given, expected = (cast(Any, jax.tree.structure(t)) for t in (tree, factors))
     if given != expected:

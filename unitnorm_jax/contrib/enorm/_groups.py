@@ -22,13 +22,13 @@ class EnormGroup(NamedTuple):
     with "/", such as ``"block_0/conv_1"``.
 
     Attributes:
-      incoming: the layers that write the units: Dense or Conv, or the ``scale`` of a normalization
-        whose output the units are.
-      outgoing: the Dense or Conv layers that read them.
-      norms: batch normalizations between the two, made transparent: their scale, bias and
-        running statistics are rescaled with the units.
-      flattened: Dense layers that read the units of an image flattened from (height, width,
-        channels): each unit has one row of the kernel per position.
+        incoming: the layers that write the units: Dense or Conv, or the ``scale`` of a
+            normalization whose output the units are.
+        outgoing: the Dense or Conv layers that read them.
+        norms: batch normalizations between the two, made transparent: their scale, bias and running
+            statistics are rescaled with the units.
+        flattened: Dense layers that read the units of an image flattened from (height, width,
+            channels): each unit has one row of the kernel per position.
     """
 
     incoming: tuple[str, ...]
@@ -40,23 +40,23 @@ class EnormGroup(NamedTuple):
 def enorm_chain(
     layers: Sequence[str], norms: Sequence[str | None] | None = None
 ) -> tuple[EnormGroup, ...]:
-    """Groups of a network without branches: the units between each two neighbouring layers.
+    """Return the groups of a network without branches: the units between neighbours.
 
     Args:
-      layers: paths of its Dense and Conv layers, from input to output. The published code does
-        not balance the last pair; leave the last layer out for that.
-      norms: for each two neighbours the batch normalization between them, or None.
+        layers: paths of its Dense and Conv layers, from input to output. The published code does
+            not balance the last pair; leave the last layer out for that.
+        norms: for each two neighbours the batch normalization between them, or None.
 
     Returns:
-      One group fewer than layers.
+        One group fewer than layers.
 
     Raises:
-      ValueError: there are not as many norms as pairs of layers.
+        ValueError: there are not as many norms as pairs of layers.
 
     Example:
-      >>> from unitnorm_jax.contrib.enorm import enorm_chain
-      >>> enorm_chain(("Dense_0", "Dense_1", "Dense_2"))[1]
-      EnormGroup(incoming=('Dense_1',), outgoing=('Dense_2',), norms=(), flattened=())
+        >>> from unitnorm_jax.contrib.enorm import enorm_chain
+        >>> enorm_chain(("Dense_0", "Dense_1", "Dense_2"))[1]
+        EnormGroup(incoming=('Dense_1',), outgoing=('Dense_2',), norms=(), flattened=())
     """
     pairs = list(itertools.pairwise(layers))
     between = [None] * len(pairs) if norms is None else list(norms)
@@ -88,7 +88,7 @@ def check_options(c: float | int, p: float | int, bias: str) -> None:
 
 
 def by_path(tree: Any, what: str) -> dict[str, jax.Array]:
-    """Leaves by path, joined with "/"."""
+    """Return the leaves by path, joined with "/"."""
     leaves = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not all(isinstance(key, jax.tree_util.DictKey) for key in path):

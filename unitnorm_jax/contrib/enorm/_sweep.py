@@ -17,7 +17,7 @@ def enorm_sweep(
     momenta: Sequence[Float[Array, "..."]] | None = None,
     balance_last: bool = False,
 ) -> Kernels | tuple[Kernels, Kernels]:
-    r"""One cycle of equi-normalization of consecutive layers, as the published code does it.
+    r"""Return one cycle of equi-normalization of consecutive layers, as the published code does it.
 
     With the norms before the cycle, for all units i between layer k and layer k + 1 at once::
 
@@ -28,33 +28,33 @@ def enorm_sweep(
     branches see ``enorm_factors``, of which this is the plain case.
 
     Args:
-      kernels: kernels (..., in, out) in the order of the layers: Dense (in, out), Conv
-        (height, width, in, out).
-      c: asymmetry: where balanced, outgoing norms are c times incoming norms.
-      p: the norm.
-      momenta: momentum buffers of the kernels, scaled inversely. (The published code does so for
-        convolutional networks, and leaves the buffers of dense networks as they are.)
-      balance_last: also balance the last pair; the published code does not.
+        kernels: kernels (..., in, out) in the order of the layers: Dense (in, out), Conv (height,
+            width, in, out).
+        c: asymmetry: where balanced, outgoing norms are c times incoming norms.
+        p: the norm.
+        momenta: momentum buffers of the kernels, scaled inversely. (The published code does so for
+            convolutional networks, and leaves the buffers of dense networks as they are.)
+        balance_last: also balance the last pair; the published code does not.
 
     Returns:
-      The kernels; with ``momenta`` the pair of kernels and momenta.
+        The kernels; with ``momenta`` the pair of kernels and momenta.
 
     Raises:
-      ValueError: an option is out of its range, kernels do not chain, or momenta do not match.
+        ValueError: an option is out of its range, kernels do not chain, or momenta do not match.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.enorm import enorm_sweep
-      >>> kernels = [jnp.array([[4.0]]), jnp.array([[1.0]]), jnp.array([[3.0]])]
-      >>> [float(kernel[0, 0]) for kernel in enorm_sweep(kernels)]
-      [2.0, 2.0, 3.0]
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.enorm import enorm_sweep
+        >>> kernels = [jnp.array([[4.0]]), jnp.array([[1.0]]), jnp.array([[3.0]])]
+        >>> [float(kernel[0, 0]) for kernel in enorm_sweep(kernels)]
+        [2.0, 2.0, 3.0]
 
     References:
-      Pierre Stock, Benjamin Graham, Rémi Gribonval and Hervé Jégou, `Equi-normalization of Neural
-      Networks <https://arxiv.org/abs/1902.10416>`_, ICLR 2019, and its code,
-      facebookresearch/enorm, of which this returns the numbers. Departures: p counts for
-      convolutions too (there it is always 2), and a unit without weights is left as it is (there
-      it becomes NaN).
+        Pierre Stock, Benjamin Graham, Rémi Gribonval and Hervé Jégou, `Equi-normalization of Neural
+        Networks <https://arxiv.org/abs/1902.10416>`_, ICLR 2019, and its code,
+        facebookresearch/enorm, of which this returns the numbers. Departures: p counts for
+        convolutions too (there it is always 2), and a unit without weights is left as it is (there
+        it becomes NaN).
     """
     names = [f"kernels[{k}]" for k in range(len(kernels))]
     for name, kernel in zip(names, kernels, strict=True):

@@ -57,44 +57,44 @@ def estimated_batch_norm(
     about the old one is too large, by (average_m x - mean)^2 in expectation (derived here).
 
     Args:
-      x: input, of rank >= 2 and a floating dtype.
-      stats: estimates; ``mean`` and ``var`` have the shape (channels,). Their dtype is kept.
-      scale: scales, (channels,) (default: 1).
-      bias: biases, (channels,) (default: 0).
-      use_running_average: normalize with ``stats`` as they are (inference).
-      rate: weight of the batch in the new estimates, in [0, 1]; may be traced. The paper's is not
-        known for certain; the learning rate is said to be.
-      axis: the feature axis.
-      epsilon: added to the variance.
-      dtype: dtype of the result (default: that of x, scale and bias together).
-      axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices the batch is
-        split: sums and counts are added, in one collective.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      mask: True where a value takes part in the estimates; broadcastable to x. Other places are
-        normalized too.
+        x: input, of rank >= 2 and a floating dtype.
+        stats: estimates; ``mean`` and ``var`` have the shape (channels,). Their dtype is kept.
+        scale: scales, (channels,) (default: 1).
+        bias: biases, (channels,) (default: 0).
+        use_running_average: normalize with ``stats`` as they are (inference).
+        rate: weight of the batch in the new estimates, in [0, 1]; may be traced. The paper's is not
+            known for certain; the learning rate is said to be.
+        axis: the feature axis.
+        epsilon: added to the variance.
+        dtype: dtype of the result (default: that of x, scale and bias together).
+        axis_name: mapped axis (``pmap``, ``shard_map``, ``vmap``) over whose devices the batch is
+            split: sums and counts are added, in one collective.
+        axis_index_groups: groups of indices within that axis, to share statistics in groups.
+        mask: True where a value takes part in the estimates; broadcastable to x. Other places are
+            normalized too.
 
     Returns:
-      The normalized input, and the new estimates (``stats`` itself at inference). Those of a
-      channel without a valid value stay as they are.
+        The normalized input, and the new estimates (``stats`` itself at inference). Those of a
+        channel without a valid value stay as they are.
 
     Raises:
-      ValueError: an argument is out of its range, or shapes do not fit.
+        ValueError: an argument is out of its range, or shapes do not fit.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.functional import BatchStats
-      >>> from unitnorm_jax.contrib.estimated_batch_norm import estimated_batch_norm
-      >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
-      >>> for key in jax.random.split(jax.random.key(0), 300):  # batches of one sample
-      ...     x = 5 + 3 * jax.random.normal(key, (1, 4, 4, 6))
-      ...     y, stats = estimated_batch_norm(x, stats, use_running_average=False, rate=0.03)
-      >>> bool(jnp.allclose(stats.mean, 5, atol=1)), bool(jnp.allclose(stats.var, 9, atol=3))
-      (True, True)
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.functional import BatchStats
+        >>> from unitnorm_jax.contrib.estimated_batch_norm import estimated_batch_norm
+        >>> stats = BatchStats(mean=jnp.zeros(6), var=jnp.ones(6))
+        >>> for key in jax.random.split(jax.random.key(0), 300):  # batches of one sample
+        ...     x = 5 + 3 * jax.random.normal(key, (1, 4, 4, 6))
+        ...     y, stats = estimated_batch_norm(x, stats, use_running_average=False, rate=0.03)
+        >>> bool(jnp.allclose(stats.mean, 5, atol=1)), bool(jnp.allclose(stats.var, 9, atol=3))
+        (True, True)
 
     References:
-      Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
-      Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019. Code:
-      joe-siyuan-qiao/Batch-Channel-Normalization.
+        Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
+        Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019. Code:
+        joe-siyuan-qiao/Batch-Channel-Normalization.
     """
     arguments.check_epsilon(epsilon)
     check_rate(rate)
@@ -141,7 +141,7 @@ def _move(
     axis: int,
     reduction: Reduction,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The new mean and variance, and by how much the mean moved."""
+    """Return the new mean and variance, and by how much the mean moved."""
     reduced = tuple(i for i in range(x.ndim) if i != axis)
     x = x.astype(mean.dtype)
     z = x - spread(mean, axis, x.ndim)

@@ -31,38 +31,38 @@ class EstimatedBatchNorm(nn.Module):
     never moves the estimates.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.estimated_batch_norm import EstimatedBatchNorm
-      >>> layer = EstimatedBatchNorm(rate=lambda update: 0.1 / (1 + update))
-      >>> x = jax.random.normal(jax.random.key(0), (1, 4, 4, 6))
-      >>> variables = layer.init(jax.random.key(1), x, use_running_average=False)
-      >>> jax.tree.map(jnp.shape, variables["params"])
-      {'bias': (6,), 'scale': (6,)}
-      >>> jax.tree.map(jnp.shape, variables["batch_stats"])
-      {'count': (), 'mean': (6,), 'var': (6,)}
-      >>> y, updates = layer.apply(
-      ...     variables, x, use_running_average=False, mutable=["batch_stats"])
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.estimated_batch_norm import EstimatedBatchNorm
+        >>> layer = EstimatedBatchNorm(rate=lambda update: 0.1 / (1 + update))
+        >>> x = jax.random.normal(jax.random.key(0), (1, 4, 4, 6))
+        >>> variables = layer.init(jax.random.key(1), x, use_running_average=False)
+        >>> jax.tree.map(jnp.shape, variables["params"])
+        {'bias': (6,), 'scale': (6,)}
+        >>> jax.tree.map(jnp.shape, variables["batch_stats"])
+        {'count': (), 'mean': (6,), 'var': (6,)}
+        >>> y, updates = layer.apply(
+        ...     variables, x, use_running_average=False, mutable=["batch_stats"])
 
     Attributes:
-      use_running_average: if True, the estimates stay as they are.
-      rate: weight of the batch in the estimates, in [0, 1], or a function of the number of updates
-        so far that gives it; None: it is given at the call.
-      axis: the feature axis of the input.
-      epsilon: added to the variance.
-      dtype: the dtype of the result (default: that of input, scale and bias together).
-      param_dtype: the dtype of the parameters.
-      use_bias: if True, bias (beta) is added.
-      use_scale: if True, multiply by scale (gamma).
-      bias_init: initializer of bias, by default zeros.
-      scale_init: initializer of scale, by default ones.
-      axis_name: mapped axis over whose devices the batch is split.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      force_float32_reductions: the estimates are float32; False: of param_dtype. The
-        arithmetic is in float32 at least.
+        use_running_average: if True, the estimates stay as they are.
+        rate: weight of the batch in the estimates, in [0, 1], or a function of the number of
+            updates so far that gives it; None: it is given at the call.
+        axis: the feature axis of the input.
+        epsilon: added to the variance.
+        dtype: the dtype of the result (default: that of input, scale and bias together).
+        param_dtype: the dtype of the parameters.
+        use_bias: if True, bias (beta) is added.
+        use_scale: if True, multiply by scale (gamma).
+        bias_init: initializer of bias, by default zeros.
+        scale_init: initializer of scale, by default ones.
+        axis_name: mapped axis over whose devices the batch is split.
+        axis_index_groups: groups of indices within that axis, to share statistics in groups.
+        force_float32_reductions: the estimates are float32; False: of param_dtype. The arithmetic
+            is in float32 at least.
 
     References:
-      Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
-      Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019.
+        Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
+        Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019.
     """
 
     use_running_average: bool | None = None
@@ -91,18 +91,18 @@ class EstimatedBatchNorm(nn.Module):
         """Move the estimates and normalize the input with them.
 
         Args:
-          x: the input, of rank >= 2 and a floating dtype.
-          use_running_average: if True, the estimates stay as they are. Given here or as a field,
-            not both.
-          rate: weight of the batch in the estimates, if the field is None; may be traced. Not
-            needed where the estimates stay.
-          mask: True where a value takes part in the estimates; broadcastable to x.
+            x: the input, of rank >= 2 and a floating dtype.
+            use_running_average: if True, the estimates stay as they are. Given here or as a field,
+                not both.
+            rate: weight of the batch in the estimates, if the field is None; may be traced. Not
+                needed where the estimates stay.
+            mask: True where a value takes part in the estimates; broadcastable to x.
 
         Returns:
-          The normalized input, of the same shape.
+            The normalized input, of the same shape.
 
         Raises:
-          ValueError: a field is out of its range, shapes do not fit, or there is no rate.
+            ValueError: a field is out of its range, shapes do not fit, or there is no rate.
         """
         still = merge_param("use_running_average", self.use_running_average, use_running_average)
         still = still or self.is_initializing()

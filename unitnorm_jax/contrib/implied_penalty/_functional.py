@@ -22,8 +22,8 @@ class ImpliedPenalty(NamedTuple):
     """Coefficients of penalties under which the folded weights are what they are, per unit.
 
     Attributes:
-      multiplier: lambda of the penalty ``lambda v' Sigma v``.
-      weight_decay: that of the penalty ``lambda |v|^2`` with the same pull along v.
+        multiplier: lambda of the penalty ``lambda v' Sigma v``.
+        weight_decay: that of the penalty ``lambda |v|^2`` with the same pull along v.
     """
 
     multiplier: Float[Array, "..."]
@@ -37,7 +37,7 @@ def implied_penalty(
     *,
     feature_axes: int | Sequence[int] = -1,
 ) -> ImpliedPenalty:
-    r"""The penalty on the folded weights that batch normalization amounts to.
+    r"""Return the penalty on the folded weights that batch normalization amounts to.
 
     For every unit, with the gradient of the loss (as a function of the folded weights, without
     batch normalization)::
@@ -51,31 +51,31 @@ def implied_penalty(
     Where a trained scale is stationary as well, both are 0: BN then constrains v no longer.
 
     Args:
-      folded_kernel: v, (..., in, units), as ``fold_batch_norm`` returns.
-      gradient: of the loss with respect to it, of the same shape.
-      scale: of the normalization (default: 1).
-      feature_axes: as in ``fold_batch_norm``.
+        folded_kernel: v, (..., in, units), as ``fold_batch_norm`` returns.
+        gradient: of the loss with respect to it, of the same shape.
+        scale: of the normalization (default: 1).
+        feature_axes: as in ``fold_batch_norm``.
 
     Returns:
-      Both coefficients, per unit; positive where the loss asks for larger weights.
+        Both coefficients, per unit; positive where the loss asks for larger weights.
 
     Raises:
-      ValueError: shapes do not fit.
+        ValueError: shapes do not fit.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.implied_penalty import implied_penalty
-      >>> v = jnp.array([[1.0], [2.0]])
-      >>> implied = implied_penalty(v, jnp.array([[-4.0], [-3.0]]))
-      >>> float(implied.multiplier[0]), float(implied.weight_decay[0])
-      (5.0, 1.0)
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.implied_penalty import implied_penalty
+        >>> v = jnp.array([[1.0], [2.0]])
+        >>> implied = implied_penalty(v, jnp.array([[-4.0], [-3.0]]))
+        >>> float(implied.multiplier[0]), float(implied.weight_decay[0])
+        (5.0, 1.0)
 
     References:
-      Lakshmi Annamalai and Chetan Singh Thakur, `Theoretical Insight into Batch Normalization:
-      Data Dependant Auto-Tuning of Regularization Rate <https://arxiv.org/abs/2209.07587>`_, 2022.
-      That batch normalization is constrained optimization of the weights without it, with a
-      regularization that the statistics of the data tune, is the paper's; the constraint, both
-      coefficients and the remark on a trained scale are derived here.
+        Lakshmi Annamalai and Chetan Singh Thakur, `Theoretical Insight into Batch Normalization:
+        Data Dependant Auto-Tuning of Regularization Rate <https://arxiv.org/abs/2209.07587>`_,
+        2022. That batch normalization is constrained optimization of the weights without it, with a
+        regularization that the statistics of the data tune, is the paper's; the constraint, both
+        coefficients and the remark on a trained scale are derived here.
     """
     if gradient.shape != folded_kernel.shape:
         raise ValueError(
@@ -99,7 +99,7 @@ def implied_penalty(
         scale = jnp.ones_like(pull)
 
     def quotient(divisor: jax.Array, value: jax.Array) -> jax.Array:
-        """A unit that is 0 is pulled nowhere; compared by ==, for NaN to stay."""
+        """Return a unit that is 0 is pulled nowhere; compared by ==, for NaN to stay."""
         return jnp.where(divisor == 0, 0, value / jnp.where(divisor == 0, 1, divisor))
 
     return ImpliedPenalty(

@@ -18,21 +18,22 @@ class BatchNorm(nn.Module):
     """``flax.linen.BatchNorm``, fields and variables, with ``functional.batch_norm`` inside.
 
     Attributes:
-      use_running_average: as ``flax.linen.BatchNorm``, like the others.
-      axis: the feature axis (or axes) of the input.
-      momentum: decay rate of the running statistics.
-      epsilon: added to the variance.
-      dtype: the dtype of the result (default: that of input, scale and bias together).
-      param_dtype: the dtype of the parameters.
-      use_bias: if True, bias (beta) is added.
-      use_scale: if True, multiply by scale (gamma).
-      bias_init: initializer of bias, by default zeros.
-      scale_init: initializer of scale, by default ones.
-      axis_name: mapped axis over whose devices statistics are taken.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      use_fast_variance: one pass, and a second only where it would lose digits; False: always two.
-      force_float32_reductions: running statistics are float32; False: of param_dtype. The
-        arithmetic is in float32 at least.
+        use_running_average: as ``flax.linen.BatchNorm``, like the others.
+        axis: the feature axis (or axes) of the input.
+        momentum: decay rate of the running statistics.
+        epsilon: added to the variance.
+        dtype: the dtype of the result (default: that of input, scale and bias together).
+        param_dtype: the dtype of the parameters.
+        use_bias: if True, bias (beta) is added.
+        use_scale: if True, multiply by scale (gamma).
+        bias_init: initializer of bias, by default zeros.
+        scale_init: initializer of scale, by default ones.
+        axis_name: mapped axis over whose devices statistics are taken.
+        axis_index_groups: groups of indices within that axis, to share statistics in groups.
+        use_fast_variance: one pass, and a second only where it would lose digits; False: always
+            two.
+        force_float32_reductions: running statistics are float32; False: of param_dtype. The
+            arithmetic is in float32 at least.
     """
 
     use_running_average: bool | None = None
@@ -61,16 +62,16 @@ class BatchNorm(nn.Module):
         """Normalize the input, and update the running statistics.
 
         Args:
-          x: the input, of rank >= 2.
-          use_running_average: if True, the statistics stored in batch_stats are used instead of
-            those of the input. Given here or as a field, not both.
-          mask: True where a value takes part in the statistics; broadcastable to x.
+            x: the input, of rank >= 2.
+            use_running_average: if True, the statistics stored in batch_stats are used instead of
+                those of the input. Given here or as a field, not both.
+            mask: True where a value takes part in the statistics; broadcastable to x.
 
         Returns:
-          The normalized input, of the same shape.
+            The normalized input, of the same shape.
 
         Raises:
-          ValueError: a field is out of its range, or shapes do not fit.
+            ValueError: a field is out of its range, or shapes do not fit.
         """
         running = merge_param("use_running_average", self.use_running_average, use_running_average)
         features = check_axes(x.shape, self.axis)

@@ -35,49 +35,49 @@ class IndependentComponent(nn.Module):
     In training ``apply`` needs ``rngs={"dropout": key}``; ``init`` does not.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.independent_component import IndependentComponent
-      >>> layer = IndependentComponent(rate=0.25)
-      >>> x = 3 + jax.random.normal(jax.random.key(0), (1000, 2))
-      >>> variables = layer.init(jax.random.key(1), x, use_running_average=False)
-      >>> jax.tree.map(jnp.shape, variables["params"])
-      {'bias': (2,), 'scale': (2,)}
-      >>> y, updates = layer.apply(
-      ...     variables, x, use_running_average=False, mutable=["batch_stats"],
-      ...     rngs={"dropout": jax.random.key(2)})
-      >>> abs((y == 0).mean() - 0.25).item() < 0.05
-      True
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.independent_component import IndependentComponent
+        >>> layer = IndependentComponent(rate=0.25)
+        >>> x = 3 + jax.random.normal(jax.random.key(0), (1000, 2))
+        >>> variables = layer.init(jax.random.key(1), x, use_running_average=False)
+        >>> jax.tree.map(jnp.shape, variables["params"])
+        {'bias': (2,), 'scale': (2,)}
+        >>> y, updates = layer.apply(
+        ...     variables, x, use_running_average=False, mutable=["batch_stats"],
+        ...     rngs={"dropout": jax.random.key(2)})
+        >>> abs((y == 0).mean() - 0.25).item() < 0.05
+        True
 
     Attributes:
-      use_running_average: if True, the statistics stored in batch_stats are used instead of those
-        of the input, and there is no dropout.
-      axis: the feature axis (or axes) of the input.
-      momentum: decay rate of the running statistics.
-      epsilon: added to the variance.
-      dtype: the dtype of the result (default: that of input, scale and bias together).
-      param_dtype: the dtype of the parameters.
-      use_bias: if True, bias (beta) is added, before dropout.
-      use_scale: if True, multiply by scale (gamma).
-      bias_init: initializer of bias, by default zeros.
-      scale_init: initializer of scale, by default ones.
-      axis_name: mapped axis over whose devices statistics are taken. Dropout needs a key of its
-        own on every device: fold ``jax.lax.axis_index`` into it.
-      axis_index_groups: groups of indices within that axis, to share statistics in groups.
-      use_fast_variance: as the norm's.
-      force_float32_reductions: as the norm's.
-      rate: probability that dropout sets a value to 0, in [0, 1); the published ports use 0.05.
-      deterministic: if given, whether dropout is off; by default it is on in training alone.
-      broadcast_dims: axes along which values share a mask: (1, 2) drops whole channels of images.
-      rng_collection: name of dropout's key in ``rngs``.
-      norm: makes the normalization, by default ``functional.batch_norm``: ``nn.BatchNorm``, but
-        exact where the mean is large. Or ``UnitizedBatchNorm``, or a partial of one.
+        use_running_average: if True, the statistics stored in batch_stats are used instead of those
+            of the input, and there is no dropout.
+        axis: the feature axis (or axes) of the input.
+        momentum: decay rate of the running statistics.
+        epsilon: added to the variance.
+        dtype: the dtype of the result (default: that of input, scale and bias together).
+        param_dtype: the dtype of the parameters.
+        use_bias: if True, bias (beta) is added, before dropout.
+        use_scale: if True, multiply by scale (gamma).
+        bias_init: initializer of bias, by default zeros.
+        scale_init: initializer of scale, by default ones.
+        axis_name: mapped axis over whose devices statistics are taken. Dropout needs a key of its
+            own on every device: fold ``jax.lax.axis_index`` into it.
+        axis_index_groups: groups of indices within that axis, to share statistics in groups.
+        use_fast_variance: as the norm's.
+        force_float32_reductions: as the norm's.
+        rate: probability that dropout sets a value to 0, in [0, 1); the published ports use 0.05.
+        deterministic: if given, whether dropout is off; by default it is on in training alone.
+        broadcast_dims: axes along which values share a mask: (1, 2) drops whole channels of images.
+        rng_collection: name of dropout's key in ``rngs``.
+        norm: makes the normalization, by default ``functional.batch_norm``: ``nn.BatchNorm``, but
+            exact where the mean is large. Or ``UnitizedBatchNorm``, or a partial of one.
 
     References:
-      Guangyong Chen, Pengfei Chen, Yujun Shi, Chang-Yu Hsieh, Benben Liao and Shengyu Zhang,
-      `Rethinking the Usage of Batch Normalization and Dropout in the Training of Deep Neural
-      Networks <https://arxiv.org/abs/1905.05928>`_, 2019. The composition, its place and the two
-      laws are the paper's; the rate 0.05 is that of three independent ports; the conditions of the
-      laws, and the variance behind a weight layer, are derived here.
+        Guangyong Chen, Pengfei Chen, Yujun Shi, Chang-Yu Hsieh, Benben Liao and Shengyu Zhang,
+        `Rethinking the Usage of Batch Normalization and Dropout in the Training of Deep Neural
+        Networks <https://arxiv.org/abs/1905.05928>`_, 2019. The composition, its place and the two
+        laws are the paper's; the rate 0.05 is that of three independent ports; the conditions of
+        the laws, and the variance behind a weight layer, are derived here.
     """
 
     use_running_average: bool | None = None
@@ -138,17 +138,17 @@ class IndependentComponent(nn.Module):
         """Normalize the input, and in training drop values of it.
 
         Args:
-          x: the input.
-          use_running_average: if True, the statistics stored in batch_stats are used instead of
-            those of the input, and there is no dropout. Given here or as a field, not both.
-          deterministic: if given, whether dropout is off. Here or as a field, not both.
-          mask: True where a value takes part in the statistics.
+            x: the input.
+            use_running_average: if True, the statistics stored in batch_stats are used instead of
+                those of the input, and there is no dropout. Given here or as a field, not both.
+            deterministic: if given, whether dropout is off. Here or as a field, not both.
+            mask: True where a value takes part in the statistics.
 
         Returns:
-          The normalized input, of the same shape.
+            The normalized input, of the same shape.
 
         Raises:
-          ValueError: a field is out of its range.
+            ValueError: a field is out of its range.
         """
         use_running_average = merge_param(
             "use_running_average", self.use_running_average, use_running_average

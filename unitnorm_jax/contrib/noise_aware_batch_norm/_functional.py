@@ -27,24 +27,24 @@ def batch_statistics(
     has count, mean and variance 0.
 
     Args:
-      x: input, of a floating dtype.
-      axis: the feature axis or axes.
-      mask: True where a value takes part; broadcastable to x. Other values do not matter.
-      axis_name: mapped axis over whose devices sums and counts are added.
-      axis_index_groups: groups of indices within that axis.
+        x: input, of a floating dtype.
+        axis: the feature axis or axes.
+        mask: True where a value takes part; broadcastable to x. Other values do not matter.
+        axis_name: mapped axis over whose devices sums and counts are added.
+        axis_index_groups: groups of indices within that axis.
 
     Returns:
-      The statistics and the counts, all of the shape of the feature axes (ascending).
+        The statistics and the counts, all of the shape of the feature axes (ascending).
 
     Raises:
-      ValueError: shapes do not fit.
+        ValueError: shapes do not fit.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import batch_statistics
-      >>> stats, count = batch_statistics(jnp.array([[1.0, 5.0], [3.0, 5.0]]))
-      >>> stats.mean.tolist(), stats.var.tolist(), count.tolist()
-      ([2.0, 5.0], [1.0, 0.0], [2.0, 2.0])
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import batch_statistics
+        >>> stats, count = batch_statistics(jnp.array([[1.0, 5.0], [3.0, 5.0]]))
+        >>> stats.mean.tolist(), stats.var.tolist(), count.tolist()
+        ([2.0, 5.0], [1.0, 0.0], [2.0, 2.0])
     """
     x = arguments.as_floating(x)
     features = arguments.check_axes(x.shape, axis)
@@ -80,24 +80,24 @@ def pool_statistics(
     These are the statistics of all values at once, whatever the sizes of the batches.
 
     Args:
-      stats: of each batch.
-      counts: of each batch, of the shape of the statistics. Where all are 0 the result is 0.
+        stats: of each batch.
+        counts: of each batch, of the shape of the statistics. Where all are 0 the result is 0.
 
     Returns:
-      The pooled statistics.
+        The pooled statistics.
 
     Raises:
-      ValueError: there is no batch, or numbers of statistics and counts differ.
+        ValueError: there is no batch, or numbers of statistics and counts differ.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.functional import BatchStats
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import pool_statistics
-      >>> one = BatchStats(mean=jnp.array([1.0]), var=jnp.array([0.0]))
-      >>> two = BatchStats(mean=jnp.array([4.0]), var=jnp.array([0.0]))
-      >>> pooled = pool_statistics([one, two], [jnp.array([2.0]), jnp.array([1.0])])
-      >>> pooled.mean.tolist(), pooled.var.tolist()
-      ([2.0], [2.0])
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.functional import BatchStats
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import pool_statistics
+        >>> one = BatchStats(mean=jnp.array([1.0]), var=jnp.array([0.0]))
+        >>> two = BatchStats(mean=jnp.array([4.0]), var=jnp.array([0.0]))
+        >>> pooled = pool_statistics([one, two], [jnp.array([2.0]), jnp.array([1.0])])
+        >>> pooled.mean.tolist(), pooled.var.tolist()
+        ([2.0], [2.0])
     """
     if not stats or len(stats) != len(counts):
         raise ValueError(
@@ -121,29 +121,29 @@ def track_statistics(
     """Statistics that follow the batches: ``(1 - rate) * stats + rate * batch``.
 
     Args:
-      stats: statistics before; their dtype is kept.
-      batch: those of the batch.
-      rate: weight of the batch, in [0, 1]; may be traced. 1: those of the batch alone.
+        stats: statistics before; their dtype is kept.
+        batch: those of the batch.
+        rate: weight of the batch, in [0, 1]; may be traced. 1: those of the batch alone.
 
     Returns:
-      The new statistics.
+        The new statistics.
 
     Raises:
-      ValueError: ``rate`` is not in [0, 1].
+        ValueError: ``rate`` is not in [0, 1].
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.functional import BatchStats
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import track_statistics
-      >>> old = BatchStats(mean=jnp.array([0.0]), var=jnp.array([1.0]))
-      >>> new = BatchStats(mean=jnp.array([1.0]), var=jnp.array([3.0]))
-      >>> track_statistics(old, new, 0.5).var.tolist()
-      [2.0]
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.functional import BatchStats
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import track_statistics
+        >>> old = BatchStats(mean=jnp.array([0.0]), var=jnp.array([1.0]))
+        >>> new = BatchStats(mean=jnp.array([1.0]), var=jnp.array([3.0]))
+        >>> track_statistics(old, new, 0.5).var.tolist()
+        [2.0]
 
     References:
-      Noise-aware Batch Normalization, Li-Huang Tsai, Shih-Chieh Chang, Yu-Ting Chen, Jia-Yu Pan,
-      Wei Wei and Da-Cheng Juan, https://arxiv.org/abs/2007.03230, which tracks such shifts; this
-      form and its rate are derived here.
+        Noise-aware Batch Normalization, Li-Huang Tsai, Shih-Chieh Chang, Yu-Ting Chen, Jia-Yu Pan,
+        Wei Wei and Da-Cheng Juan, https://arxiv.org/abs/2007.03230, which tracks such shifts; this
+        form and its rate are derived here.
     """
     check_rate(rate)
     return BatchStats(

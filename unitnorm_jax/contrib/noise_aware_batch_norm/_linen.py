@@ -38,23 +38,23 @@ def collect_statistics(
     into ``variables``, or around the call (``output_noise``).
 
     Args:
-      model: any linen module.
-      variables: its collections, with the weights as they are on the hardware.
-      *args: for ``model.apply``: a batch without labels.
-      **kwargs: for ``model.apply``; must ask for running statistics, as ``train=False``.
+        model: any linen module.
+        variables: its collections, with the weights as they are on the hardware.
+        *args: for ``model.apply``: a batch without labels.
+        **kwargs: for ``model.apply``; must ask for running statistics, as ``train=False``.
 
     Returns:
-      The ``batch_stats`` with the batch's statistics, and beside each ``mean`` a
-      ``number_of_values``, of its shape.
+        The ``batch_stats`` with the batch's statistics, and beside each ``mean`` a
+        ``number_of_values``, of its shape.
 
     Raises:
-      ValueError: no layer keeps statistics, or one was not asked to use them.
+        ValueError: no layer keeps statistics, or one was not asked to use them.
 
     Example:
-      See ``recalibrate``.
+        See ``recalibrate``.
 
     References:
-      See ``recalibrate``.
+        See ``recalibrate``.
     """
 
     def observe(
@@ -90,36 +90,36 @@ def recalibrate(variables: Variables, collected: Iterable[Variables]) -> dict[st
         var  = sum n (var_b + mean_b^2) / sum n - mean^2
 
     Args:
-      variables: the model's collections.
-      collected: what ``collect_statistics`` returned for each batch.
+        variables: the model's collections.
+        collected: what ``collect_statistics`` returned for each batch.
 
     Returns:
-      A new dictionary of collections.
+        A new dictionary of collections.
 
     Raises:
-      ValueError: nothing was collected, or it is of another model.
+        ValueError: nothing was collected, or it is of another model.
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import collect_statistics, recalibrate
-      >>> model = nn.Sequential([nn.Dense(4), nn.BatchNorm(use_running_average=True)])
-      >>> batches = jax.random.normal(jax.random.key(0), (3, 32, 5))
-      >>> variables = model.init(jax.random.key(1), batches[0])
-      >>> chip = additive_noise(0.1)(jax.random.key(2), variables["params"])
-      >>> noisy = {**variables, "params": chip}
-      >>> collect = jax.jit(lambda variables, x: collect_statistics(model, variables, x))
-      >>> noisy = recalibrate(noisy, [collect(noisy, x) for x in batches])
-      >>> y = model.apply(noisy, batches.reshape(-1, 5))
-      >>> bool(jnp.allclose(y.mean(0), 0, atol=1e-5)), bool(jnp.allclose(y.std(0), 1, atol=1e-2))
-      (True, True)
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import collect_statistics, recalibrate
+        >>> model = nn.Sequential([nn.Dense(4), nn.BatchNorm(use_running_average=True)])
+        >>> batches = jax.random.normal(jax.random.key(0), (3, 32, 5))
+        >>> variables = model.init(jax.random.key(1), batches[0])
+        >>> chip = additive_noise(0.1)(jax.random.key(2), variables["params"])
+        >>> noisy = {**variables, "params": chip}
+        >>> collect = jax.jit(lambda variables, x: collect_statistics(model, variables, x))
+        >>> noisy = recalibrate(noisy, [collect(noisy, x) for x in batches])
+        >>> y = model.apply(noisy, batches.reshape(-1, 5))
+        >>> bool(jnp.allclose(y.mean(0), 0, atol=1e-5)), bool(jnp.allclose(y.std(0), 1, atol=1e-2))
+        (True, True)
 
     References:
-      Li-Huang Tsai, Shih-Chieh Chang, Yu-Ting Chen, Jia-Yu Pan, Wei Wei and Da-Cheng Juan,
-      `Robust Processing-In-Memory Neural Networks via Noise-Aware Normalization
-      <https://arxiv.org/abs/2007.03230>`_, 2020: the statistics are recalculated at inference,
-      without knowledge of the noise. That layers are calibrated together, and pooling by counts,
-      are derived here; there is no published code.
+        Li-Huang Tsai, Shih-Chieh Chang, Yu-Ting Chen, Jia-Yu Pan, Wei Wei and Da-Cheng Juan,
+        `Robust Processing-In-Memory Neural Networks via Noise-Aware Normalization
+        <https://arxiv.org/abs/2007.03230>`_, 2020: the statistics are recalculated at inference,
+        without knowledge of the noise. That layers are calibrated together, and pooling by counts,
+        are derived here; there is no published code.
     """
     trees = [flatten_dict(tree) for tree in collected]
     if not trees:
@@ -157,31 +157,31 @@ def track(
     by its own statistics, as in training; at 0 it is plain inference.
 
     Args:
-      model: any linen module.
-      variables: its collections, with the weights as they are on the hardware.
-      *args: for ``model.apply``.
-      rate: weight of the batch, in [0, 1]; may be traced.
-      **kwargs: for ``model.apply``; must ask for running statistics, as ``train=False``.
+        model: any linen module.
+        variables: its collections, with the weights as they are on the hardware.
+        *args: for ``model.apply``.
+        rate: weight of the batch, in [0, 1]; may be traced.
+        **kwargs: for ``model.apply``; must ask for running statistics, as ``train=False``.
 
     Returns:
-      The output, and the collections with the new statistics.
+        The output, and the collections with the new statistics.
 
     Raises:
-      ValueError: ``rate`` is not in [0, 1], no layer keeps statistics, or one was not asked to
-        use them.
+        ValueError: ``rate`` is not in [0, 1], no layer keeps statistics, or one was not asked to
+            use them.
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import track
-      >>> model = nn.BatchNorm(use_running_average=True)
-      >>> x = 5 + jax.random.normal(jax.random.key(0), (32, 3))
-      >>> y, variables = track(model, model.init(jax.random.key(1), x), x, rate=0.5)
-      >>> bool(jnp.allclose(variables["batch_stats"]["mean"], 0.5 * x.mean(0), atol=1e-5))
-      True
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import track
+        >>> model = nn.BatchNorm(use_running_average=True)
+        >>> x = 5 + jax.random.normal(jax.random.key(0), (32, 3))
+        >>> y, variables = track(model, model.init(jax.random.key(1), x), x, rate=0.5)
+        >>> bool(jnp.allclose(variables["batch_stats"]["mean"], 0.5 * x.mean(0), atol=1e-5))
+        True
 
     References:
-      The layers of https://arxiv.org/abs/2007.03230 track the shifts of the statistics at
-      inference; this form, and that the rate is an argument, are derived here.
+        The layers of https://arxiv.org/abs/2007.03230 track the shifts of the statistics at
+        inference; this form, and that the rate is an argument, are derived here.
     """
 
     def observe(module: nn.Module, batch: BatchStats, count: jax.Array) -> None:
@@ -200,7 +200,7 @@ def track(
 def _apply(
     model: nn.Module, variables: Variables, observe: Observer, args: Any, kwargs: Any
 ) -> tuple[Any, Any]:
-    """Applies the model; ``observe`` may set each layer's statistics before it normalizes."""
+    """Apply the model; ``observe`` may set each layer's statistics before it normalizes."""
     found: set[tuple[str, ...]] = set()
     active: set[tuple[str, ...]] = set()
 

@@ -26,27 +26,27 @@ def noisy_outputs(
     and so does a module under ``nn.jit``.
 
     Args:
-      key: random key; the same key gives the same noise (a chip with fixed offsets), a new one for
-        every forward pass noise that varies in time.
-      strength: standard deviation, in units of the output's root mean square; may be traced.
-      layers: which layers, by class.
+        key: random key; the same key gives the same noise (a chip with fixed offsets), a new one
+            for every forward pass noise that varies in time.
+        strength: standard deviation, in units of the output's root mean square; may be traced.
+        layers: which layers, by class.
 
     Returns:
-      A context manager.
+        A context manager.
 
     Raises:
-      ValueError: ``strength`` is negative (when a layer is called).
+        ValueError: ``strength`` is negative (when a layer is called).
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import noisy_outputs
-      >>> model, x = nn.Dense(1000, use_bias=False), jnp.ones((1, 3))
-      >>> variables = model.init(jax.random.key(0), x)
-      >>> with noisy_outputs(jax.random.key(1), 0.1):
-      ...     noisy = model.apply(variables, x)
-      >>> y = model.apply(variables, x)
-      >>> print(f"{jnp.std(noisy - y) / jnp.std(y):.1f}")
-      0.1
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import noisy_outputs
+        >>> model, x = nn.Dense(1000, use_bias=False), jnp.ones((1, 3))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> with noisy_outputs(jax.random.key(1), 0.1):
+        ...     noisy = model.apply(variables, x)
+        >>> y = model.apply(variables, x)
+        >>> print(f"{jnp.std(noisy - y) / jnp.std(y):.1f}")
+        0.1
     """
     calls: dict[tuple[str, ...], int] = {}
     # The variables of the pass, which tell it from the next; and how deep in its modules we are.

@@ -11,22 +11,22 @@ def output_noise(key: jax.Array, y: jax.Array, strength: jax.Array | float | int
     """Noise of a layer's read-out: ``y + strength * sqrt(mean y^2) * N(0, 1)``.
 
     Args:
-      key: random key.
-      y: the layer's output; the mean is over all of it.
-      strength: standard deviation, in units of the root mean square; may be traced.
+        key: random key.
+        y: the layer's output; the mean is over all of it.
+        strength: standard deviation, in units of the root mean square; may be traced.
 
     Returns:
-      The noisy output, of y's shape and dtype; of integers, float32.
+        The noisy output, of y's shape and dtype; of integers, float32.
 
     Raises:
-      ValueError: ``strength`` is negative.
+        ValueError: ``strength`` is negative.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import output_noise
-      >>> noisy = output_noise(jax.random.key(0), jnp.full((1000,), 7.0), 0.1)
-      >>> print(f"{jnp.std(noisy):.1f}")
-      0.7
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import output_noise
+        >>> noisy = output_noise(jax.random.key(0), jnp.full((1000,), 7.0), 0.1)
+        >>> print(f"{jnp.std(noisy):.1f}")
+        0.7
     """
     check_not_negative(strength=strength)
     y = as_floating(y)

@@ -20,37 +20,37 @@ Select = Callable[[tuple[str, ...]], bool]
 
 
 def is_kernel(path: tuple[str, ...]) -> bool:
-    """Whether a parameter is a kernel: what an analog array holds; the rest is digital."""
+    """Return whether a parameter is a kernel: what an analog array holds; the rest is digital."""
     return path[-1] == "kernel"
 
 
 def additive_noise(strength: jax.Array | float | int, *, select: Select = is_kernel) -> Noise:
-    r"""Normal noise in proportion to the range of each layer's weights.
+    r"""Return normal noise in proportion to the range of each layer's weights.
 
         w + strength * (max w - min w) * N(0, 1)
 
     Args:
-      strength: standard deviation, in units of the layer's range; may be traced.
-      select: which parameters, by their path of names.
+        strength: standard deviation, in units of the layer's range; may be traced.
+        select: which parameters, by their path of names.
 
     Returns:
-      The noise.
+        The noise.
 
     Raises:
-      ValueError: ``strength`` is negative; when called, if no parameter is selected.
+        ValueError: ``strength`` is negative; when called, if no parameter is selected.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
-      >>> params = {"conv": {"kernel": jnp.linspace(-1, 1, 1000), "bias": jnp.ones(3)}}
-      >>> noisy = additive_noise(0.1)(jax.random.key(0), params)
-      >>> print(f"{jnp.std(noisy['conv']['kernel'] - params['conv']['kernel']):.1f}")
-      0.2
-      >>> bool(jnp.all(noisy["conv"]["bias"] == 1))
-      True
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
+        >>> params = {"conv": {"kernel": jnp.linspace(-1, 1, 1000), "bias": jnp.ones(3)}}
+        >>> noisy = additive_noise(0.1)(jax.random.key(0), params)
+        >>> print(f"{jnp.std(noisy['conv']['kernel'] - params['conv']['kernel']):.1f}")
+        0.2
+        >>> bool(jnp.all(noisy["conv"]["bias"] == 1))
+        True
 
     References:
-      Usual in the study of analog inference; strengths of 0.02 to 0.15.
+        Usual in the study of analog inference; strengths of 0.02 to 0.15.
     """
     check_not_negative(strength=strength)
 
@@ -63,24 +63,24 @@ def additive_noise(strength: jax.Array | float | int, *, select: Select = is_ker
 
 
 def multiplicative_noise(strength: jax.Array | float | int, *, select: Select = is_kernel) -> Noise:
-    """Normal noise in proportion to each weight: ``w * (1 + strength * N(0, 1))``.
+    """Return normal noise in proportion to each weight: ``w * (1 + strength * N(0, 1))``.
 
     Args:
-      strength: relative standard deviation; may be traced.
-      select: which parameters, by their path of names.
+        strength: relative standard deviation; may be traced.
+        select: which parameters, by their path of names.
 
     Returns:
-      The noise.
+        The noise.
 
     Raises:
-      ValueError: ``strength`` is negative; when called, if no parameter is selected.
+        ValueError: ``strength`` is negative; when called, if no parameter is selected.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import multiplicative_noise
-      >>> params = {"kernel": jnp.array([0.0, 5.0])}
-      >>> float(multiplicative_noise(0.1)(jax.random.key(0), params)["kernel"][0])
-      0.0
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import multiplicative_noise
+        >>> params = {"kernel": jnp.array([0.0, 5.0])}
+        >>> float(multiplicative_noise(0.1)(jax.random.key(0), params)["kernel"][0])
+        0.0
     """
     check_not_negative(strength=strength)
 
@@ -100,24 +100,24 @@ def drift(
     r"""Decay of conductances: ``w * time^-nu`` with ``nu ~ N(exponent, spread^2)`` per weight.
 
     Args:
-      time: since programming, in units of the time of the first read; at least 1; may be traced.
-      exponent: mean of nu.
-      spread: standard deviation of nu between weights; at 0 a layer only shrinks, which a
-        normalization with its own statistics does not see.
-      select: which parameters, by their path of names.
+        time: since programming, in units of the time of the first read; at least 1; may be traced.
+        exponent: mean of nu.
+        spread: standard deviation of nu between weights; at 0 a layer only shrinks, which a
+            normalization with its own statistics does not see.
+        select: which parameters, by their path of names.
 
     Returns:
-      The noise.
+        The noise.
 
     Raises:
-      ValueError: an argument is out of its range; when called, if no parameter is selected.
+        ValueError: an argument is out of its range; when called, if no parameter is selected.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import drift
-      >>> noisy = drift(100.0, exponent=0.5)(jax.random.key(0), {"kernel": jnp.array([3.0])})
-      >>> print(f"{noisy['kernel'][0]:.4f}")
-      0.3000
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import drift
+        >>> noisy = drift(100.0, exponent=0.5)(jax.random.key(0), {"kernel": jnp.array([3.0])})
+        >>> print(f"{noisy['kernel'][0]:.4f}")
+        0.3000
     """
     check_not_negative(exponent=exponent, spread=spread)
     if not is_within(time, 1):
@@ -137,25 +137,25 @@ def drift(
 
 
 def quantize(bits: jax.Array | float | int, *, select: Select = is_kernel) -> Noise:
-    """Rounding to ``2^bits - 1`` equally spaced levels from -max|w| to max|w| of each layer.
+    """Round to ``2^bits - 1`` equally spaced levels from -max|w| to max|w| of each layer.
 
     Args:
-      bits: an integer of at least 2; may be traced (and is then rounded down). More bits than
-        the dtype of the arithmetic has digits leave the weights as they are.
-      select: which parameters, by their path of names.
+        bits: an integer of at least 2; may be traced (and is then rounded down). More bits than the
+            dtype of the arithmetic has digits leave the weights as they are.
+        select: which parameters, by their path of names.
 
     Returns:
-      The noise; it is deterministic, so any key will do.
+        The noise; it is deterministic, so any key will do.
 
     Raises:
-      ValueError: ``bits`` is no integer or less than 2; when called, if no parameter is selected.
+        ValueError: ``bits`` is no integer or less than 2; when called, if no parameter is selected.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import quantize
-      >>> params = {"kernel": jnp.array([-1.0, 0.1, 0.6])}
-      >>> quantize(2)(jax.random.key(0), params)["kernel"].tolist()
-      [-1.0, 0.0, 1.0]
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import quantize
+        >>> params = {"kernel": jnp.array([-1.0, 0.1, 0.6])}
+        >>> quantize(2)(jax.random.key(0), params)["kernel"].tolist()
+        [-1.0, 0.0, 1.0]
     """
     if not (is_within(bits, 2) and (isinstance(bits, jax.core.Tracer) or int(bits) == bits)):
         raise ValueError(
@@ -180,23 +180,22 @@ def quantize(bits: jax.Array | float | int, *, select: Select = is_kernel) -> No
 
 
 def chain_noise(*noises: Noise) -> Noise:
-    """One noise after the other, each with a key of its own.
+    """Return one noise after the other, each with a key of its own.
 
     Args:
-      *noises: the first is applied first.
+        *noises: the first is applied first.
 
     Returns:
-      The noise; with no arguments, none.
+        The noise; with no arguments, none.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise, chain_noise
-      >>> from unitnorm_jax.contrib.noise_aware_batch_norm import quantize
-      >>> noise = chain_noise(quantize(4), additive_noise(0.02))
-      >>> noise(jax.random.key(0), {"kernel": jnp.ones((2, 3))})["kernel"].shape
-      (2, 3)
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise, chain_noise
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import quantize
+        >>> noise = chain_noise(quantize(4), additive_noise(0.02))
+        >>> noise(jax.random.key(0), {"kernel": jnp.ones((2, 3))})["kernel"].shape
+        (2, 3)
     """
-
     for i, noise in enumerate(noises):
         if not callable(noise):
             raise ValueError(
@@ -219,7 +218,7 @@ def check_not_negative(**values: Any) -> None:
 
 
 def _on_selected(perturb: Callable[[jax.Array, jax.Array], jax.Array], select: Select) -> Noise:
-    """Applies ``perturb`` to each selected parameter, with a key of its own.
+    """Apply ``perturb`` to each selected parameter, with a key of its own.
 
     In at least float32: half precision would overflow, and count levels badly.
     """
@@ -256,7 +255,7 @@ def _on_selected(perturb: Callable[[jax.Array, jax.Array], jax.Array], select: S
 
 
 def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """A parameter's path of names; a box around it (``nn.Partitioned``) is no part of it."""
+    """Return a parameter's path of names; a box around it (``nn.Partitioned``) is no part of it."""
     boxed = len(path) > 1 and getattr(path[-1], "name", None) == "value"
     return tuple(
         str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))

@@ -19,9 +19,9 @@ class DatasetStats(NamedTuple):
     """What ``normalize_dataset`` subtracts and multiplies by.
 
     Attributes:
-      mean: mean of every feature, (...).
-      transform: 1 / standard deviation of every feature, (...), or with whitening the matrix
-        (features, features) from centred features to white ones.
+        mean: mean of every feature, (...).
+        transform: 1 / standard deviation of every feature, (...), or with whitening the matrix
+            (features, features) from centred features to white ones.
     """
 
     mean: Float[Array, "..."]
@@ -48,23 +48,23 @@ def dataset_stats(
     A feature that never changes becomes 0 (derived here: it has no variance to make 1).
 
     Args:
-      x: the training inputs, (n, ...), of any real dtype; each position of (...) is a feature.
-      whitening: None, "pca" or "zca".
-      epsilon: added to the eigenvalues; without whitening it has no use.
+        x: the training inputs, (n, ...), of any real dtype; each position of (...) is a feature.
+        whitening: None, "pca" or "zca".
+        epsilon: added to the eigenvalues; without whitening it has no use.
 
     Returns:
-      Mean and transform, for ``normalize_dataset``, in at least float32. (So a mean of 10,000
-      standard deviations is rounded by 5e-4 of one, which normalized inputs then are off by.)
+        Mean and transform, for ``normalize_dataset``, in at least float32. (So a mean of 10,000
+        standard deviations is rounded by 5e-4 of one, which normalized inputs then are off by.)
 
     Raises:
-      ValueError: an argument is out of its range, or there are fewer than two samples.
+        ValueError: an argument is out of its range, or there are fewer than two samples.
 
     Example:
-      >>> import jax
-      >>> x = 3 + 2 * jax.random.normal(jax.random.key(0), (1000, 8, 8, 1))
-      >>> z = normalize_dataset(x, dataset_stats(x))
-      >>> bool(abs(z.mean(0)).max() < 1e-5), bool(abs(z.std(0) - 1).max() < 1e-5)
-      (True, True)
+        >>> import jax
+        >>> x = 3 + 2 * jax.random.normal(jax.random.key(0), (1000, 8, 8, 1))
+        >>> z = normalize_dataset(x, dataset_stats(x))
+        >>> bool(abs(z.mean(0)).max() < 1e-5), bool(abs(z.std(0) - 1).max() < 1e-5)
+        (True, True)
     """
     if whitening not in WHITENINGS:
         raise ValueError(
@@ -81,7 +81,7 @@ def dataset_stats(
 
 
 def _several(samples: Any) -> bool:
-    """Whether there are two or more; a symbolic number of samples may be."""
+    """Return whether there are two or more; a symbolic number of samples may be."""
     return not isinstance(samples, int) or samples > 1
 
 
@@ -95,7 +95,7 @@ def _real(x: Any) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _dataset_stats(x: jax.Array, whitening: str | None, epsilon: float) -> DatasetStats:
-    """One program, so that of a large data set no converted or centred copy is made."""
+    """Return one program, so that of a large data set no converted or centred copy is made."""
     z, mean, size = centred(x.astype(jnp.promote_types(x.dtype, jnp.float32)), (0,))
     mean = mean[0]
     if whitening is None:
@@ -123,20 +123,21 @@ def normalize_dataset(
     """Normalize inputs by the statistics of the training set.
 
     Args:
-      x: inputs, (n, ...); of the test set too.
-      stats: from ``dataset_stats`` of the training inputs.
+        x: inputs, (n, ...); of the test set too.
+        stats: from ``dataset_stats`` of the training inputs.
 
     Returns:
-      An array of the same shape; of the same dtype if that is floating, else of that of ``stats``.
+        An array of the same shape; of the same dtype if that is floating, else of that of
+        ``stats``.
 
     Raises:
-      ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit.
 
     Example:
-      >>> import jax
-      >>> x = jax.random.normal(jax.random.key(0), (1000, 3)) @ jax.numpy.ones((3, 3))
-      >>> normalize_dataset(x[:2], dataset_stats(x, whitening="zca")).shape
-      (2, 3)
+        >>> import jax
+        >>> x = jax.random.normal(jax.random.key(0), (1000, 3)) @ jax.numpy.ones((3, 3))
+        >>> normalize_dataset(x[:2], dataset_stats(x, whitening="zca")).shape
+        (2, 3)
     """
     x = _real(x)
     if x.shape[1:] != stats.mean.shape:

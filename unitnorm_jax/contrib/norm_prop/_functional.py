@@ -47,27 +47,27 @@ def norm_prop_kernel(
     output, which is the same and cheaper.
 
     Args:
-      kernel: (..., features), as Flax's kernels are.
-      scale: (features,); None for 1.
-      epsilon: added to the squared norm.
-      feature_axes: the axis or axes of the outputs.
+        kernel: (..., features), as Flax's kernels are.
+        scale: (features,); None for 1.
+        epsilon: added to the squared norm.
+        feature_axes: the axis or axes of the outputs.
 
     Returns:
-      The kernel to use, of the same shape and dtype; half precision is computed in float32.
+        The kernel to use, of the same shape and dtype; half precision is computed in float32.
 
     Raises:
-      ValueError: an argument is out of its range, or shapes do not fit.
+        ValueError: an argument is out of its range, or shapes do not fit.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> norm_prop_kernel(jnp.array([[3.0, 0.0], [4.0, 2.0]]))
-      Array([[0.6, 0. ],
-             [0.8, 1. ]], dtype=float32)
+        >>> import jax.numpy as jnp
+        >>> norm_prop_kernel(jnp.array([[3.0, 0.0], [4.0, 2.0]]))
+        Array([[0.6, 0. ],
+               [0.8, 1. ]], dtype=float32)
 
     References:
-      Devansh Arpit, Yingbo Zhou, Bhargava Kota and Venu Govindaraju, `Normalization Propagation: A
-      Parametric Technique for Removing Internal Covariate Shift in Deep Networks
-      <https://arxiv.org/abs/1603.01431>`_, ICML 2016.
+        Devansh Arpit, Yingbo Zhou, Bhargava Kota and Venu Govindaraju, `Normalization Propagation:
+        A Parametric Technique for Removing Internal Covariate Shift in Deep Networks
+        <https://arxiv.org/abs/1603.01431>`_, ICML 2016.
     """
     arguments.check_epsilon(epsilon)
     kernel = arguments.as_floating(kernel)
@@ -92,7 +92,7 @@ def norm_prop_kernel(
 def norm_prop_activation(
     z: Float[Array, "..."], activation: str | None = "relu"
 ) -> Float[Array, "..."]:
-    r"""The activation of a standard normal variable, normalized to zero mean and unit variance.
+    r"""Return the activation of a standard normal variable, with zero mean and unit variance.
 
     ::
 
@@ -110,20 +110,20 @@ def norm_prop_activation(
     sigmoid are derived here, by quadrature. They do not follow the scale and bias before them.
 
     Args:
-      z: pre-activations.
-      activation: "relu", "sigmoid" or None.
+        z: pre-activations.
+        activation: "relu", "sigmoid" or None.
 
     Returns:
-      An array of the same shape and dtype.
+        An array of the same shape and dtype.
 
     Raises:
-      ValueError: the activation is unknown.
+        ValueError: the activation is unknown.
 
     Example:
-      >>> import jax
-      >>> o = norm_prop_activation(jax.random.normal(jax.random.key(0), (100_000,)))
-      >>> print(f"{abs(o.mean()):.2f} {o.std():.2f}")
-      0.00 1.00
+        >>> import jax
+        >>> o = norm_prop_activation(jax.random.normal(jax.random.key(0), (100_000,)))
+        >>> print(f"{abs(o.mean()):.2f} {o.std():.2f}")
+        0.00 1.00
     """
     function, (mean, std, _) = _moments(activation)
     return (function(z) - mean) / std
@@ -139,17 +139,17 @@ def norm_prop_gain(activation: str | None = "relu") -> float:
     deviation of the outputs is then 0.83 and their mean -0.12: the constants stay).
 
     Args:
-      activation: "relu" (1.2112), "sigmoid" (1.0167) or None (1).
+        activation: "relu" (1.2112), "sigmoid" (1.0167) or None (1).
 
     Returns:
-      The gain.
+        The gain.
 
     Raises:
-      ValueError: the activation is unknown.
+        ValueError: the activation is unknown.
 
     Example:
-      >>> f"{norm_prop_gain():.4f}"
-      '1.2112'
+        >>> f"{norm_prop_gain():.4f}"
+        '1.2112'
     """
     _, (_, std, slope) = _moments(activation)
     return slope / std
@@ -163,17 +163,17 @@ def max_pool_moments(count: int) -> tuple[float, float]:
     normalized at all is taken from a third-party note on the paper.
 
     Args:
-      count: number of values in the window.
+        count: number of values in the window.
 
     Returns:
-      Mean and standard deviation, by quadrature of the density count * phi * Phi^(count - 1).
+        Mean and standard deviation, by quadrature of the density count * phi * Phi^(count - 1).
 
     Raises:
-      ValueError: the count is not a positive integer.
+        ValueError: the count is not a positive integer.
 
     Example:
-      >>> print(", ".join(f"{value:.4f}" for value in max_pool_moments(4)))  # 2x2
-      1.0294, 0.7012
+        >>> print(", ".join(f"{value:.4f}" for value in max_pool_moments(4)))  # 2x2
+        1.0294, 0.7012
     """
     if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
         raise ValueError(f"`count` (={count}) must be a positive integer: the window's values.")
@@ -191,25 +191,25 @@ def max_pool_moments(count: int) -> tuple[float, float]:
 
 
 def norm_prop_sum(*terms: Float[Array, "..."]) -> Float[Array, "..."]:
-    r"""Sum of k terms over sqrt(k): of unit variance, where they have that and no correlation.
+    r"""Return the sum of k terms over sqrt(k).
 
-    What a residual network needs, ``(x + branch(x)) / sqrt(2)``. Derived here; the paper has no
+    Of unit variance, where the terms have that and no correlation. What a residual network needs, ``(x + branch(x)) / sqrt(2)``. Derived here; the paper has no
     residual networks. With a branch whose Jacobian has an rms singular value of 1 and random signs,
     that of the sum is 1 too.
 
     Args:
-      *terms: arrays of the same shape.
+        *terms: arrays of the same shape.
 
     Returns:
-      An array of that shape.
+        An array of that shape.
 
     Raises:
-      ValueError: there is no term.
+        ValueError: there is no term.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> norm_prop_sum(jnp.array([1.0, 2.0]), jnp.array([1.0, -2.0]))
-      Array([1.4142135, 0.       ], dtype=float32)
+        >>> import jax.numpy as jnp
+        >>> norm_prop_sum(jnp.array([1.0, 2.0]), jnp.array([1.0, -2.0]))
+        Array([1.4142135, 0.       ], dtype=float32)
     """
     if not terms:
         raise ValueError("`terms` is empty: give the arrays to add.")
@@ -222,7 +222,7 @@ def covariance_bound(
     *,
     feature_axes: int | Sequence[int] = -1,
 ) -> Float[Array, ""]:
-    r"""Bound of how far the outputs of a linear layer are from uncorrelated.
+    r"""Return a bound of how far the outputs of a linear layer are from uncorrelated.
 
     For inputs of covariance ``variance * I`` the outputs' covariance is S = variance * W' W, with
     the filters w_i as columns of W. With mu the coherence, the largest |cosine| between two of
@@ -235,20 +235,20 @@ def covariance_bound(
     |w_i|^4 is due.
 
     Args:
-      kernel: (..., features).
-      variance: of each input.
-      feature_axes: the axis or axes of the outputs.
+        kernel: (..., features).
+        variance: of each input.
+        feature_axes: the axis or axes of the outputs.
 
     Returns:
-      The bound of the Frobenius norm |S - diag S|_F, its square root.
+        The bound of the Frobenius norm |S - diag S|_F, its square root.
 
     Raises:
-      ValueError: the variance is negative, or the axes do not fit.
+        ValueError: the variance is negative, or the axes do not fit.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> covariance_bound(jnp.array([[2.0, 0.0], [0.0, 3.0]]))  # orthogonal filters
-      Array(0., dtype=float32)
+        >>> import jax.numpy as jnp
+        >>> covariance_bound(jnp.array([[2.0, 0.0], [0.0, 3.0]]))  # orthogonal filters
+        Array(0., dtype=float32)
     """
     if not is_within(variance, 0):
         raise ValueError(f"`variance` (={variance!r}) must be finite and not negative.")

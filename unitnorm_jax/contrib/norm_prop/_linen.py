@@ -25,7 +25,7 @@ class _NormProp(nn.Module):
     epsilon: float = 1e-12
 
     def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """The parameter as the layer uses it: the kernel with unit filters, times scale."""
+        """Return the parameter as the layer uses it: the kernel with unit filters, times scale."""
         value = super().param(name, *args, **kwargs)
         if name != "kernel":
             return value
@@ -39,13 +39,13 @@ class _NormProp(nn.Module):
         """Multiply or convolve, and activate.
 
         Args:
-          inputs: as ``flax.linen.Dense`` or ``Conv`` takes.
+            inputs: as ``flax.linen.Dense`` or ``Conv`` takes.
 
         Returns:
-          As that layer returns, normalized.
+            As that layer returns, normalized.
 
         Raises:
-          ValueError: the activation is unknown, or a field is out of its range.
+            ValueError: the activation is unknown, or a field is out of its range.
         """
         return norm_prop_activation(super().__call__(inputs), self.activation)
 
@@ -74,22 +74,22 @@ class NormPropConv(_NormProp, nn.Conv):
     All fields of ``flax.linen.Conv``, then three of its own.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.norm_prop import NormPropConv
-      >>> x = jax.random.normal(jax.random.key(0), (1, 32, 32, 16))
-      >>> y, variables = NormPropConv(64, (3, 3)).init_with_output(jax.random.key(1), x)
-      >>> jax.tree.map(jnp.shape, variables)
-      {'params': {'bias': (64,), 'kernel': (3, 3, 16, 64), 'scale': (64,)}}
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.norm_prop import NormPropConv
+        >>> x = jax.random.normal(jax.random.key(0), (1, 32, 32, 16))
+        >>> y, variables = NormPropConv(64, (3, 3)).init_with_output(jax.random.key(1), x)
+        >>> jax.tree.map(jnp.shape, variables)
+        {'params': {'bias': (64,), 'kernel': (3, 3, 16, 64), 'scale': (64,)}}
 
     Attributes:
-      activation: "relu", "sigmoid", or None for z itself.
-      scale_init: initializer of scale; None: 1 / gain of the activation.
-      epsilon: added to the squared norm, for filters of zeros.
+        activation: "relu", "sigmoid", or None for z itself.
+        scale_init: initializer of scale; None: 1 / gain of the activation.
+        epsilon: added to the squared norm, for filters of zeros.
 
     References:
-      Devansh Arpit, Yingbo Zhou, Bhargava Kota and Venu Govindaraju, `Normalization Propagation: A
-      Parametric Technique for Removing Internal Covariate Shift in Deep Networks
-      <https://arxiv.org/abs/1603.01431>`_, ICML 2016.
+        Devansh Arpit, Yingbo Zhou, Bhargava Kota and Venu Govindaraju, `Normalization Propagation:
+        A Parametric Technique for Removing Internal Covariate Shift in Deep Networks
+        <https://arxiv.org/abs/1603.01431>`_, ICML 2016.
     """
 
 
@@ -100,16 +100,16 @@ class NormPropDense(_NormProp, nn.Dense):
     As ``NormPropConv``; the weights of a unit are its filter.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.norm_prop import NormPropDense
-      >>> y, variables = NormPropDense(8).init_with_output(jax.random.key(0), jnp.ones((1, 4)))
-      >>> jax.tree.map(jnp.shape, variables)
-      {'params': {'bias': (8,), 'kernel': (4, 8), 'scale': (8,)}}
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.norm_prop import NormPropDense
+        >>> y, variables = NormPropDense(8).init_with_output(jax.random.key(0), jnp.ones((1, 4)))
+        >>> jax.tree.map(jnp.shape, variables)
+        {'params': {'bias': (8,), 'kernel': (4, 8), 'scale': (8,)}}
 
     Attributes:
-      activation: "relu", "sigmoid", or None for z itself.
-      scale_init: initializer of scale; None: 1 / gain of the activation.
-      epsilon: added to the squared norm, for units of zeros.
+        activation: "relu", "sigmoid", or None for z itself.
+        scale_init: initializer of scale; None: 1 / gain of the activation.
+        epsilon: added to the squared norm, for units of zeros.
     """
 
 
@@ -119,17 +119,17 @@ def norm_prop_avg_pool(
     """Average pooling, normalized: times sqrt(number of values in the window).
 
     Args:
-      x: input, (n, ..., channels), of zero mean and unit variance.
-      window_shape: size of the window.
-      strides: by default 1 in every direction. There is no padding: zeros have no variance.
+        x: input, (n, ..., channels), of zero mean and unit variance.
+        window_shape: size of the window.
+        strides: by default 1 in every direction. There is no padding: zeros have no variance.
 
     Returns:
-      The pooled input, of unit variance where positions are independent.
+        The pooled input, of unit variance where positions are independent.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> norm_prop_avg_pool(jnp.ones((1, 2, 2, 1)), (2, 2)).item()
-      2.0
+        >>> import jax.numpy as jnp
+        >>> norm_prop_avg_pool(jnp.ones((1, 2, 2, 1)), (2, 2)).item()
+        2.0
     """
     return nn.avg_pool(x, tuple(window_shape), strides) * math.prod(window_shape) ** 0.5
 
@@ -140,17 +140,17 @@ def norm_prop_max_pool(
     """Max-pooling, normalized by ``functional.max_pool_moments``.
 
     Args:
-      x: input, (n, ..., channels), of zero mean and unit variance.
-      window_shape: size of the window.
-      strides: by default 1 in every direction. There is no padding: zeros have no variance.
+        x: input, (n, ..., channels), of zero mean and unit variance.
+        window_shape: size of the window.
+        strides: by default 1 in every direction. There is no padding: zeros have no variance.
 
     Returns:
-      The pooled input, of zero mean and unit variance where positions are independent.
+        The pooled input, of zero mean and unit variance where positions are independent.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> norm_prop_max_pool(jnp.ones((1, 4, 4, 3)), (2, 2), (2, 2)).shape
-      (1, 2, 2, 3)
+        >>> import jax.numpy as jnp
+        >>> norm_prop_max_pool(jnp.ones((1, 4, 4, 3)), (2, 2), (2, 2)).shape
+        (1, 2, 2, 3)
     """
     mean, std = max_pool_moments(math.prod(window_shape))
     return (nn.max_pool(x, tuple(window_shape), strides) - mean) / std

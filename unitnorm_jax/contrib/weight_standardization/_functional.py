@@ -36,29 +36,29 @@ def weight_standardization(
     the published code, is refused.
 
     Args:
-      kernel: (..., features), as Flax's kernels are.
-      epsilon: see above.
-      epsilon_added_to: "variance" or "std".
-      feature_axes: the axis or axes of the outputs.
+        kernel: (..., features), as Flax's kernels are.
+        epsilon: see above.
+        epsilon_added_to: "variance" or "std".
+        feature_axes: the axis or axes of the outputs.
 
     Returns:
-      The standardized kernel, of the same shape and dtype; half precision is computed in float32.
+        The standardized kernel, of the same shape and dtype; half precision is computed in float32.
 
     Raises:
-      ValueError: an argument is out of its range, or a filter has one weight.
+        ValueError: an argument is out of its range, or a filter has one weight.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.weight_standardization import weight_standardization
-      >>> kernel = 3 + jax.random.normal(jax.random.key(0), (3, 3, 4, 8))
-      >>> standardized = weight_standardization(kernel)
-      >>> bool(jnp.allclose(standardized.mean((0, 1, 2)), 0, atol=1e-6))
-      True
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.weight_standardization import weight_standardization
+        >>> kernel = 3 + jax.random.normal(jax.random.key(0), (3, 3, 4, 8))
+        >>> standardized = weight_standardization(kernel)
+        >>> bool(jnp.allclose(standardized.mean((0, 1, 2)), 0, atol=1e-6))
+        True
 
     References:
-      Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Micro-Batch Training with
-      Batch-Channel Normalization and Weight Standardization <https://arxiv.org/abs/1903.10520>`_,
-      2019. Code: joe-siyuan-qiao/Batch-Channel-Normalization and WeightStandardization.
+        Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Micro-Batch Training with
+        Batch-Channel Normalization and Weight Standardization <https://arxiv.org/abs/1903.10520>`_,
+        2019. Code: joe-siyuan-qiao/Batch-Channel-Normalization and WeightStandardization.
     """
     if epsilon_added_to not in PLACEMENTS:
         raise ValueError(

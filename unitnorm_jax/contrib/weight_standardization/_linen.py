@@ -15,7 +15,7 @@ class _WeightStandardized(nn.Module):
     epsilon_added_to: str = "variance"
 
     def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """The parameter as the layer uses it: the kernel standardized."""
+        """Return the parameter as the layer uses it: the kernel standardized."""
         value = super().param(name, *args, **kwargs)
         if name != "kernel":
             return value
@@ -36,21 +36,21 @@ class WeightStandardizedConv(_WeightStandardized, nn.Conv):
     All fields of ``flax.linen.Conv``, then two of its own.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.weight_standardization import WeightStandardizedConv
-      >>> layer = WeightStandardizedConv(8, (3, 3))
-      >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 4, 4, 2)))
-      >>> jax.tree.map(jnp.shape, variables["params"])
-      {'bias': (8,), 'kernel': (3, 3, 2, 8)}
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.weight_standardization import WeightStandardizedConv
+        >>> layer = WeightStandardizedConv(8, (3, 3))
+        >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 4, 4, 2)))
+        >>> jax.tree.map(jnp.shape, variables["params"])
+        {'bias': (8,), 'kernel': (3, 3, 2, 8)}
 
     Attributes:
-      epsilon: added to the variance or to the standard deviation of a filter's weights.
-      epsilon_added_to: "variance" or "std".
+        epsilon: added to the variance or to the standard deviation of a filter's weights.
+        epsilon_added_to: "variance" or "std".
 
     References:
-      Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Micro-Batch Training with
-      Batch-Channel Normalization and Weight Standardization <https://arxiv.org/abs/1903.10520>`_,
-      2019.
+        Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Micro-Batch Training with
+        Batch-Channel Normalization and Weight Standardization <https://arxiv.org/abs/1903.10520>`_,
+        2019.
     """
 
 
@@ -61,14 +61,14 @@ class WeightStandardizedDense(_WeightStandardized, nn.Dense):
     As ``WeightStandardizedConv``; a unit's weights are its filter.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from unitnorm_jax.contrib.weight_standardization import WeightStandardizedDense
-      >>> layer = WeightStandardizedDense(8)
-      >>> y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((1, 4)))
-      >>> bool(jnp.allclose(y, 0, atol=1e-6))  # the weights of each unit add to 0
-      True
+        >>> import jax, jax.numpy as jnp
+        >>> from unitnorm_jax.contrib.weight_standardization import WeightStandardizedDense
+        >>> layer = WeightStandardizedDense(8)
+        >>> y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((1, 4)))
+        >>> bool(jnp.allclose(y, 0, atol=1e-6))  # the weights of each unit add to 0
+        True
 
     Attributes:
-      epsilon: added to the variance or to the standard deviation of a unit's weights.
-      epsilon_added_to: "variance" or "std".
+        epsilon: added to the variance or to the standard deviation of a unit's weights.
+        epsilon_added_to: "variance" or "std".
     """

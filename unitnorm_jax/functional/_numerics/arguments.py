@@ -13,12 +13,12 @@ UNITS = ("reference", "sample", "rms", "position")
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a value is known only when the program runs."""
+    """Return whether a value is known only when the program runs."""
     return isinstance(value, jax.core.Tracer)
 
 
 def is_within(value: Any, least: float | int, greatest: float | int = math.inf) -> bool:
-    """Whether ``value`` is a finite scalar of [least, greatest]; True for a traced scalar.
+    """Return whether ``value`` is a finite scalar of [least, greatest]; True for a traced scalar.
 
     Anything else, text and None and arrays of several numbers among it, is not.
     """
@@ -44,7 +44,7 @@ def as_number(value: Any) -> float:
 
 
 def weak(value: Any) -> Any:
-    """A number such that arithmetic keeps the dtype of what it meets; traced ones as they are."""
+    """Return a number that keeps the dtype of arrays in arithmetic; traced ones as they are."""
     return value if is_traced(value) else float(value)
 
 
@@ -127,7 +127,7 @@ def check_axes(shape: Sequence[Any], axis: Any, sample_axis: Any = None) -> tupl
 
 
 def check_axis(shape: Sequence[Any], axis: Any, sample_axis: Any = None) -> int:
-    """The same for a method with one feature axis."""
+    """Return the same for a method with one feature axis."""
     if np.ndim(axis):
         raise ValueError(f"`axis` (={axis}) must be one feature axis here, not a sequence of them.")
     (feature,) = check_axes(shape, axis, sample_axis)
@@ -243,7 +243,7 @@ def check_features(name: str, value: jax.Array, shape: Sequence[Any]) -> None:
 def unit_axes(
     kernel: jax.Array, feature_axes: int | Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The axes of the units, in the order given and counted from 0, and their sizes."""
+    """Return the axes of the units, in the order given and counted from 0, and their sizes."""
     filter_axes(kernel.shape, feature_axes)
     named = feature_axes if isinstance(feature_axes, Sequence) else (feature_axes,)
     axes = tuple(axis % kernel.ndim for axis in named)

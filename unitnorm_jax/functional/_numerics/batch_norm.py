@@ -23,12 +23,12 @@ class ChannelArguments(NamedTuple):
     """Checked arguments of a normalization with one feature axis.
 
     Attributes:
-      x: the input, floating.
-      mask: None, or booleans of x's shape.
-      axis: the feature axis, counted from 0.
-      affine: scale and bias, (channels,) each, in the dtype of the arithmetic.
-      result_dtype: dtype of the result.
-      compute_dtype: dtype of the arithmetic.
+        x: the input, floating.
+        mask: None, or booleans of x's shape.
+        axis: the feature axis, counted from 0.
+        affine: scale and bias, (channels,) each, in the dtype of the arithmetic.
+        result_dtype: dtype of the result.
+        compute_dtype: dtype of the arithmetic.
     """
 
     x: jax.Array
@@ -92,18 +92,18 @@ def normalize_by_batch(
     """Batch normalization with the statistics of the batch.
 
     Args:
-      x: input, any floating dtype.
-      mask: None, or True where a value takes part, of x's shape.
-      scale: (channels,), as bias; their dtype is that of the arithmetic.
-      bias: see scale.
-      axis: the feature axis, counted from 0.
-      epsilon: added to the variance.
-      reduction: how batch statistics are reduced.
-      dtype: dtype that the result will be converted to.
+        x: input, any floating dtype.
+        mask: None, or True where a value takes part, of x's shape.
+        scale: (channels,), as bias; their dtype is that of the arithmetic.
+        bias: see scale.
+        axis: the feature axis, counted from 0.
+        epsilon: added to the variance.
+        reduction: how batch statistics are reduced.
+        dtype: dtype that the result will be converted to.
 
     Returns:
-      y, of x's shape and scale's dtype, and the batch's mean, biased variance (channels,) and
-      number of values: one number or, with a mask, (channels,).
+        y, of x's shape and scale's dtype, and the batch's mean, biased variance (channels,) and
+        number of values: one number or, with a mask, (channels,).
     """
     rest = [size for i, size in enumerate(x.shape) if i != axis]
     count = reduction.values(rest, scale.dtype) if mask is None else None
@@ -131,7 +131,7 @@ def normalize_by_statistics(
     mask: jax.Array | None = None,
     dtype: Any = jnp.float32,
 ) -> jax.Array:
-    """The same with given statistics, (channels,)."""
+    """Return the same with given statistics, (channels,)."""
     centre = spread(mean, axis, x.ndim), spread(var, axis, x.ndim)
     x = stand_in(x, mask, *centre, epsilon, dtype)
     z = x.astype(scale.dtype) - centre[0]
@@ -152,7 +152,7 @@ def _totals(
     count: jax.Array | float | None,
     epsilon: jax.Array | float,
 ) -> Any:
-    """Sums over the batch, and the shift they are about.
+    """Return the sums over the batch, and the shift they are about.
 
     A custom derivative because no gradient flows through the shift, and x is all that is kept.
     """

@@ -23,8 +23,8 @@ class BatchStats(NamedTuple):
     """Running statistics of a batch normalization.
 
     Attributes:
-      mean: running mean, of the shape of the feature axes.
-      var: running variance, likewise.
+        mean: running mean, of the shape of the feature axes.
+        var: running variance, likewise.
     """
 
     mean: Shaped[Array, "..."]
@@ -35,10 +35,10 @@ class Reduction(NamedTuple):
     """How the sums behind the batch statistics are taken (static and hashable).
 
     Attributes:
-      axis_name: mapped axis whose devices add their sums, or None.
-      axis_index_groups: groups of indices within that axis, or None.
-      guarded: whether one-pass sums are checked and, if digits were lost, taken again.
-      two_pass: whether they are taken again always.
+        axis_name: mapped axis whose devices add their sums, or None.
+        axis_index_groups: groups of indices within that axis, or None.
+        guarded: whether one-pass sums are checked and, if digits were lost, taken again.
+        two_pass: whether they are taken again always.
     """
 
     axis_name: str | None
@@ -52,11 +52,11 @@ class Reduction(NamedTuple):
         return self.guarded or self.two_pass
 
     def psum(self, x: Any) -> Any:
-        """Sum over the devices of the mapped axis, if there is one."""
+        """Return the sum over the devices of the mapped axis, if there is one."""
         return devices.total(x, self.axis_name, self.axis_index_groups)
 
     def values(self, sizes: Sequence[Any], dtype: Any) -> jax.Array | float:
-        """How many values that is, where each device has as many as the product of ``sizes``.
+        """Return how many values that is, each device having the product of ``sizes``.
 
         A number, or an array where it is not known before the program runs: sizes may be symbolic
         (``jax.export``), groups may differ.
@@ -67,7 +67,7 @@ class Reduction(NamedTuple):
 
 
 def number_of(size: Any, dtype: Any) -> jax.Array | float:
-    """A size as a number to compute with: an array where it is symbolic."""
+    """Return a size as a number to compute with: an array where it is symbolic."""
     return float(size) if isinstance(size, int) else jnp.asarray(size, dtype)
 
 
@@ -101,7 +101,7 @@ def exact_sums(
     reduction: Reduction,
     norm_epsilon: jax.Array | float | None = None,
 ) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
-    """Sums over a batch about zero or, where that would lose digits, about the batch's mean.
+    """Return sums over a batch about zero or, where that would lose digits, about the batch's mean.
 
     Taken about zero the sums fuse with the operation that produced the input, and no shift has
     to be agreed on between devices. They are taken again about the mean, in a branch that
@@ -115,20 +115,20 @@ def exact_sums(
     exact to epsilon while the squares that it is made of lose all their digits.
 
     Args:
-      sums: maps a shift (one per channel, or None for zero) to a pair: any pytree, and the
-        totals ``[sum of x - shift, sum of (x - shift)^2]`` over batch and devices, (2, ...);
-        with a mask also the number of values behind them, (3, ...).
-      count: the number of values per channel behind the totals, or None: theirs.
-      epsilon: that of the normalization; what is small beside it need not be exact.
-      reduction: how to reduce.
-      norm_epsilon: epsilon / (kappa P), for a squared norm kappa sum_c sum_p xhat^2.
+        sums: maps a shift (one per channel, or None for zero) to a pair: any pytree, and the totals
+            ``[sum of x - shift, sum of (x - shift)^2]`` over batch and devices, (2, ...); with a
+            mask also the number of values behind them, (3, ...).
+        count: the number of values per channel behind the totals, or None: theirs.
+        epsilon: that of the normalization; what is small beside it need not be exact.
+        reduction: how to reduce.
+        norm_epsilon: epsilon / (kappa P), for a squared norm kappa sum_c sum_p xhat^2.
 
     Returns:
-      The pytree and the totals of the last call, the shift they are about, and minus the shift.
-      (Both shifts are results of a branch. So the compiler stores the shift: computed again by
-      each of its users it could differ in the last place, which is all that matters where the
-      mean is large. And it cannot express one by the other: each use of ``x - shift`` in a
-      reduction then stays inside it, instead of being stored.)
+        The pytree and the totals of the last call, the shift they are about, and minus the shift.
+        (Both shifts are results of a branch. So the compiler stores the shift: computed again by
+        each of its users it could differ in the last place, which is all that matters where the
+        mean is large. And it cannot express one by the other: each use of ``x - shift`` in a
+        reduction then stays inside it, instead of being stored.)
     """
     result, totals = sums(None)
     zero = jnp.zeros_like(totals[0])
@@ -155,7 +155,7 @@ def exact_sums(
 
 
 def total_count(totals: jax.Array, count: jax.Array | float | None) -> jax.Array | float:
-    """Number of values behind the totals of ``exact_sums``, 1 where there is none."""
+    """Return number of values behind the totals of ``exact_sums``, 1 where there is none."""
     return jnp.maximum(lax.stop_gradient(totals[2]), 1) if count is None else count
 
 
@@ -181,7 +181,7 @@ def mean_and_variance(
 
 
 def rounding_of(x: jax.Array) -> jax.Array:
-    """The error of a difference of sums as large as x; no gradient flows through it."""
+    """Return the error of a difference of sums as large as x; no gradient flows through it."""
     return lax.stop_gradient(jnp.finfo(x.dtype).eps * x)
 
 
@@ -215,7 +215,7 @@ def inverse_std(var: jax.Array, epsilon: jax.Array | float) -> jax.Array:
 def correct_variance(
     var: jax.Array, count: jax.Array | float, epsilon: jax.Array | float
 ) -> jax.Array:
-    """The authors' correction, ``var * count / (count - (1 + epsilon))``; not for one value."""
+    """Apply the authors' correction, ``var * count / (count - (1 + epsilon))``."""
     less = jnp.asarray(count - (1 + epsilon), var.dtype)
     return var * jnp.where(less > 0, count / jnp.where(less > 0, less, 1), 1)
 
@@ -227,7 +227,7 @@ def update_stats(
     count: jax.Array | float,
     momentum: Any,
 ) -> BatchStats:
-    """New running statistics; those of channels without a valid value stay as they are.
+    """Return new running statistics; those of channels without a valid value stay as they are.
 
     ``momentum`` is the decay rate, or the pair of it and what it leaves to 1.
     """

@@ -42,18 +42,18 @@ def normalize_by_row(
     Half precision is converted once, so that gradients add in float32, but x is what is kept.
 
     Args:
-      x: input, (rows, channels).
-      scale: (channels,), as bias and alpha; their dtype is that of the arithmetic.
-      bias: see scale.
-      alpha: see scale.
-      epsilon: added to the variance and to the squared norm.
-      reduction: how batch statistics are reduced.
-      kappa: squared norm = kappa * sum over channels of xhat^2.
-      bessel_correction: as ``unitized_batch_norm``.
+        x: input, (rows, channels).
+        scale: (channels,), as bias and alpha; their dtype is that of the arithmetic.
+        bias: see scale.
+        alpha: see scale.
+        epsilon: added to the variance and to the squared norm.
+        reduction: how batch statistics are reduced.
+        kappa: squared norm = kappa * sum over channels of xhat^2.
+        bessel_correction: as ``unitized_batch_norm``.
 
     Returns:
-      y (rows, channels) in scale's dtype, and the batch's mean, variance (channels,) and number
-      of values.
+        y (rows, channels) in scale's dtype, and the batch's mean, variance (channels,) and number
+        of values.
     """
     count = reduction.values(x.shape[:1], alpha.dtype)
     both = x.astype(alpha.dtype), x

@@ -47,12 +47,12 @@ class Layout(NamedTuple):
         return math.prod(parts[0]), math.prod(parts[1]), math.prod(self.shape[last:])
 
     def over_positions(self, z: jax.Array, **options: Any) -> jax.Array:
-        """Sum over positions, (samples, channels)."""
+        """Return the sums over positions, (samples, channels)."""
         samples, _, channels = self.counts
         return z.sum(self.positions, **options).reshape(samples, channels)
 
     def spread(self, v: jax.Array) -> jax.Array:
-        """A (samples, channels) or (channels,) array, to broadcast with the input."""
+        """Return a (samples, channels) or (channels,) array, to broadcast with the input."""
         last = len(self.shape) - self.feature_axes
         first = self.shape[: self.sample_axes] if v.ndim == 2 else (1,) * self.sample_axes
         return v.reshape((*first, *(1 for _ in self.positions), *self.shape[last:]))
@@ -77,21 +77,21 @@ def normalize_by_sample(
     Half precision is converted once, so that gradients add in float32, but x is what is kept.
 
     Args:
-      x: input.
-      mask: None, or True where a value takes part, of x's shape.
-      scale: (channels,), as bias and alpha; their dtype is that of the arithmetic.
-      bias: see scale.
-      alpha: see scale.
-      epsilon: added to the variance and to the squared norm.
-      layout: the axes of x.
-      reduction: how batch statistics are reduced.
-      unit: as ``unitized_batch_norm``; "position" is the same as one position per sample.
-      bessel_correction: as ``unitized_batch_norm``.
-      dtype: dtype that y will be converted to.
+        x: input.
+        mask: None, or True where a value takes part, of x's shape.
+        scale: (channels,), as bias and alpha; their dtype is that of the arithmetic.
+        bias: see scale.
+        alpha: see scale.
+        epsilon: added to the variance and to the squared norm.
+        layout: the axes of x.
+        reduction: how batch statistics are reduced.
+        unit: as ``unitized_batch_norm``; "position" is the same as one position per sample.
+        bessel_correction: as ``unitized_batch_norm``.
+        dtype: dtype that y will be converted to.
 
     Returns:
-      y, of x's shape and scale's dtype, and the batch's mean, variance (channels,) and number of
-      values: one number or, with a mask, (channels,).
+        y, of x's shape and scale's dtype, and the batch's mean, variance (channels,) and number of
+        values: one number or, with a mask, (channels,).
     """
     converted = x.astype(alpha.dtype)
     count = None if mask is not None else reduction.values(layout.counts[:2], alpha.dtype)
@@ -149,7 +149,7 @@ def normalize_with_statistics(
 
 
 def _typical_weight(unit: str | float, layout: Layout, dtype: Any, masked: bool) -> Any:
-    """kappa P: what multiplies a channel's mean square in the squared norm of a sample."""
+    """Kappa P: what multiplies a channel's mean square in the squared norm of a sample."""
     _, positions, channels = layout.counts
     some = number_of(positions, dtype)
     if masked and unit == "reference":
@@ -168,7 +168,7 @@ def _moments(
     count: jax.Array | float | None,
     epsilon: jax.Array | float,
 ) -> Any:
-    """Sums over positions, their totals over the batch, and the shift they are about.
+    """Return sums over positions, their totals over the batch, and the shift they are about.
 
     A custom derivative because no gradient flows through the shift, the branch that may choose
     it must not store a copy of x, and x is all that is kept for the backward pass.
@@ -241,7 +241,7 @@ def _affine(
     a: jax.Array,
     b: jax.Array,
 ) -> jax.Array:
-    """``a * (x - shift) + b``; the derivative keeps x, not x - shift, and reads ``minus_shift``."""
+    """Return ``a * (x - shift) + b``, whose derivative keeps x and reads ``minus_shift``."""
     del x, minus_shift
     return layout.spread(a) * (converted - layout.spread(shift)) + layout.spread(b)
 

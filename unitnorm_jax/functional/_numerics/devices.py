@@ -10,12 +10,12 @@ Groups = tuple[tuple[int, ...], ...] | None
 
 
 def total(x: Any, axis_name: str | None, groups: Groups) -> Any:
-    """Sum over the devices of an axis, or of each group."""
+    """Return the sum over the devices of an axis, or of each group."""
     return x if axis_name is None else lax.psum(x, axis_name, axis_index_groups=groups)
 
 
 def number(axis_name: str | None, groups: Groups) -> Any:
-    """How many devices that is: a number, or an array where groups differ in size."""
+    """Return how many devices that is: a number, or an array where groups differ in size."""
     if groups is None or len({len(group) for group in groups}) == 1:
         return total(1, axis_name, groups)
     size = {index: len(group) for group in groups for index in group}
@@ -29,5 +29,5 @@ def average(x: jax.Array, axis_name: str | None, groups: Groups) -> jax.Array:
 
 
 def fewest(axis_name: str, groups: Groups) -> int:
-    """Number of devices of an axis, or of its smallest group."""
+    """Return number of devices of an axis, or of its smallest group."""
     return lax.psum(1, axis_name) if groups is None else min(len(group) for group in groups)

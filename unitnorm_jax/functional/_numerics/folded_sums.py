@@ -31,7 +31,7 @@ class Fold(NamedTuple):
     slabs: int
 
     def cut(self, x: jax.Array) -> list[jax.Array]:
-        """The slabs of x."""
+        """Return the slabs of x."""
         size = x.shape[self.axis] // self.slabs
         starts = range(0, x.shape[self.axis], size)
         return [lax.slice_in_dim(x, i, i + size, axis=self.axis) for i in starts]
@@ -43,7 +43,7 @@ class Fold(NamedTuple):
         return keep_apart(jnp.broadcast_to(v, shape))
 
     def sum(self, slabs: Sequence[jax.Array], axes: tuple[int, ...]) -> jax.Array:
-        """Sum over axes of the array whose slabs are given."""
+        """Return the sum over axes of the array whose slabs are given."""
         slabs = list(slabs)
         while len(slabs) > 1:
             pairs = [a + b for a, b in zip(slabs[::2], slabs[1::2], strict=False)]
@@ -57,7 +57,7 @@ class Fold(NamedTuple):
         axes: tuple[int, ...],
         dtype: jax.typing.DTypeLike,
     ) -> tuple[jax.Array, jax.Array]:
-        """Sums over axes of ``x - shift`` and of its square, converted to ``dtype`` first."""
+        """Return the sums over axes of ``x - shift`` and of its square, taken in ``dtype``."""
         parts = [part.astype(dtype) for part in self.cut(x)]
         if shift is not None:
             parts = [part - shift for part in parts]
@@ -67,7 +67,7 @@ class Fold(NamedTuple):
 def choose_fold(
     shape: Sequence[Any], axes: Sequence[int], dtype: jax.typing.DTypeLike
 ) -> Fold | None:
-    """The fold of the first of the axes that has one, or None if the array or slabs are small."""
+    """Return the fold of the first axis that has one, or None where array or slabs are small."""
     if not all(isinstance(size, int) for size in shape):  # symbolic
         return None
     if math.prod(shape) < _LEAST_SIZE or jnp.dtype(dtype).itemsize < 4:
@@ -91,7 +91,7 @@ def on_cpu(
 
 
 def keep_apart(v: jax.Array) -> jax.Array:
-    """v itself; in the compiled program a reduction of v does not absorb what computes v.
+    """V itself; in the compiled program a reduction of v does not absorb what computes v.
 
     The library knows no complex numbers. (A barrier alone is gone by the time it is chosen.)
     Linear, and its own transpose.

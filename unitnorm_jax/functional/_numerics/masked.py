@@ -20,15 +20,15 @@ def stand_in(
     So the results there are bounded, and so are sums of them with the gradients that come back.
 
     Args:
-      x: input.
-      mask: True where a value takes part, of x's shape, or None.
-      mean: what normalizes, broadcastable to x, as var.
-      var: see mean.
-      epsilon: added to the variance.
-      dtype: dtype of the result: it must hold what is normalized, and divided by a norm.
+        x: input.
+        mask: True where a value takes part, of x's shape, or None.
+        mean: what normalizes, broadcastable to x, as var.
+        var: see mean.
+        epsilon: added to the variance.
+        dtype: dtype of the result: it must hold what is normalized, and divided by a norm.
 
     Returns:
-      Of x's shape and dtype; no gradient reaches what is replaced.
+        Of x's shape and dtype; no gradient reaches what is replaced.
     """
     if mask is None:
         return x

@@ -23,7 +23,7 @@ def _inverse_norm_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array
 
 
 def known(inverse: jax.Array) -> jax.Array:
-    """An inverse norm in a derivative: 1 where it is NaN."""
+    """Return an inverse norm in a derivative: 1 where it is NaN."""
     return jnp.where(jnp.isnan(inverse), 1, inverse)
 
 
@@ -55,10 +55,10 @@ def squared_norms(
     nothing, whatever its variance, and a sample of nothing has the norm 1.
 
     Args:
-      squares: sums over positions of (x - mean)^2, (n, c).
-      inv_std: 1 / sqrt(var + epsilon), (c,).
-      number: positions behind each square, one number or (n, c).
-      unit: as ``unitized_batch_norm``.
+        squares: sums over positions of (x - mean)^2, (n, c).
+        inv_std: 1 / sqrt(var + epsilon), (c,).
+        number: positions behind each square, one number or (n, c).
+        unit: as ``unitized_batch_norm``.
     """
     terms = squares * unit_weight(unit, number, squares.shape[1])
     terms = (terms * inv_std[None]) * inv_std[None]  # the square alone may underflow
@@ -69,7 +69,7 @@ def squared_norms(
 
 
 def unit_weight(unit: str | float, number: jax.Array | float, channels: int) -> Any:
-    """What multiplies a channel's sum of squares over positions in the squared norm."""
+    """Return what multiplies a channel's sum of squares over positions in the squared norm."""
     # A channel without positions has a sum of squares of 0: any weight will do.
     some = max(number, 1.0) if isinstance(number, float) else jnp.maximum(number, 1)
     if unit == "reference":

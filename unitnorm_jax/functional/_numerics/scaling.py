@@ -13,9 +13,9 @@ class Centred(NamedTuple):
     """An array without its mean; the last two keep the axes they are reduced over.
 
     Attributes:
-      z: ``x - mean``.
-      mean: the mean.
-      size: the largest ``|z|`` to rounding, a constant for autodiff.
+        z: ``x - mean``.
+        mean: the mean.
+        size: the largest ``|z|`` to rounding, a constant for autodiff.
     """
 
     z: jax.Array

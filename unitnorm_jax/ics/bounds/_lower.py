@@ -32,22 +32,22 @@ def mean_lower_bound(x: Before, y: After) -> Scalar:
     exactly batch-normalized outputs: what batch normalization leaves, the mean cannot see.
 
     Args:
-      x: Before, (n, ...).
-      y: After, (m, ...).
+        x: Before, (n, ...).
+        y: After, (m, ...).
 
     Returns:
-      The bound.
+        The bound.
 
     Raises:
-      ValueError: If shapes do not match or samples are empty or complex.
+        ValueError: If shapes do not match or samples are empty or complex.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> round(float(mean_lower_bound(jnp.zeros((3, 4)), jnp.ones((3, 4)))), 4)
-      2.0
+        >>> import jax.numpy as jnp
+        >>> round(float(mean_lower_bound(jnp.zeros((3, 4)), jnp.ones((3, 4)))), 4)
+        2.0
 
     References:
-      Derived here.
+        Derived here.
     """
     return _mean(given(x, y))
 
@@ -86,22 +86,22 @@ def norm_lower_bound(x: Before, y: After) -> Scalar:
     norm depends on moments of every order. Attained by scalings.
 
     Args:
-      x: Before, (n, ...).
-      y: After, (m, ...).
+        x: Before, (n, ...).
+        y: After, (m, ...).
 
     Returns:
-      The bound.
+        The bound.
 
     Raises:
-      ValueError: If shapes do not match or samples are empty or complex.
+        ValueError: If shapes do not match or samples are empty or complex.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> round(float(norm_lower_bound(jnp.full((3, 4), 1.0), jnp.full((3, 4), -2.0))), 4)
-      2.0
+        >>> import jax.numpy as jnp
+        >>> round(float(norm_lower_bound(jnp.full((3, 4), 1.0), jnp.full((3, 4), -2.0))), 4)
+        2.0
 
     References:
-      Derived here.
+        Derived here.
     """
     return _norm(given(x, y, centre=False))
 
@@ -139,23 +139,23 @@ def moment_lower_bound(x: Before, y: After, order: int | float) -> Scalar:
     (sharper than one M for all). Attained at p = 1 by a translation along one axis.
 
     Args:
-      x: Before, (n, ...).
-      y: After, (m, ...).
-      order: p, an integer >= 1.
+        x: Before, (n, ...).
+        y: After, (m, ...).
+        order: p, an integer >= 1.
 
     Returns:
-      The bound.
+        The bound.
 
     Raises:
-      ValueError: If shapes do not match or samples are empty or complex, or p < 1.
+        ValueError: If shapes do not match or samples are empty or complex, or p < 1.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> round(float(moment_lower_bound(jnp.zeros((2, 1)), jnp.full((2, 1), 3.0), order=2)), 4)
-      1.5
+        >>> import jax.numpy as jnp
+        >>> round(float(moment_lower_bound(jnp.zeros((2, 1)), jnp.full((2, 1), 3.0), order=2)), 4)
+        1.5
 
     References:
-      Derived here.
+        Derived here.
     """
     if order < 1 or order != int(order):
         raise ValueError(f"`order` (={order}) must be an integer >= 1; 1 compares the means.")
@@ -209,26 +209,26 @@ def projection_lower_bound(
     Attained by translations along theta.
 
     Args:
-      x: Before, (n, ...).
-      y: After, (m, ...).
-      direction: theta, of the trailing shape, normalised here (0 proves nothing: the bound is
-        0); default the best coordinate axis.
+        x: Before, (n, ...).
+        y: After, (m, ...).
+        direction: theta, of the trailing shape, normalised here (0 proves nothing: the bound is 0);
+            default the best coordinate axis.
 
     Returns:
-      The bound.
+        The bound.
 
     Raises:
-      ValueError: If shapes do not match or samples are empty or complex.
+        ValueError: If shapes do not match or samples are empty or complex.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> theta = jnp.array([3.0, 4.0])
-      >>> d = projection_lower_bound(jnp.zeros((3, 2)), jnp.ones((3, 2)), theta)
-      >>> round(float(d), 4)
-      1.4
+        >>> import jax.numpy as jnp
+        >>> theta = jnp.array([3.0, 4.0])
+        >>> d = projection_lower_bound(jnp.zeros((3, 2)), jnp.ones((3, 2)), theta)
+        >>> round(float(d), 4)
+        1.4
 
     References:
-      Derived here.
+        Derived here.
     """
     if direction is not None and direction.shape != x.shape[1:]:
         raise ValueError(

@@ -42,31 +42,32 @@ def unitized_bound_penalty(
     equal).
 
     Args:
-      params: Parameters of a model, nested; a layer is a group with an ``alpha`` of shape (C,).
-        Axes before the last are those of ``nn.scan`` or ``nn.vmap``: that many layers of C
-        channels, each with its share of the mean. Boxes (``nn.with_partitioning``) are looked into.
-      positions: P of each layer, by its path joined with "/"; one number if all have the same.
-        `layer_positions` finds them.
-      unit: As in the layers.
-      relative: In units of the bound at alpha = 0, so that all layers weigh alike; False: in units
-        of the output, where those with the most positions and channels weigh most.
+        params: Parameters of a model, nested; a layer is a group with an ``alpha`` of shape (C,).
+            Axes before the last are those of ``nn.scan`` or ``nn.vmap``: that many layers of C
+            channels, each with its share of the mean. Boxes (``nn.with_partitioning``) are looked
+            into.
+        positions: P of each layer, by its path joined with "/"; one number if all have the same.
+            `layer_positions` finds them.
+        unit: As in the layers.
+        relative: In units of the bound at alpha = 0, so that all layers weigh alike; False: in
+            units of the output, where those with the most positions and channels weigh most.
 
     Returns:
-      The mean; 0 if no layer has an alpha.
+        The mean; 0 if no layer has an alpha.
 
     Raises:
-      ValueError: If the positions of a layer are missing.
+        ValueError: If the positions of a layer are missing.
 
     Example:
-      >>> params = {"norm": {"alpha": jnp.zeros(16)}, "head": {"kernel": jnp.ones((2, 2))}}
-      >>> unitized_bound_penalty(params, {"norm": 4}, unit="sample")
-      Array(1., dtype=float32)
-      >>> params["norm"]["alpha"] = jnp.ones(16)  # 1 / sqrt(4 * 16)
-      >>> unitized_bound_penalty(params, {"norm": 4}, unit="sample")
-      Array(0.125, dtype=float32)
+        >>> params = {"norm": {"alpha": jnp.zeros(16)}, "head": {"kernel": jnp.ones((2, 2))}}
+        >>> unitized_bound_penalty(params, {"norm": 4}, unit="sample")
+        Array(1., dtype=float32)
+        >>> params["norm"]["alpha"] = jnp.ones(16)  # 1 / sqrt(4 * 16)
+        >>> unitized_bound_penalty(params, {"norm": 4}, unit="sample")
+        Array(0.125, dtype=float32)
 
     References:
-      Derived here.
+        Derived here.
     """
     terms = []
     for (*path, name), alpha in flatten_dict(params).items():
@@ -89,27 +90,27 @@ def unitized_bound_penalty(
 
 
 def layer_positions(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, int]:
-    """Returns the number of positions of every layer with an alpha; nothing is computed.
+    """Return the number of positions of every layer with an alpha; nothing is computed.
 
     Args:
-      model: Any linen module; its layers are called with one array.
-      *args: Of ``model.init``, behind the key: arrays, or shapes (``jax.ShapeDtypeStruct``).
-      **kwargs: Of ``model.init``, for example ``train=False``.
+        model: Any linen module; its layers are called with one array.
+        *args: Of ``model.init``, behind the key: arrays, or shapes (``jax.ShapeDtypeStruct``).
+        **kwargs: Of ``model.init``, for example ``train=False``.
 
     Returns:
-      P by path, joined with "/": the product of all axes of the output but those of samples and
-      features, 1 for a dense layer.
+        P by path, joined with "/": the product of all axes of the output but those of samples and
+        features, 1 for a dense layer.
 
     Raises:
-      ValueError: If a layer is called with different numbers of positions, or has several feature
-        axes.
+        ValueError: If a layer is called with different numbers of positions, or has several feature
+            axes.
 
     Example:
-      >>> import flax.linen as nn, jax
-      >>> from unitnorm_jax.linen import UnitizedBatchNorm
-      >>> model = nn.Sequential([nn.Conv(8, (3, 3)), UnitizedBatchNorm(use_running_average=True)])
-      >>> layer_positions(model, jnp.zeros((2, 5, 7, 3)))
-      {'layers_1': 35}
+        >>> import flax.linen as nn, jax
+        >>> from unitnorm_jax.linen import UnitizedBatchNorm
+        >>> model = nn.Sequential([nn.Conv(8, (3, 3)), UnitizedBatchNorm(use_running_average=True)])
+        >>> layer_positions(model, jnp.zeros((2, 5, 7, 3)))
+        {'layers_1': 35}
     """
     found: dict[str, int] = {}
 

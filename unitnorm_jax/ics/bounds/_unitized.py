@@ -32,22 +32,22 @@ def unit_radius(unit: Unit, positions: SupportsIndex, channels: SupportsIndex) -
     norm 1. For eps = 0 the norm is R exactly, for every sample (and position) that is not 0.
 
     Args:
-      unit: As in the layer: a name, or the factor kappa > 0.
-      positions: P, 1 for a dense layer.
-      channels: C.
+        unit: As in the layer: a name, or the factor kappa > 0.
+        positions: P, 1 for a dense layer.
+        channels: C.
 
     Returns:
-      R.
+        R.
 
     Raises:
-      ValueError: If `unit` does not exist or kappa, P or C is not positive.
+        ValueError: If `unit` does not exist or kappa, P or C is not positive.
 
     Example:
-      >>> [unit_radius(unit, 16, 4) for unit in ("reference", "sample", "rms", "position", 0.25)]
-      [16.0, 1.0, 8.0, 4.0, 8.0]
+        >>> [unit_radius(unit, 16, 4) for unit in ("reference", "sample", "rms", "position", 0.25)]
+        [16.0, 1.0, 8.0, 4.0, 8.0]
 
     References:
-      Derived here.
+        Derived here.
     """
     # As Python's: those of numpy wrap round.
     positions, channels = operator.index(positions), operator.index(channels)
@@ -119,34 +119,34 @@ def unitized_upper_bound(
     sqrt(2): sqrt(2 d) against 2 sqrt(d), because there the means are 0.
 
     Args:
-      alpha: Before, per channel (C,) or one number.
-      scale: Before, likewise.
-      bias: Before, likewise.
-      channels: C.
-      positions: P, 1 for a dense layer.
-      unit: As in the layer.
-      alpha_after: After, default as before.
-      scale_after: After, default as before.
-      bias_after: After, default as before.
-      norm_before: E|xhat| before, the mean norm of the normalized sample over all positions and
-        channels; default sqrt(P C).
-      norm_after: The same after.
+        alpha: Before, per channel (C,) or one number.
+        scale: Before, likewise.
+        bias: Before, likewise.
+        channels: C.
+        positions: P, 1 for a dense layer.
+        unit: As in the layer.
+        alpha_after: After, default as before.
+        scale_after: After, default as before.
+        bias_after: After, default as before.
+        norm_before: E|xhat| before, the mean norm of the normalized sample over all positions and
+            channels; default sqrt(P C).
+        norm_after: The same after.
 
     Returns:
-      The bound, in the unit of the output.
+        The bound, in the unit of the output.
 
     Raises:
-      ValueError: If a parameter is neither one number nor one per channel, or `unit` is invalid.
+        ValueError: If a parameter is neither one number nor one per channel, or `unit` is invalid.
 
     Example:
-      >>> unitized_upper_bound(1.0, channels=64, positions=49, unit="sample")
-      Array(2., dtype=float32)
-      >>> unitized_upper_bound(0.0, channels=64, positions=4)  # batch normalization
-      Array(32., dtype=float32)
+        >>> unitized_upper_bound(1.0, channels=64, positions=49, unit="sample")
+        Array(2., dtype=float32)
+        >>> unitized_upper_bound(0.0, channels=64, positions=4)  # batch normalization
+        Array(32., dtype=float32)
 
     References:
-      Derived here; Y. Huang, Y. Yu, An internal covariate shift bounding algorithm for deep
-      neural networks by unitizing layers' outputs, 2020 (the layer, and the claim).
+        Derived here; Y. Huang, Y. Yu, An internal covariate shift bounding algorithm for deep
+        neural networks by unitizing layers' outputs, 2020 (the layer, and the claim).
     """
     positions, channels = operator.index(positions), operator.index(channels)
     radius = unit_radius(unit, positions, channels)

@@ -33,23 +33,23 @@ def moment_upper_bound(x: Before, y: After) -> Scalar:
     every error of the statistics. Attained: see `experiments.studies.bounds`.
 
     Args:
-      x: Before, (n, ...).
-      y: After, (m, ...).
+        x: Before, (n, ...).
+        y: After, (m, ...).
 
     Returns:
-      The bound, in the unit of x.
+        The bound, in the unit of x.
 
     Raises:
-      ValueError: If shapes do not match or samples are empty or complex.
+        ValueError: If shapes do not match or samples are empty or complex.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> x = jnp.array([[-1.0], [1.0]])
-      >>> round(float(moment_upper_bound(x, x)), 4)
-      1.4142
+        >>> import jax.numpy as jnp
+        >>> x = jnp.array([[-1.0], [1.0]])
+        >>> round(float(moment_upper_bound(x, x)), 4)
+        1.4142
 
     References:
-      Derived here.
+        Derived here.
     """
     return _moment(given(x, y))
 
@@ -86,25 +86,25 @@ def moments_upper_bound(
     For outputs normalized by noisy statistics: means off by delta_i, variances by a factor.
 
     Args:
-      x_mean: Mean of each coordinate before.
-      x_var: Variance of each coordinate before.
-      y_mean: Mean after.
-      y_var: Variance after.
+        x_mean: Mean of each coordinate before.
+        x_var: Variance of each coordinate before.
+        y_mean: Mean after.
+        y_var: Variance after.
 
     Returns:
-      The bound.
+        The bound.
 
     Raises:
-      ValueError: If shapes do not match.
+        ValueError: If shapes do not match.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> zero, one = jnp.zeros(8), jnp.ones(8)
-      >>> round(float(moments_upper_bound(zero, one, zero, one)), 4)
-      4.0
+        >>> import jax.numpy as jnp
+        >>> zero, one = jnp.zeros(8), jnp.ones(8)
+        >>> round(float(moments_upper_bound(zero, one, zero, one)), 4)
+        4.0
 
     References:
-      Derived here.
+        Derived here.
     """
     for name, array in (("x_var", x_var), ("y_mean", y_mean), ("y_var", y_var)):
         _samples.check_real(name, array)
@@ -153,23 +153,23 @@ def radius_upper_bound(
     Attained when m lies between all of X and all of Y, on a line.
 
     Args:
-      x: Before, (n, ...).
-      y: After, (m, ...).
-      point: m, of the trailing shape; default the mean of both sample means.
+        x: Before, (n, ...).
+        y: After, (m, ...).
+        point: m, of the trailing shape; default the mean of both sample means.
 
     Returns:
-      The bound.
+        The bound.
 
     Raises:
-      ValueError: If shapes do not match or samples are empty or complex.
+        ValueError: If shapes do not match or samples are empty or complex.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> round(float(radius_upper_bound(jnp.full((2, 1), -1.0), jnp.full((3, 1), 1.0))), 4)
-      2.0
+        >>> import jax.numpy as jnp
+        >>> round(float(radius_upper_bound(jnp.full((2, 1), -1.0), jnp.full((3, 1), 1.0))), 4)
+        2.0
 
     References:
-      Derived here.
+        Derived here.
     """
     if point is not None and point.shape != x.shape[1:]:
         raise ValueError(
@@ -218,22 +218,22 @@ def pairing_upper_bound(x: Before, y: After) -> Scalar:
     every translation; `em_distance` finds out and proves it.
 
     Args:
-      x: Before, (n, ...).
-      y: After, (n, ...), in the same order.
+        x: Before, (n, ...).
+        y: After, (n, ...), in the same order.
 
     Returns:
-      The bound.
+        The bound.
 
     Raises:
-      ValueError: If shapes do not match, or the samples are not paired.
+        ValueError: If shapes do not match, or the samples are not paired.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> round(float(pairing_upper_bound(jnp.zeros((3, 4)), jnp.ones((3, 4)))), 4)
-      2.0
+        >>> import jax.numpy as jnp
+        >>> round(float(pairing_upper_bound(jnp.zeros((3, 4)), jnp.ones((3, 4)))), 4)
+        2.0
 
     References:
-      Derived here.
+        Derived here.
     """
     check_paired(x, y)
     return _pairing(given(x, y))

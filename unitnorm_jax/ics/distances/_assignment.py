@@ -30,13 +30,13 @@ def scipy_assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     (`scaling_potential`): almost n of them are 0, and the search ends sooner.
 
     Args:
-      cost: Finite costs.
+        cost: Finite costs.
 
     Returns:
-      The column of each row.
+        The column of each row.
 
     References:
-      D. Crouse, On implementing 2D rectangular assignment algorithms, 2016 (scipy's algorithm).
+        D. Crouse, On implementing 2D rectangular assignment algorithms, 2016 (scipy's algorithm).
     """
     n = cost.shape[0]
     result = jax.ShapeDtypeStruct((n,), jnp.int32)
@@ -67,13 +67,13 @@ def scaling_potential(cost: Float[Array, "n n"]) -> Float[Array, " n"]:
     that K needs no logarithms unless twenty steps overflow. Then g is the least of each column.
 
     Args:
-      cost: Finite costs.
+        cost: Finite costs.
 
     Returns:
-      g (n,), finite.
+        g (n,), finite.
 
     References:
-      M. Cuturi, Sinkhorn distances, 2013.
+        M. Cuturi, Sinkhorn distances, 2013.
     """
     least = jnp.min(cost, axis=0)
     reduced = cost - least[None, :]
@@ -89,17 +89,17 @@ def solve_assignment(solver: Solver, cost: Float[Array, "n n"]) -> Int[Array, " 
     """Run a solver and make certain that a permutation comes back.
 
     Args:
-      solver: Takes the cost matrix (n, n); returns the column of each row (n,), or, as scipy
-        and ``optax.assignment.hungarian_algorithm`` do, the pair (rows, columns). Must be
-        traceable by JAX (or wrap its own host callback).
-      cost: Finite costs.
+        solver: Takes the cost matrix (n, n); returns the column of each row (n,), or, as scipy and
+            ``optax.assignment.hungarian_algorithm`` do, the pair (rows, columns). Must be traceable
+            by JAX (or wrap its own host callback).
+        cost: Finite costs.
 
     Returns:
-      The permutation; the identity if what the solver returned is not one, so that whatever it
-      does, the coupling is feasible and the upper bound holds.
+        The permutation; the identity if what the solver returned is not one, so that whatever it
+        does, the coupling is feasible and the upper bound holds.
 
     Raises:
-      ValueError: If the solver's result has the wrong shape.
+        ValueError: If the solver's result has the wrong shape.
     """
     n = cost.shape[0]
     result = solver(cost)
@@ -122,7 +122,7 @@ def solve_assignment(solver: Solver, cost: Float[Array, "n n"]) -> Int[Array, " 
 
 
 def is_permutation(columns: Int[Array, " n"]) -> Bool[Array, ""]:
-    """Whether every one of 0..n-1 occurs exactly once."""
+    """Return whether every one of 0..n-1 occurs exactly once."""
     return jnp.all(jnp.sort(columns) == jnp.arange(columns.shape[0], dtype=columns.dtype))
 
 

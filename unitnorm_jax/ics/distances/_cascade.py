@@ -60,7 +60,7 @@ class Options(NamedTuple):
 def sort_bounds(
     scaled_x: jax.Array, scaled_y: jax.Array, x: jax.Array, y: jax.Array, options: Options
 ) -> EMDistance:
-    """Step 1: one axis, equal weights. x (n, 1) and y (m, 1), scaled and as given."""
+    """Take step 1: one axis, equal weights. x (n, 1) and y (m, 1), scaled and as given."""
     value = line_em_distance(scaled_x, scaled_y)[0]
     relative = line_error(x.shape[0], y.shape[0], x.dtype)
     absolute = cost_error(1, 1, 1, x.dtype).absolute
@@ -73,7 +73,7 @@ def sort_bounds(
 
 
 def cascade(problem: Problem, options: Options) -> EMDistance:
-    """Steps 2 to 4: bounds without a solver, then a solver if they leave a gap."""
+    """Take steps 2 to 4: bounds without a solver, then a solver if they leave a gap."""
     n, m = problem.cost.shape
     method = options.method
     relative, absolute = _error(problem, options)
@@ -118,7 +118,7 @@ def cascade(problem: Problem, options: Options) -> EMDistance:
 
 
 def _paired(problem: Problem, options: Options, columns: jax.Array | None = None) -> EMDistance:
-    """Steps 2 and 3: the cost of a pairing and its dual bound.
+    """Take steps 2 and 3: the cost of a pairing and its dual bound.
 
     The pairing is x_i to y_i, or, of unweighted points, x_i to the given columns.
     """
@@ -174,19 +174,19 @@ def _paired(problem: Problem, options: Options, columns: jax.Array | None = None
 
 
 def _swap_gain(cost: jax.Array, distances: jax.Array) -> jax.Array:
-    """The most that swapping partners saves, looking at pairs with one of the first points."""
+    """Return the most that swapping partners saves, among pairs with one of the first points."""
     some = cost[:_SOME], cost[:, :_SOME].T
     return jnp.max(distances[:_SOME, None] + distances[None, :] - some[0] - some[1])
 
 
 def _unpaired(problem: Problem, options: Options) -> EMDistance:
-    """Bounds without a solver: nearest neighbours below, the independent coupling above."""
+    """Return bounds without a solver: nearest neighbours below, the independent coupling above."""
     upper, value = _independent(problem, *_error(problem, options))
     return _result(value, _lower(problem, _nearest(problem), options), upper, options)
 
 
 def _nearest(problem: Problem) -> jax.Array:
-    """The distance from each y_j to the nearest x_i."""
+    """Return the distance from each y_j to the nearest x_i."""
     return jnp.min(jnp.where((problem.a > 0)[:, None], problem.cost, jnp.inf), axis=0)
 
 
@@ -228,7 +228,7 @@ def _lower(
 
 
 def _error(problem: Problem, options: Options) -> CostError:
-    """That of the costs; with weights also what masses that underflow may carry across."""
+    """Return the error of the costs; with weights also of masses that underflow."""
     (n, m), dtype = problem.cost.shape, problem.cost.dtype
     relative, absolute = cost_error(n, m, problem.x.shape[1], dtype)
     if options.weighted:  # n masses of the smallest number, over distances of 2^62 / n or less

@@ -16,11 +16,11 @@ def compiled(function: Callable[..., Any], *, static: tuple[str, ...] = ()) -> C
     compiler places the arrays, as on a mesh of automatic axes; the results are replicated.
 
     Args:
-      function: Takes arrays by position and hashable options by keyword.
-      static: The names of the options.
+        function: Takes arrays by position and hashable options by keyword.
+        static: The names of the options.
 
     Returns:
-      The function, compiled once for each set of shapes, dtypes, placements and options.
+        The function, compiled once for each set of shapes, dtypes, placements and options.
     """
 
     @functools.wraps(function)
@@ -40,7 +40,7 @@ def compiled(function: Callable[..., Any], *, static: tuple[str, ...] = ()) -> C
 
 
 def _explicit_mesh(arrays: Any) -> Any:
-    """The mesh of the context or, where there is none, of the arrays, if an axis is explicit."""
+    """Return the mesh of the context, or else of the arrays, if an axis of it is explicit."""
     meshes = [jax.sharding.get_abstract_mesh()]
     if meshes[0].empty:
         meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(arrays)]

@@ -36,31 +36,31 @@ def coordinate_em_distance(
     correlation does, it cannot see.
 
     Args:
-      x: Before, (n, ...).
-      y: After, (m, ...), the same trailing shape.
+        x: Before, (n, ...).
+        y: After, (m, ...), the same trailing shape.
 
     Returns:
-      Distances, of the trailing shape; the lower bound, rounded down. NaN where not finite.
+        Distances, of the trailing shape; the lower bound, rounded down. NaN where not finite.
 
     Raises:
-      ValueError: If shapes do not match or samples are empty or complex.
+        ValueError: If shapes do not match or samples are empty or complex.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> x = jnp.zeros((4, 2))
-      >>> d = coordinate_em_distance(x, x + jnp.array([[3.0, 4.0]]))
-      >>> d.distances, bool(d.lower <= 5), bool(d.lower > 4.9999)
-      (Array([3., 4.], dtype=float32), True, True)
+        >>> import jax.numpy as jnp
+        >>> x = jnp.zeros((4, 2))
+        >>> d = coordinate_em_distance(x, x + jnp.array([[3.0, 4.0]]))
+        >>> d.distances, bool(d.lower <= 5), bool(d.lower > 4.9999)
+        (Array([3., 4.], dtype=float32), True, True)
 
     References:
-      S. Vallender, Calculation of the Wasserstein distance between probability distributions
-      on the line, 1974. The norm of the coordinates: derived here.
+        S. Vallender, Calculation of the Wasserstein distance between probability distributions
+        on the line, 1974. The norm of the coordinates: derived here.
     """
     return _coordinates(given(x, y))
 
 
 def together(s: Samples, distances: jax.Array) -> jax.Array:
-    """The lower bound, from W1 of every coordinate."""
+    """Return the lower bound, from W1 of every coordinate."""
     (n, d), m, dtype = s.x.shape, s.y.shape[0], s.x.dtype
     norm = jnp.sqrt(_rounding.tree_sum(jnp.square(distances)))
     units = _rounding.tree_depth(d) / 2 + 8

@@ -41,7 +41,7 @@ def _plan(n: int, m: int, d: int) -> _Plan:
 
 
 def cost_error(n: int, m: int, d: int, dtype: DTypeLike) -> CostError:
-    """A-priori error of `cost_matrix`, as static numbers.
+    """Return a-priori error of `cost_matrix`, as static numbers.
 
     With u the unit roundoff, a squared difference carries 3 roundings and its way through the
     sums h more (h = tree depth of a group + length of each nested loop + tree depth of the
@@ -51,10 +51,10 @@ def cost_error(n: int, m: int, d: int, dtype: DTypeLike) -> CostError:
     sqrt(d t).
 
     Args:
-      n: Rows of x.
-      m: Rows of y.
-      d: Columns of both.
-      dtype: Dtype of the computation.
+        n: Rows of x.
+        m: Rows of y.
+        d: Columns of both.
+        dtype: Dtype of the computation.
     """
     group, levels, lanes, _ = _plan(n, m, d)
     u = _rounding.unit_roundoff(dtype)
@@ -74,19 +74,19 @@ def cost_matrix(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, 
     copied once, transposed) and the result.
 
     Args:
-      x: Points, scaled so that no square overflows (`rounding.times_power_of_two`).
-      y: Points, the same dtype.
+        x: Points, scaled so that no square overflows (`rounding.times_power_of_two`).
+        y: Points, the same dtype.
 
     Returns:
-      Distances, within `cost_error` of the true ones.
+        Distances, within `cost_error` of the true ones.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> cost_matrix(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0], [0.0, 1.0]]))
-      Array([[5., 1.]], dtype=float32)
+        >>> import jax.numpy as jnp
+        >>> cost_matrix(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0], [0.0, 1.0]]))
+        Array([[5., 1.]], dtype=float32)
 
     References:
-      N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, chapter 4 (the error).
+        N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, chapter 4 (the error).
     """
     (n, d), m = x.shape, y.shape[0]
     group, levels, lanes, rows = _plan(n, m, d)

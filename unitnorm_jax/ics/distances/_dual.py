@@ -38,18 +38,18 @@ def pairing_potential(
     ``mean (g - g')``. The iterate with the smallest such decrease is kept (derived here).
 
     Args:
-      cost: Distances, C_ii that of the pairs; +inf where a row or column is masked out.
-      weights: Nonnegative, sum 1; 0 for masked rows.
-      tolerance: Stop when mean (g - g') is below this part of mean C_ii.
-      max_iterations: Bound on the iterations; n suffice for the exact fixed point.
-      columns: s, the partner of each row; default the identity. With it, nothing may be masked.
+        cost: Distances, C_ii that of the pairs; +inf where a row or column is masked out.
+        weights: Nonnegative, sum 1; 0 for masked rows.
+        tolerance: Stop when mean (g - g') is below this part of mean C_ii.
+        max_iterations: Bound on the iterations; n suffice for the exact fixed point.
+        columns: s, the partner of each row; default the identity. With it, nothing may be masked.
 
     Returns:
-      g (n,), 0 where masked.
+        g (n,), 0 where masked.
 
     References:
-      R. Bellman, On a routing problem, 1958; M. Klein, A primal method for minimal cost flows,
-      1967 (negative cycles). The stopping rule: derived here.
+        R. Bellman, On a routing problem, 1958; M. Klein, A primal method for minimal cost flows,
+        1967 (negative cycles). The stopping rule: derived here.
     """
     active = weights > 0
     pair = (lambda g: g) if columns is None else (lambda g: g[columns])
@@ -108,22 +108,22 @@ def dual_lower_bound(
     sign do not swamp a small distance.
 
     Args:
-      cost: Computed distances; +inf where masked.
-      potential: g, arbitrary finite numbers; quality depends on it, validity does not. None: 0,
-        with one pass over the costs less.
-      x_weights: a, nonnegative, sum 1 up to rounding.
-      y_weights: b, likewise.
-      same_weights: Whether a and b are the same numbers before they were normalised.
-      relative: Relative error of `cost` (`cost.cost_error`).
-      absolute: Absolute error of `cost`.
-      raise_columns: Whether to take the second step.
-      columns: s (n,), default the identity: f_i and g_(s_i) are added first.
+        cost: Computed distances; +inf where masked.
+        potential: g, arbitrary finite numbers; quality depends on it, validity does not. None: 0,
+            with one pass over the costs less.
+        x_weights: a, nonnegative, sum 1 up to rounding.
+        y_weights: b, likewise.
+        same_weights: Whether a and b are the same numbers before they were normalised.
+        relative: Relative error of `cost` (`cost.cost_error`).
+        absolute: Absolute error of `cost`.
+        raise_columns: Whether to take the second step.
+        columns: s (n,), default the identity: f_i and g_(s_i) are added first.
 
     Returns:
-      The bound, at least 0.
+        The bound, at least 0.
 
     References:
-      L. Kantorovich, On the translocation of masses, 1942 (duality). Rounding: derived here.
+        L. Kantorovich, On the translocation of masses, 1942 (duality). Rounding: derived here.
     """
     n, m = cost.shape
     u = _rounding.unit_roundoff(cost.dtype)

@@ -72,47 +72,47 @@ def em_distance(
     of x and y. Not differentiable: a measurement.
 
     Args:
-      x: Before, (n, ...), n >= 1; all axes but the first are one vector. Computed in float32
-        (under x64, where there are float64 or integers, in float64). Of float64 and int64
-        of numpy without x64, and of integers above 2^24, differences are taken before they are
-        rounded, and what is rounded widens the certificate. bool counts as 0 and 1.
-      y: After, (m, ...), the same trailing shape.
-      x_weights: Nonnegative weights (n,) of any real dtype, default equal; normalised to sum 1.
-        The linear program has all of their digits. Points of weight 0 are ignored, whatever
-        they hold (a mask, NaN included).
-      y_weights: Likewise (m,).
-      method: "auto": the cascade, with the host solvers. "pairing": steps 1-3 only, no solver.
-        "scipy": always solve on the host. "sinkhorn": always Sinkhorn, no host callback. A
-        callable (n, n) costs -> column of each row, or (rows, columns): in the place of scipy
-        in the cascade, for accelerators, for example
-        ``optax.assignment.hungarian_algorithm``; only for equal, unweighted samples. What it
-        returns is checked and certified, so a poor solver gives wide bounds, not wrong ones.
-      tolerance: Relative gap (upper - lower) / upper that counts as exact, and at which the
-        cascade stops.
-      max_iterations: Bound on the Bellman-Ford iterations of step 3.
-      sinkhorn_epsilon: Regularisation, relative to the mean cost.
-      sinkhorn_iterations: Bound on the Sinkhorn iterations.
+        x: Before, (n, ...), n >= 1; all axes but the first are one vector. Computed in float32
+            (under x64, where there are float64 or integers, in float64). Of float64 and int64 of
+            numpy without x64, and of integers above 2^24, differences are taken before they are
+            rounded, and what is rounded widens the certificate. bool counts as 0 and 1.
+        y: After, (m, ...), the same trailing shape.
+        x_weights: Nonnegative weights (n,) of any real dtype, default equal; normalised to sum 1.
+            The linear program has all of their digits. Points of weight 0 are ignored, whatever
+            they hold (a mask, NaN included).
+        y_weights: Likewise (m,).
+        method: "auto": the cascade, with the host solvers. "pairing": steps 1-3 only, no solver.
+            "scipy": always solve on the host. "sinkhorn": always Sinkhorn, no host callback. A
+            callable (n, n) costs -> column of each row, or (rows, columns): in the place of scipy
+            in the cascade, for accelerators, for example ``optax.assignment.hungarian_algorithm``;
+            only for equal, unweighted samples. What it returns is checked and certified, so a poor
+            solver gives wide bounds, not wrong ones.
+        tolerance: Relative gap (upper - lower) / upper that counts as exact, and at which the
+            cascade stops.
+        max_iterations: Bound on the Bellman-Ford iterations of step 3.
+        sinkhorn_epsilon: Regularisation, relative to the mean cost.
+        sinkhorn_iterations: Bound on the Sinkhorn iterations.
 
     Returns:
-      `EMDistance` of scalars in the working dtype (at least float32). NaN in value, lower and
-      upper, exact False, if a point of positive weight is not finite, or the weights are
-      negative, not finite or all 0.
+        `EMDistance` of scalars in the working dtype (at least float32). NaN in value, lower and
+        upper, exact False, if a point of positive weight is not finite, or the weights are
+        negative, not finite or all 0.
 
     Raises:
-      ValueError: If shapes do not match, samples are empty, complex or beyond the range of
-        float32, or `method` does not exist or cannot treat the samples.
+        ValueError: If shapes do not match, samples are empty, complex or beyond the range of
+            float32, or `method` does not exist or cannot treat the samples.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> x = jnp.array([[0.0, 0.0], [10.0, 0.0]])
-      >>> d = em_distance(x, x + jnp.array([[3.0, 4.0]]))
-      >>> float(d.value), bool(d.lower <= 5 <= d.upper), bool(d.exact)
-      (5.0, True, True)
+        >>> import jax.numpy as jnp
+        >>> x = jnp.array([[0.0, 0.0], [10.0, 0.0]])
+        >>> d = em_distance(x, x + jnp.array([[3.0, 4.0]]))
+        >>> float(d.value), bool(d.lower <= 5 <= d.upper), bool(d.exact)
+        (5.0, True, True)
 
     References:
-      L. Kantorovich, On the translocation of masses, 1942; Y. Huang, Y. Yu, An internal
-      covariate shift bounding algorithm for deep neural networks by unitizing layers' outputs,
-      2020 (the measure). The cascade and its rounding analysis: derived here.
+        L. Kantorovich, On the translocation of masses, 1942; Y. Huang, Y. Yu, An internal
+        covariate shift bounding algorithm for deep neural networks by unitizing layers' outputs,
+        2020 (the measure). The cascade and its rounding analysis: derived here.
     """
     check_samples(x, y)
     x_weights, y_weights = (
@@ -153,26 +153,26 @@ def em_distance_from_costs(
     nothing is certified, and where they underflow, the certificate is wide.
 
     Args:
-      costs: `cost_matrix` of x and y, (n, n).
-      x: Before, (n, d), float32 or float64.
-      y: After, (n, d), the same dtype.
-      method: As for `em_distance`, and so are the others.
-      tolerance: Relative gap that counts as exact.
-      max_iterations: Bound on the Bellman-Ford iterations.
-      sinkhorn_epsilon: Regularisation, relative to the mean cost.
-      sinkhorn_iterations: Bound on the Sinkhorn iterations.
+        costs: `cost_matrix` of x and y, (n, n).
+        x: Before, (n, d), float32 or float64.
+        y: After, (n, d), the same dtype.
+        method: As for `em_distance`, and so are the others.
+        tolerance: Relative gap that counts as exact.
+        max_iterations: Bound on the Bellman-Ford iterations.
+        sinkhorn_epsilon: Regularisation, relative to the mean cost.
+        sinkhorn_iterations: Bound on the Sinkhorn iterations.
 
     Returns:
-      `EMDistance`; NaN in value, lower and upper, exact False, where a cost is not finite.
+        `EMDistance`; NaN in value, lower and upper, exact False, where a cost is not finite.
 
     Raises:
-      ValueError: If shapes do not match, or as for `em_distance`.
+        ValueError: If shapes do not match, or as for `em_distance`.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> x, y = jnp.array([[0.0], [10.0]]), jnp.array([[11.0], [2.0]])
-      >>> float(em_distance_from_costs(cost_matrix(x, y), x, y).value)
-      1.5
+        >>> import jax.numpy as jnp
+        >>> x, y = jnp.array([[0.0], [10.0]]), jnp.array([[11.0], [2.0]])
+        >>> float(em_distance_from_costs(cost_matrix(x, y), x, y).value)
+        1.5
     """
     check_samples(x, y)
     check_method(x, y, None, None, method)

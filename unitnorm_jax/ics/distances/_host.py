@@ -21,10 +21,10 @@ def call_on_host(function: Callable[..., Any], result: Any, *arrays: jax.Array) 
     (`buffer_callback`), which `jax.pure_callback` would copy. Elsewhere they are copies.
 
     Args:
-      function: Takes numpy arrays, which it must not change; returns numpy arrays of the shapes
-        and dtypes of `result`.
-      result: `jax.ShapeDtypeStruct`, or a pytree of them.
-      *arrays: The arguments.
+        function: Takes numpy arrays, which it must not change; returns numpy arrays of the shapes
+            and dtypes of `result`.
+        result: `jax.ShapeDtypeStruct`, or a pytree of them.
+        *arrays: The arguments.
     """
 
     def in_place(*arrays: jax.Array) -> Any:

@@ -22,15 +22,15 @@ def line_em_distance(x: Float[Array, "n ..."], y: Float[Array, "m ..."]) -> Floa
     ``|x_(i) - y_(i)|``.
 
     Args:
-      x: Samples, sorted along axis 0.
-      y: Samples, likewise; n and m may differ.
+        x: Samples, sorted along axis 0.
+        y: Samples, likewise; n and m may differ.
 
     Returns:
-      Distances (*k); relative error at most `line_error`.
+        Distances (*k); relative error at most `line_error`.
 
     References:
-      S. Vallender, Calculation of the Wasserstein distance between probability distributions
-      on the line, 1974.
+        S. Vallender, Calculation of the Wasserstein distance between probability distributions
+        on the line, 1974.
     """
     n, m = x.shape[0], y.shape[0]
     if n == m and n <= _UNROLLED and x[0].size >= _LEAST_COLUMNS:
@@ -47,17 +47,17 @@ def line_em_distance(x: Float[Array, "n ..."], y: Float[Array, "m ..."]) -> Floa
 
 
 def sorted_columns(x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
-    """x sorted along axis 0; a NaN may spread to the other numbers of its column.
+    """X sorted along axis 0; a NaN may spread to the other numbers of its column.
 
     Where there are many columns, by a bitonic network: the same comparisons for all of them, in
     log2(n) (log2(n) + 1) / 2 passes over x. `jnp.sort` compares one by one on a CPU, and took 20
     times longer (n = 32, d = 1024; 8 times at n = 256).
 
     Args:
-      x: Numbers, (n, ...).
+        x: Numbers, (n, ...).
 
     References:
-      K. Batcher, Sorting networks and their applications, 1968.
+        K. Batcher, Sorting networks and their applications, 1968.
     """
     n = x.shape[0]
     if x[0].size < _LEAST_COLUMNS:
@@ -79,7 +79,7 @@ def sorted_columns(x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
 
 
 def _network(n: int) -> tuple[int, list[np.ndarray]]:
-    """Places, the power of two from n, and for each pass the place each is compared with."""
+    """Place, the power of two from n, and for each pass the place each is compared with."""
     size = 1 << (n - 1).bit_length()
     partners, index = [], np.arange(size)
     for log_block in range(1, size.bit_length()):
@@ -91,7 +91,7 @@ def _network(n: int) -> tuple[int, list[np.ndarray]]:
 
 
 def _few_samples(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The distances of (n, k), with nothing stored between the comparisons and the sum."""
+    """Return the distances of (n, k), with nothing stored between the comparisons and the sum."""
     n, k = x.shape
     width = -(-k // _BLOCKS)
 
@@ -107,7 +107,7 @@ def _few_samples(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _sorted_rows(x: jax.Array) -> list[jax.Array]:
-    """The rows of `sorted_columns`, by the same network written out: one expression."""
+    """Return the rows of `sorted_columns`, by the same network written out: one expression."""
     size, partners = _network(x.shape[0])
     rows = [*x, *[jnp.full_like(x[0], jnp.inf)] * (size - x.shape[0])]
     for partner in partners:

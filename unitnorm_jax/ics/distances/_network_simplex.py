@@ -16,8 +16,8 @@ def masses(a: np.ndarray, b: np.ndarray) -> tuple[list[int], list[int], int]:
     """Integers in the ratios of a and of b, exactly, and the sum that both have.
 
     Args:
-      a: Positive weights of the rows, integers or floating-point numbers.
-      b: Of the columns.
+        a: Positive weights of the rows, integers or floating-point numbers.
+        b: Of the columns.
     """
     sides = [_integers(w) for w in (a, b)]
     totals = [sum(side) for side in sides]
@@ -51,17 +51,17 @@ def network_simplex(
     empty, which leaves.
 
     Args:
-      cost: (n, m) finite costs.
-      supply: Masses of the rows, positive.
-      demand: Of the columns, positive, with the same sum.
-      rows: Of the pairs to start from, best first.
-      columns: Likewise; every row and column must be met.
+        cost: (n, m) finite costs.
+        supply: Masses of the rows, positive.
+        demand: Of the columns, positive, with the same sum.
+        rows: Of the pairs to start from, best first.
+        columns: Likewise; every row and column must be met.
 
     Returns:
-      The masses of a feasible plan, and a potential of the columns.
+        The masses of a feasible plan, and a potential of the columns.
 
     References:
-      G. Dantzig, Application of the simplex method to a transportation problem, 1951.
+        G. Dantzig, Application of the simplex method to a transportation problem, 1951.
     """
     n, m = cost.shape
     pairs = list(zip(rows.tolist(), columns.tolist(), strict=True))
@@ -108,7 +108,7 @@ def dual_value(
 
 
 def _staircase(supply: list[int], demand: list[int]) -> list[tuple[int, int]]:
-    """A spanning tree with masses of the same order as the points: the north-west corner."""
+    """Return a spanning tree with masses of the same order as the points: the north-west corner."""
     i = j = 0
     left, wanted = supply[0], demand[0]
     pairs = [(0, 0)]
@@ -126,7 +126,7 @@ def _staircase(supply: list[int], demand: list[int]) -> list[tuple[int, int]]:
 
 
 def _spanning_tree(n: int, m: int, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The first pairs that close no cycle (Kruskal)."""
+    """Return the first pairs that close no cycle (Kruskal)."""
     leader = list(range(n + m))
 
     def find(k: int) -> int:
@@ -146,7 +146,7 @@ def _spanning_tree(n: int, m: int, pairs: Iterable[tuple[int, int]]) -> list[tup
 
 
 def _tree_flows(n: int, supply: list[int], demand: list[int], tree: list[tuple[int, int]]) -> Flows:
-    """The masses on a spanning tree: a leaf sends all it has; negative where none is feasible."""
+    """Return the masses on a spanning tree; negative where none is feasible."""
     order, parent = _traverse(n, len(demand), dict.fromkeys(tree, 0), 0)
     left = [*supply, *demand]
     flows: Flows = {}

@@ -24,27 +24,27 @@ _RESOLVED = 1e-5  # relative error of a spread that leaves a distance as exact a
 
 
 def spread(x: Shaped[Array | np.ndarray, "n ..."]) -> Float[Array, ""]:
-    """The layer's own spread, ``E |x - E x|``: W1 from the sample to its mean.
+    """Return the layer's own spread, ``E |x - E x|``: W1 from the sample to its mean.
 
     Args:
-      x: Samples (n, ...).
+        x: Samples (n, ...).
 
     Returns:
-      The mean Euclidean distance from the mean, in the unit of x.
+        The mean Euclidean distance from the mean, in the unit of x.
 
     Raises:
-      ValueError: If x is empty or complex.
+        ValueError: If x is empty or complex.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> spread(jnp.array([[0.0, 0.0], [6.0, 8.0]]))
-      Array(5., dtype=float32)
+        >>> import jax.numpy as jnp
+        >>> spread(jnp.array([[0.0, 0.0], [6.0, 8.0]]))
+        Array(5., dtype=float32)
     """
     return _spread(given(x, x))
 
 
 def relative(distance: EMDistance, x: Shaped[Array | np.ndarray, "n ..."]) -> EMDistance:
-    """A distance in units of the spread of x: ``W1(x, y) / E |x - E x|``.
+    """Return a distance in units of the spread of x: ``W1(x, y) / E |x - E x|``.
 
     Free of the layer's scale: with y = x + t the value is the shift in spreads, and
     ``relative(em_distance(c x, c y), c x) = relative(em_distance(x, y), x)`` for c > 0 (W1 and
@@ -54,28 +54,28 @@ def relative(distance: EMDistance, x: Shaped[Array | np.ndarray, "n ..."]) -> EM
     sqrt(P / C) large.
 
     Args:
-      distance: From `em_distance`.
-      x: The samples before the update, (n, ...), of the same layer.
+        distance: From `em_distance`.
+        x: The samples before the update, (n, ...), of the same layer.
 
     Returns:
-      Value and bounds divided by the spread, the bounds rounded outwards by the error of the
-      spread as well. `exact` as it was, if that error is at most 1e-5 of the spread: not where
-      the spread is lost beside an offset, or underflows. A spread of 0 gives inf, or NaN,
-      which is never exact, where the distance is 0.
+        Value and bounds divided by the spread, the bounds rounded outwards by the error of the
+        spread as well. `exact` as it was, if that error is at most 1e-5 of the spread: not where
+        the spread is lost beside an offset, or underflows. A spread of 0 gives inf, or NaN,
+        which is never exact, where the distance is 0.
 
     Raises:
-      ValueError: If x is empty or complex.
+        ValueError: If x is empty or complex.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from unitnorm_jax.ics.em_distance import em_distance
-      >>> x = jnp.array([[0.0, 0.0], [6.0, 8.0]])
-      >>> d = relative(em_distance(x, x + 1.0), x)
-      >>> round(float(d.value), 5)
-      0.28284
+        >>> import jax.numpy as jnp
+        >>> from unitnorm_jax.ics.em_distance import em_distance
+        >>> x = jnp.array([[0.0, 0.0], [6.0, 8.0]])
+        >>> d = relative(em_distance(x, x + 1.0), x)
+        >>> round(float(d.value), 5)
+        0.28284
 
     References:
-      Derived here.
+        Derived here.
     """
     return _relative(distance, given(x, x))
 
@@ -90,12 +90,12 @@ class Spread(NamedTuple):
     """Whether all samples are the same: a spread of 0, and no error."""
 
     def value(self) -> jax.Array:
-        """The spread, in the unit of the samples."""
+        """Return the spread, in the unit of the samples."""
         return _rounding.times_power_of_two(self.scaled, -self.exponent)
 
 
 def spread_of(s: Samples) -> Spread:
-    """The spread of s.x."""
+    """Return the spread of s.x."""
     n, d = s.x.shape
     x = s.x - s.x[:1]  # one rounding, so that a large common offset does no harm
     centre = mean(x)
@@ -113,7 +113,7 @@ def spread_of(s: Samples) -> Spread:
 
 
 def in_spreads(distance: EMDistance, unit: Spread) -> EMDistance:
-    """The distance divided by the spread, with bounds on both."""
+    """Return the distance divided by the spread, with bounds on both."""
     value, lower, upper = (_rounding.times_power_of_two(z, unit.exponent) for z in distance[:3])
     info = jnp.finfo(value.dtype)
     above, below = unit.scaled + unit.error, unit.scaled - unit.error

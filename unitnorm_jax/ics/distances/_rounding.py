@@ -26,7 +26,7 @@ def unit_roundoff(dtype: DTypeLike) -> float:
 
 
 def working_dtype(*arrays: Any) -> jnp.dtype:
-    """The dtype to compute in: the promoted one, at least float32; for integers the default."""
+    """Return the dtype to compute in: promoted, at least float32; for integers the default."""
     dtypes = [jax.dtypes.canonicalize_dtype(a.dtype) for a in arrays]
     floats = [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]
     if not floats or any(d.itemsize == 8 for d in dtypes):  # int64 is more than float32 holds
@@ -35,12 +35,12 @@ def working_dtype(*arrays: Any) -> jnp.dtype:
 
 
 def tree_depth(n: int) -> int:
-    """Roundings that one term meets in `tree_sum` over n terms."""
+    """Return roundings that one term meets in `tree_sum` over n terms."""
     return math.ceil(math.log2(n)) if n > 1 else 0
 
 
 def tree_sum(x: jax.Array, axis: int = 0) -> jax.Array:
-    """Sum over an axis along a binary tree; the error is ``tree_depth(n) u sum |x|``."""
+    """Return the sum over an axis along a binary tree; the error is ``tree_depth(n) u sum |x|``."""
     part = functools.partial(lax.slice_in_dim, axis=axis)
     while (n := x.shape[axis]) > 2:
         half = n // 2
@@ -72,7 +72,7 @@ def nested_sum(
     zeros: jax.Array,
     offset: int | jax.Array = 0,
 ) -> jax.Array:
-    """Sum of ``step(k)`` for k below the product of `levels`; error ``sum(levels) u``.
+    """Return the sum of ``step(k)`` for k below the product of `levels`; error ``sum(levels) u``.
 
     One loop would meet one rounding per step; sums of sums of at most 16 meet few.
     """
@@ -92,9 +92,9 @@ def nudge(value: jax.Array, magnitude: jax.Array | float, units: float | int) ->
     """``value + units u magnitude``: units < 0 is safely below, units > 0 safely above.
 
     Args:
-      value: Computed number.
-      magnitude: Nonnegative number that scales its error.
-      units: The error in roundoffs of `magnitude`; one more for this addition is included.
+        value: Computed number.
+        magnitude: Nonnegative number that scales its error.
+        units: The error in roundoffs of `magnitude`; one more for this addition is included.
     """
     u = unit_roundoff(value.dtype)
     sign = math.copysign(1.0, units)
@@ -107,7 +107,7 @@ def target_exponent(size: int, dtype: DTypeLike) -> int:
 
 
 def scale_exponent(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
-    """k such that the largest entry of x and y times 2^k is near ``2^target_exponent``."""
+    """K such that the largest entry of x and y times 2^k is near ``2^target_exponent``."""
     largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
     _, exponent = jnp.frexp(largest)
     k = target_exponent(size, x.dtype) - exponent
@@ -133,7 +133,7 @@ def times_power_of_two(x: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def same_rows(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Whether rows agree bit for bit, (n, d), (n, d) -> (n,): flushed subnormals cannot lie."""
+    """Return whether rows agree bit for bit, subnormals too: (n, d), (n, d) -> (n,)."""
     x, y = (lax.bitcast_convert_type(z, _BITS[z.dtype.itemsize]) for z in (x, y))
     zeros = (x | y) << 1 == 0  # of either sign
     return jnp.all((x == y) | zeros, axis=1)

@@ -41,10 +41,10 @@ def given(x: Any, y: Any, *, centre: bool = True, used: Any = None) -> Given:
     Call it outside of the compiled function, which sees numbers that are narrowed already.
 
     Args:
-      x: Sample (n, ...).
-      y: Sample (m, ...).
-      centre: Whether a common offset may be taken off: distances do not depend on it.
-      used: Masks of the rows that count, or None.
+        x: Sample (n, ...).
+        y: Sample (m, ...).
+        centre: Whether a common offset may be taken off: distances do not depend on it.
+        used: Masks of the rows that count, or None.
     """
     check_samples(x, y)
     return Given(*itertools.chain(*narrow((x, y), centre=centre, used=used)))
@@ -142,7 +142,7 @@ def norm_error(d: int) -> float:
 
 
 def underflow(d: int, dtype: DTypeLike) -> float:
-    """What squares that underflow take from the norm of a row, or give to it."""
+    """Return what squares that underflow take from the norm of a row, or give to it."""
     return 4 * math.sqrt(d * float(jnp.finfo(dtype).tiny))
 
 
@@ -157,7 +157,7 @@ def mean_error(n: int) -> int:
 
 
 def mean_error_of_rows(*errors: jax.Array | None) -> jax.Array | None:
-    """How far W1 may be off, from how far each row may be: their mean, rounded up."""
+    """Return how far W1 may be off, from how far each row may be: their mean, rounded up."""
     known = [jnp.asarray(e) for e in errors if e is not None]
     if not known:
         return None
@@ -169,7 +169,7 @@ def mean_error_of_rows(*errors: jax.Array | None) -> jax.Array | None:
 
 
 def _is_long(x: jax.Array, dtype: DTypeLike) -> bool:
-    """Whether integers may have more digits than the dtype: int32 in float32."""
+    """Return whether integers may have more digits than the dtype: int32 in float32."""
     whole = jnp.issubdtype(x.dtype, jnp.integer)
     return whole and jnp.iinfo(x.dtype).bits > jnp.finfo(dtype).nmant + 1
 
@@ -199,7 +199,7 @@ def check_samples(x: Any, y: Any) -> None:
 
 
 def check_real(name: str, array: Any) -> None:
-    """Numbers of a dtype that JAX has; bool counts as 0 and 1."""
+    """Return numbers of a dtype that JAX has; bool counts as 0 and 1."""
     kinds = jnp.floating, jnp.integer, jnp.bool_
     if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
         raise ValueError(
@@ -214,7 +214,7 @@ def check_real(name: str, array: Any) -> None:
 
 
 def check_weights(x: Any, y: Any, x_weights: Any, y_weights: Any) -> None:
-    """One weight per sample."""
+    """Return one weight per sample."""
     for name, weights, array in (("x", x_weights, x), ("y", y_weights, y)):
         if weights is not None and weights.shape != array.shape[:1]:
             raise ValueError(
@@ -226,7 +226,7 @@ def check_weights(x: Any, y: Any, x_weights: Any, y_weights: Any) -> None:
 
 
 def check_method(x: Any, y: Any, x_weights: Any, y_weights: Any, method: Any) -> None:
-    """A known method, and one that can treat these samples."""
+    """Return a known method, and one that can treat these samples."""
     if not callable(method) and method not in METHODS:
         raise ValueError(
             f"`method` (={method!r}) must be one of {', '.join(METHODS)}, or a callable that "

@@ -41,19 +41,19 @@ def sinkhorn(
     and columns with too much are scaled down, the missing mass is added as a rank-one plan.
 
     Args:
-      cost: Finite costs.
-      x_weights: a (n,), nonnegative, sum 1; zeros allowed.
-      y_weights: b (m,), likewise.
-      epsilon: Final regularisation, in units of the mean cost: smaller is nearer to the optimum
-        and slower.
-      max_iterations: Bound on the iterations.
+        cost: Finite costs.
+        x_weights: a (n,), nonnegative, sum 1; zeros allowed.
+        y_weights: b (m,), likewise.
+        epsilon: Final regularisation, in units of the mean cost: smaller is nearer to the optimum
+            and slower.
+        max_iterations: Bound on the iterations.
 
     Returns:
-      Plan (n, m) and potential g (m,). Neither is exact; `em_distance` certifies what they prove.
+        Plan (n, m) and potential g (m,). Neither is exact; `em_distance` certifies what they prove.
 
     References:
-      M. Cuturi, Sinkhorn distances, 2013; J. Altschuler, J. Weed, P. Rigollet, Near-linear time
-      approximation algorithms for optimal transport via Sinkhorn iteration, 2017 (the rounding).
+        M. Cuturi, Sinkhorn distances, 2013; J. Altschuler, J. Weed, P. Rigollet, Near-linear time
+        approximation algorithms for optimal transport via Sinkhorn iteration, 2017 (the rounding).
     """
     log_a, log_b = jnp.log(x_weights), jnp.log(y_weights)  # -inf where masked
     mean = x_weights @ (cost @ y_weights)
@@ -115,15 +115,15 @@ def plan_upper_bound(
     So the plan need not be feasible, and the rounding of its sums enters only as D times a few u.
 
     Args:
-      plan: P (n, m), negative or NaN entries are taken for 0.
-      cost: Computed distances, finite, used where both weights are positive.
-      x_weights: a (n,).
-      y_weights: b (m,).
-      relative: Relative error of `cost`.
-      absolute: Absolute error of `cost`.
+        plan: P (n, m), negative or NaN entries are taken for 0.
+        cost: Computed distances, finite, used where both weights are positive.
+        x_weights: a (n,).
+        y_weights: b (m,).
+        relative: Relative error of `cost`.
+        absolute: Absolute error of `cost`.
 
     Returns:
-      The bound, and ``<P, C>`` itself (not widened).
+        The bound, and ``<P, C>`` itself (not widened).
     """
     n, m = cost.shape
     active = (x_weights > 0)[:, None] & (y_weights > 0)[None, :]

@@ -33,11 +33,11 @@ def sliced_constant(d: int) -> float:
     About sqrt(2 / (pi d)); 1 for d = 1.
 
     Args:
-      d: Dimension, at least 1.
+        d: Dimension, at least 1.
 
     Example:
-      >>> round(sliced_constant(3), 6)
-      0.5
+        >>> round(sliced_constant(3), 6)
+        0.5
     """
     return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)
 
@@ -65,27 +65,27 @@ def sliced_em_distance(
     larger than about 1e-5 of the spread (d up to 256; 2e-5 at d = 10^6).
 
     Args:
-      x: Before, (n, ...).
-      y: After, (m, ...), the same trailing shape.
-      key: Random key for the directions.
-      num_directions: Rounded up to whole frames of min(num_directions, d).
+        x: Before, (n, ...).
+        y: After, (m, ...), the same trailing shape.
+        key: Random key for the directions.
+        num_directions: Rounded up to whole frames of min(num_directions, d).
 
     Returns:
-      `SlicedEMDistance` of scalars. NaN where x or y is not finite.
+        `SlicedEMDistance` of scalars. NaN where x or y is not finite.
 
     Raises:
-      ValueError: If shapes do not match, samples are empty or complex, or num_directions < 1.
+        ValueError: If shapes do not match, samples are empty or complex, or num_directions < 1.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> x = jnp.zeros((4, 2))
-      >>> d = sliced_em_distance(x, x + jnp.array([[3.0, 4.0]]), jax.random.key(0))
-      >>> bool(d.lower <= 5), bool(d.lower > 4.999)
-      (True, True)
+        >>> import jax, jax.numpy as jnp
+        >>> x = jnp.zeros((4, 2))
+        >>> d = sliced_em_distance(x, x + jnp.array([[3.0, 4.0]]), jax.random.key(0))
+        >>> bool(d.lower <= 5), bool(d.lower > 4.999)
+        (True, True)
 
     References:
-      J. Rabin, G. Peyre, J. Delon, M. Bernot, Wasserstein barycenter and its application to
-      texture mixing, 2011 (sliced W); the bound from frames: derived here.
+        J. Rabin, G. Peyre, J. Delon, M. Bernot, Wasserstein barycenter and its application to
+        texture mixing, 2011 (sliced W); the bound from frames: derived here.
     """
     if num_directions < 1:
         raise ValueError(f"`num_directions` (={num_directions}) must be at least 1; try 64.")
@@ -125,7 +125,7 @@ _sliced = compiled(_along_directions, static=("num_directions",))
 
 
 def _project(x: jax.Array, directions: jax.Array) -> jax.Array:
-    """x @ directions in blocks of columns, so that the error is known."""
+    """X @ directions in blocks of columns, so that the error is known."""
     d = x.shape[1]
     blocks = -(-d // _BLOCK)
     levels = _rounding.loop_levels(blocks)
@@ -145,6 +145,6 @@ def _project(x: jax.Array, directions: jax.Array) -> jax.Array:
 
 
 def _projection_error(d: int) -> float:
-    """``|computed - true| <= this u |theta| |x|``, the centring of x included."""
+    """Return a factor: ``|computed - true| <= it u |theta| |x|``, the centring of x included."""
     levels = _rounding.loop_levels(-(-d // _BLOCK))
     return 1.02 * (min(d, _BLOCK) + sum(levels) + 4)

@@ -48,18 +48,18 @@ def scipy_transport(
     `dual.dual_lower_bound`), so they hold even where the program was not solved to the end.
 
     Args:
-      cost: Finite costs.
-      x_weights: a, nonnegative, not all 0, any sum and any real dtype.
-      y_weights: b, likewise.
-      points: The rows and columns, to tell equal points from points at a computed distance of 0.
-      bits: The dtypes of weights that are given as bits, (n, 2) uint32; else empty.
+        cost: Finite costs.
+        x_weights: a, nonnegative, not all 0, any sum and any real dtype.
+        y_weights: b, likewise.
+        points: The rows and columns, to tell equal points from points at a computed distance of 0.
+        bits: The dtypes of weights that are given as bits, (n, 2) uint32; else empty.
 
     Returns:
-      Bounds in the dtype of `cost`, rounded outwards; equal to about 1e-7 where solved.
+        Bounds in the dtype of `cost`, rounded outwards; equal to about 1e-7 where solved.
 
     References:
-      G. Dantzig, Application of the simplex method to a transportation problem, 1951;
-      Q. Huangfu, J. Hall, Parallelizing the dual revised simplex method, 2018 (HiGHS).
+        G. Dantzig, Application of the simplex method to a transportation problem, 1951;
+        Q. Huangfu, J. Hall, Parallelizing the dual revised simplex method, 2018 (HiGHS).
     """
     number, flag = jax.ShapeDtypeStruct((), cost.dtype), jax.ShapeDtypeStruct((), bool)
     bounds = functools.partial(_bounds, bits)
@@ -114,7 +114,7 @@ def _rounded(
 def _support(
     c: np.ndarray, chosen: np.ndarray, plan: Any, g: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of the program, best first: those that carry most, then those that cost least."""
+    """Return the pairs, best first: those that carry most, then those that cost least."""
     i, j = np.nonzero(chosen)
     flow = np.asarray(plan[i, j]).ravel()
     reduced = c - g[None, :]
@@ -126,7 +126,7 @@ def _support(
 def _column_generation(
     c: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> tuple[np.ndarray, Any, np.ndarray]:
-    """The pairs considered, the last plan and the duals of the columns."""
+    """Return the pairs considered, the last plan and the duals of the columns."""
     n, m = c.shape
     best_g = c.min(0)
     # In units of the nearest-neighbour cost, else HiGHS's absolute tolerance hides small costs.
@@ -166,7 +166,7 @@ def _cheapest(c: np.ndarray) -> np.ndarray:
 
 
 def _northwest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """A feasible support: the monotone coupling of the indices."""
+    """Return a feasible support: the monotone coupling of the indices."""
     chosen = np.zeros((len(a), len(b)), bool)
     steps = np.unique(np.concatenate([[0.0], np.cumsum(a), np.cumsum(b)]))
     rows = np.minimum(np.searchsorted(np.cumsum(a), steps, side="right"), len(a) - 1)

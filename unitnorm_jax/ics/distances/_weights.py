@@ -38,7 +38,7 @@ def given_weights(x: Any, y: Any) -> tuple[Weights | None, Weights | None, tuple
 
 
 def used_rows(weights: Any) -> np.ndarray | None:
-    """Which weights are positive, if they are known."""
+    """Return which weights are positive, where they are known."""
     if weights is None or isinstance(weights, jax.core.Tracer):
         return None
     return np.asarray(weights) > 0
@@ -48,9 +48,9 @@ def normalized(weights: Weights | None, n: int, like: jax.Array) -> Masses:
     """Weights with sum 1: relative error ``(tree_depth(n) + 3) u``, and tiny where they underflow.
 
     Args:
-      weights: From `given_weights`; None for equal ones.
-      n: How many.
-      like: An array of the dtype to compute in.
+        weights: From `given_weights`; None for equal ones.
+        n: How many.
+        like: An array of the dtype to compute in.
     """
     dtype, tiny = like.dtype, jnp.finfo(like.dtype).tiny
     if weights is None:
@@ -72,7 +72,7 @@ def normalized(weights: Weights | None, n: int, like: jax.Array) -> Masses:
 def same_weights(
     x: Weights | None, y: Weights | None, n: int, m: int, dtype: DTypeLike
 ) -> jax.Array:
-    """Whether both sides have the same weights, number by number, before any rounding."""
+    """Return whether both sides have the same weights, number by number, before any rounding."""
     if n != m:
         return jnp.zeros((), bool)
     for side in (x, y):
@@ -88,7 +88,7 @@ def same_weights(
 
 
 def _exact(w: jax.Array, dtype: DTypeLike) -> jax.Array | bool:
-    """Whether the dtype holds each number."""
+    """Return whether the dtype holds each number."""
     if jnp.issubdtype(w.dtype, jnp.floating):
         return w.astype(dtype).astype(w.dtype) == w
     if w.dtype == bool:
@@ -110,7 +110,7 @@ def _given(w: Any, same: bool) -> Weights | None:
 
 
 def _same_numbers(x: Any, y: Any) -> bool:
-    """Where a dtype is wide and both are known. If in doubt they are not the same."""
+    """Return where a dtype is wide and both are known. If in doubt they are not the same."""
     if x is None or y is None or any(isinstance(w, jax.core.Tracer) for w in (x, y)):
         return False
     return x.dtype == y.dtype and x.shape == y.shape and bool(np.all(np.asarray(x) == y))

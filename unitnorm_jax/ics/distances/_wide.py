@@ -11,7 +11,7 @@ Pair = tuple[np.ndarray, np.ndarray]  # float64, whose sum is the number, exactl
 def narrow(
     arrays: tuple[Any, ...], *, centre: bool, used: Any = None
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The arrays in dtypes that JAX takes as they are, and how far each row is from the one given.
+    """Return the arrays in dtypes that JAX keeps, and how far each row moved.
 
     With ``jax_enable_x64`` off JAX makes float32 of float64, and int32 of int64, without a word:
     1e8 and 1e8 + 1 become one number. Where the numbers are representable in the narrow dtype,
@@ -20,15 +20,15 @@ def narrow(
     returned.
 
     Args:
-      arrays: Checked samples, (n, ...) each, of the same trailing shape.
-      centre: Whether a common offset may be taken off.
-      used: For each array a mask of the rows that count (n,), or None if all do.
+        arrays: Checked samples, (n, ...) each, of the same trailing shape.
+        centre: Whether a common offset may be taken off.
+        used: For each array a mask of the rows that count (n,), or None if all do.
 
     Returns:
-      The arrays; and for each the distances (n,) of its rows from those given, or None for 0.
+        The arrays; and for each the distances (n,) of its rows from those given, or None for 0.
 
     Raises:
-      ValueError: If a number is finite, but not in the narrow dtype.
+        ValueError: If a number is finite, but not in the narrow dtype.
     """
     arrays = tuple(lossless(x) if is_wide(x) else x for x in arrays)
     errors: list[Any] = [None] * len(arrays)
@@ -58,19 +58,19 @@ def narrow(
 
 
 def is_wide(x: Any) -> bool:
-    """Whether JAX would narrow the dtype of these numbers."""
+    """Return whether JAX would narrow the dtype of these numbers."""
     if isinstance(x, jax.core.Tracer):
         return False
     return jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype
 
 
 def _is_here(x: Any) -> bool:
-    """Whether the numbers are there to be taken off: not traced, not on another host."""
+    """Return whether the numbers are there to be taken off: not traced, not on another host."""
     return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
 
 
 def lossless(x: Any) -> Any:
-    """x in the narrow dtype if that has every one of its numbers, else x itself on the host."""
+    """X in the narrow dtype if that has every one of its numbers, else x itself on the host."""
     x = np.asarray(x)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         cast = x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
@@ -85,21 +85,21 @@ def _pair(x: np.ndarray) -> Pair:
 
 
 def _origin(pair: Pair, used: Any) -> Pair:
-    """The first row that counts and is finite: distances do not depend on it."""
+    """Return the first row that counts and is finite: distances do not depend on it."""
     rows = np.isfinite(pair[0]).all(axis=1)
     first = np.argmax(rows if used is None else rows & used)
     return pair[0][first], pair[1][first if len(pair[1]) > 1 else 0]
 
 
 def _minus(pair: Pair, origin: Pair) -> Pair:
-    """The difference, as a rounded number and the rest of it."""
+    """Return the difference, as a rounded number and the rest of it."""
     high, rest_high = _two_sum(pair[0], -origin[0])
     total, rest = _two_sum(high, pair[1] - origin[1])  # those of integers are exact
     return total, rest + rest_high  # one of them is 0 where both have the same dtype
 
 
 def _two_sum(a: np.ndarray, b: np.ndarray) -> Pair:
-    """The rounded sum and its exact error (Knuth)."""
+    """Return the rounded sum and its exact error (Knuth)."""
     total = a + b
     virtual = total - a
     return total, (a - (total - virtual)) + (b - virtual)

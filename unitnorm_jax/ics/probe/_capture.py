@@ -68,31 +68,31 @@ def layer_outputs(
     call is not a call of its own. What the model writes is discarded.
 
     Args:
-      model: Any linen module.
-      variables: Its collections; "intermediates" is ignored.
-      args: For ``model.apply``.
-      kwargs: For ``model.apply``.
-      wanted: Predicate from `layer_filter`.
-      mode: "train": every collection but "params" may be written. "eval": none may.
-      rngs: For ``model.apply``.
-      method: For ``model.apply``.
+        model: Any linen module.
+        variables: Its collections; "intermediates" is ignored.
+        args: For ``model.apply``.
+        kwargs: For ``model.apply``.
+        wanted: Predicate from `layer_filter`.
+        mode: "train": every collection but "params" may be written. "eval": none may.
+        rngs: For ``model.apply``.
+        method: For ``model.apply``.
 
     Returns:
-      One entry per call and array in its output; a layer's calls come together.
+        One entry per call and array in its output; a layer's calls come together.
 
     Raises:
-      ValueError: If nothing is wanted, a wanted output does not get out of a lifted transform
-        (also where only some branches of a conditional call the layer), the model writes in mode
-        "eval", or its layers reduce over a mapped axis that is not there.
+        ValueError: If nothing is wanted, a wanted output does not get out of a lifted transform
+            (also where only some branches of a conditional call the layer), the model writes in
+            mode "eval", or its layers reduce over a mapped axis that is not there.
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> from unitnorm_jax.ics.probe._layers import layer_filter
-      >>> model = nn.Sequential([nn.Dense(4), nn.LayerNorm()])
-      >>> x = jnp.ones((2, 3))
-      >>> variables = model.init(jax.random.key(0), x)
-      >>> [y.layer for y in layer_outputs(model, variables, (x,), {}, wanted=layer_filter(None))]
-      ['layers_1']
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from unitnorm_jax.ics.probe._layers import layer_filter
+        >>> model = nn.Sequential([nn.Dense(4), nn.LayerNorm()])
+        >>> x = jnp.ones((2, 3))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> [y.layer for y in layer_outputs(model, variables, (x,), {}, wanted=layer_filter(None))]
+        ['layers_1']
     """
     capture = functools.partial(_capture, model, args, kwargs, wanted, mode, rngs, method)
     outputs, created = capture(variables)
@@ -115,7 +115,7 @@ def _capture(
     method: Any,
     variables: Mapping[str, Any],
 ) -> tuple[list[LayerOutput], dict[str, Any]]:
-    """The outputs, and the statistics where the model had none for some layer."""
+    """Return the outputs, and the statistics where the model had none for some layer."""
     seen: dict[tuple[str, ...], str] = {}  # every module called: its class
     found: dict[tuple[tuple[str, ...], str], _Found] = {}
     active: list[tuple[tuple[str, ...], str]] = []
@@ -185,7 +185,7 @@ def _capture(
 
 
 def _of_call(noted: list[Any], call: int, calls: int) -> Any:
-    """What was noted of a call: scans are traced more than once, repeated calls of a jit once."""
+    """Return the notes of a call: scans are traced more than once, repeated jit calls once."""
     last = noted[-calls:]
     return last[min(call, len(last) - 1)]
 
@@ -196,10 +196,10 @@ def _name(key: tuple[tuple[str, ...], str]) -> str:
 
 
 def select_outputs(outputs: list[LayerOutput], places: tuple[str, ...] | None) -> list[LayerOutput]:
-    """Those that lie at one of the places in their layer's output; None: all.
+    """Return the outputs that lie at one of the places in their layer's output; None: all.
 
     Raises:
-      ValueError: If there is none.
+        ValueError: If there is none.
     """
     if places is None:
         return outputs

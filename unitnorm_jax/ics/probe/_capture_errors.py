@@ -10,13 +10,13 @@ from flax import errors
 def explained(
     error: Exception, mode: str, layers: list[str], apply: Callable[[], Any]
 ) -> str | None:
-    """The rule that was broken, and the way out; None for an error that is the model's own.
+    """Return the rule that was broken, and the way out; None for an error that is the model's own.
 
     Args:
-      error: Raised while the model was applied and outputs were taken.
-      mode: "train" or "eval".
-      layers: Whose outputs had been taken by then.
-      apply: Applies the model without taking outputs.
+        error: Raised while the model was applied and outputs were taken.
+        mode: "train" or "eval".
+        layers: Whose outputs had been taken by then.
+        apply: Applies the model without taking outputs.
     """
     if isinstance(error, errors.ModifyScopeVariableError) and mode == "eval":
         return (

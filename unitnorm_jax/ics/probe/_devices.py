@@ -13,21 +13,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
 def snapshot(variables: Any) -> Any:
-    """A copy of every array on its own devices, which survives the donation of the original.
+    """Return a copy of every array on its own devices, which survives the donation of the original.
 
     Args:
-      variables: Any pytree of arrays.
+        variables: Any pytree of arrays.
 
     Returns:
-      The same tree of new arrays, sharded as they were.
+        The same tree of new arrays, sharded as they were.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> x = jnp.ones(3)
-      >>> y = snapshot(x)
-      >>> x.delete()
-      >>> float(y.sum())
-      3.0
+        >>> import jax.numpy as jnp
+        >>> x = jnp.ones(3)
+        >>> y = snapshot(x)
+        >>> x.delete()
+        >>> float(y.sum())
+        3.0
     """
     leaves, tree = jax.tree.flatten(variables)
     if all(isinstance(x, jax.Array) for x in leaves):
@@ -44,9 +44,9 @@ class Packed:
     """A `snapshot` in one array per dtype, by `pack`; `ICSProbe` takes it as it is.
 
     Attributes:
-      arrays: The leaves end to end, flat, by dtype.
-      tree: Their structure.
-      shapes: Of each leaf: which of `arrays` it lies in, and its shape.
+        arrays: The leaves end to end, flat, by dtype.
+        tree: Their structure.
+        shapes: Of each leaf: which of `arrays` it lies in, and its shape.
     """
 
     arrays: tuple[jax.Array, ...]
@@ -54,7 +54,7 @@ class Packed:
     shapes: tuple[tuple[int, tuple[int, ...]], ...] = dataclasses.field(metadata={"static": True})
 
     def unpack(self) -> Any:
-        """The tree of arrays."""
+        """Return the tree of arrays."""
         leaves, starts = [], [0] * len(self.arrays)
         for place, shape in self.shapes:
             stop = starts[place] + math.prod(shape)
@@ -64,20 +64,20 @@ class Packed:
 
 
 def pack(variables: Any) -> Any:
-    """A copy of every array, as `snapshot` makes, but in one piece, which takes less time.
+    """Return a copy of every array, as `snapshot` makes, but in one piece, which takes less time.
 
     To make an array takes longer than to copy a small one, and so does handing it to a function.
 
     Args:
-      variables: Any pytree of arrays.
+        variables: Any pytree of arrays.
 
     Returns:
-      `Packed`; a `snapshot` where the arrays are not numbers on one device.
+        `Packed`; a `snapshot` where the arrays are not numbers on one device.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> pack({"a": jnp.ones(3), "b": jnp.zeros((2, 2))}).unpack()["a"]
-      Array([1., 1., 1.], dtype=float32)
+        >>> import jax.numpy as jnp
+        >>> pack({"a": jnp.ones(3), "b": jnp.zeros((2, 2))}).unpack()["a"]
+        Array([1., 1., 1.], dtype=float32)
     """
     leaves, tree = jax.tree.flatten(variables)
     if not leaves or not all(isinstance(x, jax.Array) for x in leaves):
@@ -91,7 +91,7 @@ def pack(variables: Any) -> Any:
 
 
 def unpacked(variables: Any) -> Any:
-    """The tree of arrays of what `pack` returned, or of variables that are no such thing."""
+    """Return the tree of arrays of what `pack` returned, or of variables that are no such thing."""
     return _unpack(variables) if isinstance(variables, Packed) else variables
 
 
@@ -177,7 +177,7 @@ def _automatic_mesh(mesh: Any) -> Mesh:
 
 
 def replicated(arrays: list[jax.Array]) -> NamedSharding | None:
-    """Every device of the mesh that the arrays are sharded over; None on a single device."""
+    """Return every device of the mesh that the arrays are sharded over; None on a single device."""
     for array in arrays:
         if isinstance(array.sharding, NamedSharding) and array.sharding.mesh.size > 1:
             return NamedSharding(_automatic_mesh(array.sharding.mesh), PartitionSpec())

@@ -12,7 +12,7 @@ NORMALIZATIONS = (nn.BatchNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Insta
 
 
 def is_normalization(module: nn.Module, method_name: str = "__call__") -> bool:
-    """Whether a module normalizes its input: by its class, or by the statistics that it keeps.
+    """Return whether a module normalizes, judged by its class or by the statistics it keeps.
 
     True for the call of Flax's BatchNorm, LayerNorm, RMSNorm, GroupNorm and InstanceNorm, of
     their subclasses, and of any module that keeps a ``mean`` and a ``var`` in ``batch_stats``,
@@ -20,16 +20,16 @@ def is_normalization(module: nn.Module, method_name: str = "__call__") -> bool:
     False.
 
     Args:
-      module: Bound, that is, inside ``apply``.
-      method_name: Of the method that was called.
+        module: Bound, that is, inside ``apply``.
+        method_name: Of the method that was called.
 
     Returns:
-      Whether it does.
+        Whether it does.
 
     Example:
-      >>> import flax.linen as nn
-      >>> is_normalization(nn.LayerNorm()), is_normalization(nn.Dense(3))
-      (True, False)
+        >>> import flax.linen as nn
+        >>> is_normalization(nn.LayerNorm()), is_normalization(nn.Dense(3))
+        (True, False)
     """
     if method_name != "__call__":
         return False
@@ -37,7 +37,7 @@ def is_normalization(module: nn.Module, method_name: str = "__call__") -> bool:
 
 
 def keeps_statistics(module: nn.Module) -> bool:
-    """Whether a module keeps a running ``mean`` and ``var`` in ``batch_stats``."""
+    """Return whether a module keeps a running ``mean`` and ``var`` in ``batch_stats``."""
     if module.scope is None:
         return False
     return all(module.has_variable("batch_stats", name) for name in ("mean", "var"))
@@ -47,22 +47,23 @@ def layer_filter(layers: Any) -> Predicate:
     """Turn what a user gives for `layers` into a predicate of module and method name.
 
     Args:
-      layers: None: every normalization (`is_normalization`). A module class: calls of its
-        instances. A string: calls of the modules whose path, joined with "/", matches it as a
-        shell pattern, where ``*`` also matches "/" ("block_*/norm_0"; "" is the model itself).
-        A predicate ``(module, method_name) -> bool``, as Flax's ``capture_intermediates`` takes;
-        it sees every method, not only ``__call__``. A tuple or list of these: any of them.
+        layers: None: every normalization (`is_normalization`). A module class: calls of its
+            instances. A string: calls of the modules whose path, joined with "/", matches it as a
+            shell pattern, where ``*`` also matches "/" ("block_*/norm_0"; "" is the model itself).
+            A predicate ``(module, method_name) -> bool``, as Flax's ``capture_intermediates``
+            takes; it sees every method, not only ``__call__``. A tuple or list of these: any of
+            them.
 
     Returns:
-      The predicate.
+        The predicate.
 
     Raises:
-      ValueError: If it is none of these.
+        ValueError: If it is none of these.
 
     Example:
-      >>> import flax.linen as nn
-      >>> layer_filter(nn.Dense)(nn.Dense(3), "__call__")
-      True
+        >>> import flax.linen as nn
+        >>> layer_filter(nn.Dense)(nn.Dense(3), "__call__")
+        True
     """
     if layers is None:
         return is_normalization

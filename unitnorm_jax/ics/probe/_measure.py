@@ -53,22 +53,22 @@ def measure(
     """Measure the shift between two paired samples, and bound it.
 
     Args:
-      x: Before, (n, ...).
-      y: After, (n, ...), of the same inputs in the same order.
-      method: As in `em_distance`.
-      tolerance: As in `em_distance`.
+        x: Before, (n, ...).
+        y: After, (n, ...), of the same inputs in the same order.
+        method: As in `em_distance`.
+        tolerance: As in `em_distance`.
 
     Returns:
-      `Measure`; every number is NaN if a number in x or y is not finite.
+        `Measure`; every number is NaN if a number in x or y is not finite.
 
     Raises:
-      ValueError: If shapes do not match, or samples are empty or complex.
+        ValueError: If shapes do not match, or samples are empty or complex.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> m = measure(jnp.zeros((3, 4)), jnp.ones((3, 4)))
-      >>> float(m.distance.value), round(float(m.lower["mean"]), 4), bool(m.pairing_optimal)
-      (2.0, 2.0, True)
+        >>> import jax.numpy as jnp
+        >>> m = measure(jnp.zeros((3, 4)), jnp.ones((3, 4)))
+        >>> float(m.distance.value), round(float(m.lower["mean"]), 4), bool(m.pairing_optimal)
+        (2.0, 2.0, True)
     """
     distance = em_distance(x, y, method=method, tolerance=tolerance)
     return around(distance, x, y, tolerance=tolerance)
@@ -84,13 +84,13 @@ def around(
     """`measure` with the distance given: all that needs no solver, and so can be batched.
 
     Args:
-      distance: ``em_distance(x, y)``.
-      x: As in `measure`.
-      y: As in `measure`.
-      tolerance: As in `em_distance`.
+        distance: ``em_distance(x, y)``.
+        x: As in `measure`.
+        y: As in `measure`.
+        tolerance: As in `em_distance`.
 
     Returns:
-      As `measure`.
+        As `measure`.
     """
     _upper.check_paired(x, y)
     pair = given(x, y)

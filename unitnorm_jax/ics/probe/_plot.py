@@ -33,17 +33,17 @@ def plot(
     output was not finite.
 
     Args:
-      record: An `ICSRecord`, or rows from it or from `read_rows`.
-      relative: In units of the layer's spread, all panels on one scale; else in those of the
-        layer's output, each panel on its own.
-      columns: Panels side by side.
+        record: An `ICSRecord`, or rows from it or from `read_rows`.
+        relative: In units of the layer's spread, all panels on one scale; else in those of the
+            layer's output, each panel on its own.
+        columns: Panels side by side.
 
     Returns:
-      A ``matplotlib.figure.Figure``; ``figure.savefig(path)`` saves it.
+        A ``matplotlib.figure.Figure``; ``figure.savefig(path)`` saves it.
 
     Raises:
-      ValueError: If there are no rows, or `columns` is not positive.
-      ImportError: If matplotlib is not installed.
+        ValueError: If there are no rows, or `columns` is not positive.
+        ImportError: If matplotlib is not installed.
     """
     rows = record.rows() if isinstance(record, ICSRecord) else list(record)
     if not rows:
@@ -143,7 +143,7 @@ def _legend(figure: Any, axes: Sequence[Any], columns: int) -> None:
 
 
 def _alone(values: Sequence[float]) -> list[int]:
-    """Numbers whose neighbours are none: a line through them is not drawn."""
+    """Return numbers whose neighbours are none: a line through them is not drawn."""
     shown = [False, *(not math.isnan(v) for v in values), False]
     return [i for i in range(len(values)) if shown[i : i + 3] == [False, True, False]]
 

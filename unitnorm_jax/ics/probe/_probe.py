@@ -56,48 +56,48 @@ class ICSProbe:
     and its `LayerICS.reason` says on which side, for a probe must not end a training run.
 
     Args:
-      model: Any linen module.
-      batch: What the model is called with: an array (n, ...), a pytree given as the one
-        argument, or a tuple: the positional arguments. The first axis of its first array is that
-        of the n samples; let a model that wants another axis first turn its input.
-      layers: Which: None, every normalization layer; or a module class, a pattern of paths, a
-        predicate, or a tuple of these; see `layer_filter`.
-      outputs: Where a layer returns several arrays, which of them to measure, by their place
-        (`LayerICS.output`): ("", "[0]") are single arrays and the first of tuples. None: all.
-      mode: "eval", the default: the model is called with `eval_kwargs` and may write nothing, so
-        layers use their running statistics. "train": with `train_kwargs`, and layers use those
-        of the probe batch. `LayerICS.statistics` states what each layer did use.
-      train_kwargs: Keyword arguments of the model in mode "train", for example
-        ``{"train": True}``; constants of the compiled function.
-      eval_kwargs: The same in mode "eval".
-      rngs: Keys by name, for example ``{"dropout": key}``: the same on both sides.
-      apply_method: The method to apply, default ``__call__``; as ``method`` in ``model.apply``.
-      axis_name: Of the mapped axis that the model's layers reduce over, if any; or a tuple of
-        names.
-      method: How distances are computed, see `em_distance`. The default solves on the host, by a
-        callback, only where the bounds leave a gap.
-      tolerance: Of the distances, see `em_distance`.
+        model: Any linen module.
+        batch: What the model is called with: an array (n, ...), a pytree given as the one argument,
+            or a tuple: the positional arguments. The first axis of its first array is that of the n
+            samples; let a model that wants another axis first turn its input.
+        layers: Which: None, every normalization layer; or a module class, a pattern of paths, a
+            predicate, or a tuple of these; see `layer_filter`.
+        outputs: Where a layer returns several arrays, which of them to measure, by their place
+            (`LayerICS.output`): ("", "[0]") are single arrays and the first of tuples. None: all.
+        mode: "eval", the default: the model is called with `eval_kwargs` and may write nothing, so
+            layers use their running statistics. "train": with `train_kwargs`, and layers use those
+            of the probe batch. `LayerICS.statistics` states what each layer did use.
+        train_kwargs: Keyword arguments of the model in mode "train", for example ``{"train":
+            True}``; constants of the compiled function.
+        eval_kwargs: The same in mode "eval".
+        rngs: Keys by name, for example ``{"dropout": key}``: the same on both sides.
+        apply_method: The method to apply, default ``__call__``; as ``method`` in ``model.apply``.
+        axis_name: Of the mapped axis that the model's layers reduce over, if any; or a tuple of
+            names.
+        method: How distances are computed, see `em_distance`. The default solves on the host, by a
+            callback, only where the bounds leave a gap.
+        tolerance: Of the distances, see `em_distance`.
 
     Raises:
-      ValueError: If an argument is invalid, or the batch is empty; and, at the first call, as
-        `layer_outputs`, or if a wanted output is not n samples of real numbers.
+        ValueError: If an argument is invalid, or the batch is empty; and, at the first call, as
+            `layer_outputs`, or if a wanted output is not n samples of real numbers.
 
     Warns:
-      UserWarning: At the first call, where two axes of an output could be that of the samples.
+        UserWarning: At the first call, where two axes of an output could be that of the samples.
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> model = nn.Sequential([nn.Dense(4), nn.LayerNorm(), nn.Dense(2)])
-      >>> x = jax.random.normal(jax.random.key(0), (8, 3))
-      >>> before = model.init(jax.random.key(1), x)
-      >>> after = jax.tree.map(lambda p: p + 0.25, before)
-      >>> report = ICSProbe(model, x)(before, after)
-      >>> [(layer.layer, layer.n, layer.d) for layer in report.layers]
-      [('layers_1', 8, 4)]
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> model = nn.Sequential([nn.Dense(4), nn.LayerNorm(), nn.Dense(2)])
+        >>> x = jax.random.normal(jax.random.key(0), (8, 3))
+        >>> before = model.init(jax.random.key(1), x)
+        >>> after = jax.tree.map(lambda p: p + 0.25, before)
+        >>> report = ICSProbe(model, x)(before, after)
+        >>> [(layer.layer, layer.n, layer.d) for layer in report.layers]
+        [('layers_1', 8, 4)]
 
     References:
-      Y. Huang, Y. Yu, An internal covariate shift bounding algorithm for deep neural networks by
-      unitizing layers' outputs, 2020 (the measure).
+        Y. Huang, Y. Yu, An internal covariate shift bounding algorithm for deep neural networks by
+        unitizing layers' outputs, 2020 (the measure).
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ICSProbe:
         method: str | Solver = "auto",
         tolerance: float | int = 1e-5,
     ) -> None:
-        """Checks the arguments and copies the batch; compiles nothing."""
+        """Check the arguments and copy the batch; compile nothing."""
         if not isinstance(model, nn.Module):
             raise ValueError(
                 f"`model` (={type(model).__name__}) must be an instance of flax.linen.Module; "
@@ -152,15 +152,15 @@ class ICSProbe:
         """Measure the shift from one state to another.
 
         Args:
-          variables_before: Collections, as ``model.apply`` takes them: ``{"params": ...,
-            "batch_stats": ...}``; or what `keep` returned.
-          variables_after: The same after the update, of the same structure and shapes.
+            variables_before: Collections, as ``model.apply`` takes them: ``{"params": ...,
+                "batch_stats": ...}``; or what `keep` returned.
+            variables_after: The same after the update, of the same structure and shapes.
 
         Returns:
-          The report. Its arrays may still be in computation; `ICSReport.layers` and `rows` wait.
+            The report. Its arrays may still be in computation; `ICSReport.layers` and `rows` wait.
 
         Raises:
-          ValueError: If the states do not match, or one was donated; and see `ICSProbe`.
+            ValueError: If the states do not match, or one was donated; and see `ICSProbe`.
         """
         before = collections("variables_before", variables_before)
         after = collections("variables_after", variables_after)
@@ -168,27 +168,27 @@ class ICSProbe:
         return placed_by_compiler(self._measure, before, after, self._args, self._rngs)
 
     def keep(self, variables: Any) -> Any:
-        """A copy of a state for a later call, before a training step that is given it to donate.
+        """Return a copy of a state for a later call, before a training step donates it.
 
         What `snapshot` does, in less time where there are many small arrays: they are laid end to
         end (`Packed`), since each array that is made or handed over takes its time.
 
         Args:
-          variables: As in a call.
+            variables: As in a call.
 
         Returns:
-          What calls take in the place of the variables; its ``unpack()``, where it has one, gives
-          them back.
+            What calls take in the place of the variables; its ``unpack()``, where it has one, gives
+            them back.
         """
         return pack(collections("variables", variables))
 
     def tree_flatten(self) -> tuple[tuple[Any, Any], "ICSProbe"]:
-        """The batch and the keys; and the probe they are of, for all the rest."""
+        """Return the batch and the keys; and the probe they are of, for all the rest."""
         return (self._args, self._rngs), self._original
 
     @classmethod
     def tree_unflatten(cls, original: "ICSProbe", arrays: tuple[Any, Any]) -> "ICSProbe":
-        """The same probe with other arrays."""
+        """Return the same probe with other arrays."""
         probe = copy.copy(original)
         probe._args, probe._rngs = arrays
         return probe
@@ -217,7 +217,7 @@ class ICSProbe:
     def _outputs(
         self, described: list[_capture.LayerOutput], variables: Any, args: Any, rngs: Any
     ) -> list[jax.Array]:
-        """What the wanted layers return, which `described` then describes."""
+        """Return what the wanted layers return, which `described` then describes."""
 
         def forward(variables: Any, args: Any, rngs: Any) -> list[jax.Array]:
             outputs = _capture.layer_outputs(

@@ -30,28 +30,28 @@ class ICSRecord:
     host, as that of a probe with a host solver can.)
 
     Args:
-      probe: Does the measuring.
-      every: Updates between measurements, at least 1.
-      lag: Updates between the two states of a measurement, 1 to `every`.
+        probe: Does the measuring.
+        every: Updates between measurements, at least 1.
+        lag: Updates between the two states of a measurement, 1 to `every`.
 
     Raises:
-      ValueError: If `every` or `lag` is out of range.
+        ValueError: If `every` or `lag` is out of range.
 
     Example:
-      >>> import flax.linen as nn, jax, jax.numpy as jnp
-      >>> model = nn.Sequential([nn.Dense(4), nn.LayerNorm()])
-      >>> x = jax.random.normal(jax.random.key(0), (8, 3))
-      >>> variables = model.init(jax.random.key(1), x)
-      >>> record = ICSRecord(ICSProbe(model, x), every=2)
-      >>> for step in range(5):
-      ...     report = record(step, variables)
-      ...     variables = jax.tree.map(lambda p: 1.1 * p, variables)
-      >>> [(row["step"], row["lag"], row["layer"]) for row in record.rows()]
-      [(2, 1, 'layers_1'), (4, 1, 'layers_1')]
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> model = nn.Sequential([nn.Dense(4), nn.LayerNorm()])
+        >>> x = jax.random.normal(jax.random.key(0), (8, 3))
+        >>> variables = model.init(jax.random.key(1), x)
+        >>> record = ICSRecord(ICSProbe(model, x), every=2)
+        >>> for step in range(5):
+        ...     report = record(step, variables)
+        ...     variables = jax.tree.map(lambda p: 1.1 * p, variables)
+        >>> [(row["step"], row["lag"], row["layer"]) for row in record.rows()]
+        [(2, 1, 'layers_1'), (4, 1, 'layers_1')]
     """
 
     def __init__(self, probe: ICSProbe, every: SupportsIndex, lag: SupportsIndex = 1) -> None:
-        """Checks the arguments."""
+        """Check the arguments."""
         every, lag = _integer("every", every), _integer("lag", lag)
         if every < 1 or not 1 <= lag <= every:
             raise ValueError(
@@ -69,14 +69,14 @@ class ICSRecord:
         """See the state after `step` updates; 0 is the initial one.
 
         Args:
-          step: Updates made; any integer, also an array of one, as a trainer's state has it.
-          variables: The model's collections.
+            step: Updates made; any integer, also an array of one, as a trainer's state has it.
+            variables: The model's collections.
 
         Returns:
-          The report, if this step is measured.
+            The report, if this step is measured.
 
         Raises:
-          ValueError: If `step` is no integer.
+            ValueError: If `step` is no integer.
         """
         step, report = _integer("step", step), None
         if step % self._every == 0 and self._kept and self._kept[0] == step - self._lag:
@@ -89,12 +89,12 @@ class ICSRecord:
         return report
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat dictionary per measurement and layer: ``step``, ``lag``, and `LayerICS.row`."""
+        """Return a flat dictionary per measurement and layer: step, lag, and `LayerICS.row`."""
         self._fetch()
         return [dict(row) for row in self._rows]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The rows as columns: one numpy array per field, all of one length."""
+        """Return the rows as columns: one numpy array per field, all of one length."""
         rows = self.rows()
         return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
 
@@ -104,7 +104,7 @@ class ICSRecord:
         Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def __str__(self) -> str:
-        """A table of the main columns."""
+        """Return a table of the main columns."""
         return table(self.rows())
 
     def _fetch(self) -> None:
@@ -115,13 +115,13 @@ class ICSRecord:
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows that `ICSRecord.write` wrote, with NaN and infinities as numbers again.
+    """Return the rows that `ICSRecord.write` wrote, with NaN and infinities as numbers again.
 
     Args:
-      path: Of the JSON lines.
+        path: Of the JSON lines.
 
     Returns:
-      The rows.
+        The rows.
     """
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     return [
@@ -138,7 +138,7 @@ _TEXTS = {*(field.name for field in dataclasses.fields(LayerInfo) if field.type 
 
 
 def _integer(name: str, value: Any) -> int:
-    """A Python integer, which JSON knows, of one from numpy or JAX."""
+    """Return a Python integer, which JSON knows, of one from numpy or JAX."""
     number = int(value) if isinstance(value, float | np.floating) and value == value // 1 else value
     try:
         return operator.index(number)

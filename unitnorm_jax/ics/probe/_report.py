@@ -57,12 +57,12 @@ class LayerICS(NamedTuple):
         return _reason(self.finite_before, self.finite_after)
 
     def row(self) -> dict[str, Any]:
-        """All of it as one flat dictionary of Python numbers and strings.
+        """Return all of it as one flat dictionary of Python numbers and strings.
 
         Returns:
-          The fields; of the distance ``value``, ``certified_lower``, ``certified_upper`` and
-          ``exact``; the relative distance as ``relative``, ``relative_lower`` and
-          ``relative_upper``; the bounds as ``upper_...`` and ``lower_...``; and ``reason``.
+            The fields; of the distance ``value``, ``certified_lower``, ``certified_upper`` and
+            ``exact``; the relative distance as ``relative``, ``relative_lower`` and
+            ``relative_upper``; the bounds as ``upper_...`` and ``lower_...``; and ``reason``.
         """
         host = jax.device_get(self)
         numbers = {name: value.item() for name, value in _numbers(host).items()}
@@ -75,9 +75,9 @@ class ICSReport:
     """The shift of every probed layer. Arrays stay on the device until `layers` or `rows` asks.
 
     Attributes:
-      infos: Which layers, in the order of their calls.
-      measures: What was measured of them: `Measure` whose arrays have one entry per layer, so that
-        few arrays travel however many layers there are.
+        infos: Which layers, in the order of their calls.
+        measures: What was measured of them: `Measure` whose arrays have one entry per layer, so
+            that few arrays travel however many layers there are.
     """
 
     infos: tuple[LayerInfo, ...]
@@ -98,11 +98,11 @@ class ICSReport:
         )
 
     def rows(self, **more: Any) -> list[dict[str, Any]]:
-        """One flat dictionary per layer, see `LayerICS.row`; waits for the device.
+        """Return one flat dictionary per layer, see `LayerICS.row`; waits for the device.
 
         Args:
-          **more: Put first into every row, for example ``step=100``; numbers from numpy or JAX as
-            Python's.
+            **more: Put first into every row, for example ``step=100``; numbers from numpy or JAX as
+                Python's.
         """
         more = {name: value.item() if _is_number(value) else value for name, value in more.items()}
         # By columns: a row at a time took five times longer, `jax.device_get` ten times.
@@ -116,18 +116,18 @@ class ICSReport:
         ]
 
     def scalars(self, prefix: str = "ics") -> dict[str, float]:
-        """What to draw over training, by TensorBoard name; numbers that are not finite left out.
+        """Return the finite numbers to draw over training, by TensorBoard name.
 
         Args:
-          prefix: Of the names.
+            prefix: Of the names.
 
         Returns:
-          ``{prefix}/{layer}/{value, relative, certified_lower, certified_upper}``.
+            ``{prefix}/{layer}/{value, relative, certified_lower, certified_upper}``.
         """
         return scalars(self.rows(), prefix)
 
     def __str__(self) -> str:
-        """A table of the main columns."""
+        """Return a table of the main columns."""
         return table(self.rows())
 
 
@@ -181,14 +181,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     ``lower`` and ``upper`` are the best of the closed-form bounds (`best_bounds`).
 
     Args:
-      rows: From a report or a record.
+        rows: From a report or a record.
 
     Returns:
-      A header and one line per row.
+        A header and one line per row.
 
     Example:
-      >>> print(table([]))
-      layer  stats  n  d  distance  gap  relative  lower  upper  pairing
+        >>> print(table([]))
+        layer  stats  n  d  distance  gap  relative  lower  upper  pairing
     """
     lines = [_HEADER[:]]
     for row in rows:
@@ -213,7 +213,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def best_bounds(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The largest closed-form lower bound of a row, and the smallest upper one but the pairing's.
+    """Return a row's largest closed-form lower bound and smallest upper one (not the pairing's).
 
     The pairing's cost (U3) is a coupling's, not a statement about moments, and after a small
     update it IS the distance; it would hide the others.

@@ -12,7 +12,7 @@ Shapes = Sequence[tuple[int, ...]]
 def sample_axes(
     forward: Callable[[Any], Sequence[Any]], args: Any, n: int, outputs: Sequence[tuple[str, Any]]
 ) -> list[int]:
-    """The axis of each output that has n entries, and n + 1 where the batch has one sample more.
+    """Return the axis of each output that grows with the batch, from n to n + 1 entries.
 
     Nothing is computed. Every array of the batch that has n entries along its first axis grows; if
     the model cannot be traced so, or two axes of an output grow, only the first array does. If that
@@ -20,19 +20,19 @@ def sample_axes(
     its samples along the first axis, if that has n entries.
 
     Args:
-      forward: From the arguments of the model to the outputs.
-      args: Arrays; the first axis of the first one is that of the samples.
-      n: Samples.
-      outputs: A name, for messages, and the array of each output of `args`.
+        forward: From the arguments of the model to the outputs.
+        args: Arrays; the first axis of the first one is that of the samples.
+        n: Samples.
+        outputs: A name, for messages, and the array of each output of `args`.
 
     Returns:
-      One axis per output.
+        One axis per output.
 
     Raises:
-      ValueError: If an output has no such axis, or two of which none is the first.
+        ValueError: If an output has no such axis, or two of which none is the first.
 
     Warns:
-      UserWarning: Where two axes fit, and the first is taken.
+        UserWarning: Where two axes fit, and the first is taken.
     """
     together = _traced(forward, args, n, len(outputs), everything=True)
     several = lambda y, grown: len(_axes(y.shape, grown, n)) > 1  # noqa: E731

@@ -11,10 +11,10 @@ from unitnorm_jax.ics.probe._devices import Packed, unpacked
 
 
 def collections(name: str, variables: Any) -> Any:
-    """The collections that a model is applied with, or a `Packed` as it is.
+    """Return the collections that a model is applied with, or a `Packed` as it is.
 
     Raises:
-      ValueError: If they are no collections, or hold arrays that were donated.
+        ValueError: If they are no collections, or hold arrays that were donated.
     """
     if isinstance(variables, Packed):
         return variables
@@ -39,7 +39,7 @@ def check_match(before: Any, after: Any) -> None:
     """Both of the same model, by the structure and the shapes of their arrays.
 
     Raises:
-      ValueError: If they are not.
+        ValueError: If they are not.
     """
     if _layout(before) == _layout(after):
         return

@@ -17,8 +17,8 @@ class Writes:
     transform.
 
     Attributes:
-      created: Whether a call found no statistics and left some. Flax makes missing variables in
-        collections that may be written, so this does not tell whether it wrote them.
+        created: Whether a call found no statistics and left some. Flax makes missing variables in
+            collections that may be written, so this does not tell whether it wrote them.
     """
 
     def __init__(self) -> None:
