@@ -72,7 +72,7 @@ def fold_batch_norm(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from unitnorm_jax.functional import fold_batch_norm
-        >>> x = jax.random.normal(jax.random.key(0), (100, 3)) * jnp.array([1.0, 2.0, 3.0])
+        >>> x = jax.random.normal(jax.random.key(0), (100, 3)) @ jnp.diag(jnp.arange(1.0, 4.0))
         >>> kernel = jax.random.normal(jax.random.key(1), (3, 2))
         >>> u = x @ kernel
         >>> scale = jnp.array([1.0, 5.0])

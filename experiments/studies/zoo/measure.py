@@ -94,8 +94,9 @@ def smallest_batch(config: ZooConfig, method: str, dataset: Dataset) -> dict[str
 def train_compiled(job: TrainConfig, method: str, dataset: Dataset) -> float:
     """Train one seed with all updates of an epoch in one program.
 
-    So batches of one take no longer than their arithmetic. The program and the order of the images are those of ``experiments.train`` on one device;
-    nothing is recorded, and numbers that are not finite do not stop it.
+    So batches of one take no longer than their arithmetic. The program and the order of the images
+    are those of ``experiments.train`` on one device; nothing is recorded, and numbers that are not
+    finite do not stop it.
 
     Returns:
         Test accuracy of the last state.

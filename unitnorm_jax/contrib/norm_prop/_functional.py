@@ -193,9 +193,9 @@ def max_pool_moments(count: int) -> tuple[float, float]:
 def norm_prop_sum(*terms: Float[Array, "..."]) -> Float[Array, "..."]:
     r"""Return the sum of k terms over sqrt(k).
 
-    Of unit variance, where the terms have that and no correlation. What a residual network needs, ``(x + branch(x)) / sqrt(2)``. Derived here; the paper has no
-    residual networks. With a branch whose Jacobian has an rms singular value of 1 and random signs,
-    that of the sum is 1 too.
+    Of unit variance, where the terms have that and no correlation. What a residual network needs,
+    ``(x + branch(x)) / sqrt(2)``. Derived here; the paper has no residual networks. With a
+    branch whose Jacobian has an rms singular value of 1 and random signs, that of the sum is 1 too.
 
     Args:
         *terms: arrays of the same shape.

@@ -74,7 +74,7 @@ def cost_matrix(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, 
     copied once, transposed) and the result.
 
     Args:
-        x: Points, scaled so that no square overflows (`rounding.times_power_of_two`).
+        x: Points, scaled so that no square overflows (`_rounding.times_power_of_two`).
         y: Points, the same dtype.
 
     Returns:

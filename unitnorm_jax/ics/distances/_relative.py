@@ -68,7 +68,7 @@ def relative(distance: EMDistance, x: Shaped[Array | np.ndarray, "n ..."]) -> EM
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from unitnorm_jax.ics.em_distance import em_distance
+        >>> from unitnorm_jax.ics import em_distance
         >>> x = jnp.array([[0.0, 0.0], [6.0, 8.0]])
         >>> d = relative(em_distance(x, x + 1.0), x)
         >>> round(float(d.value), 5)

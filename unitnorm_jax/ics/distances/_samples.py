@@ -36,7 +36,7 @@ class Samples(NamedTuple):
 
 
 def given(x: Any, y: Any, *, centre: bool = True, used: Any = None) -> Given:
-    """Check two samples, and take in dtypes that JAX would narrow (`wide.narrow`).
+    """Check two samples, and take in dtypes that JAX would narrow (`_wide.narrow`).
 
     Call it outside of the compiled function, which sees numbers that are narrowed already.
 
