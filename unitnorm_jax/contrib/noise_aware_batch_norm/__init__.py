@@ -23,8 +23,10 @@ from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import (
     additive_noise as additive_noise,
 )
 from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import chain_noise as chain_noise
-from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import drift as drift
+from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import drift_noise as drift_noise
 from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import (
     multiplicative_noise as multiplicative_noise,
 )
-from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import quantize as quantize
+from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import (
+    quantization_noise as quantization_noise,
+)
