@@ -1,6 +1,6 @@
 """Train a small CNN with BatchNorm and with unitized BatchNorm, and measure the shift of both.
 
-    python -m experiments.minimal --steps 300 --every 10 --out minimal.png
+    python -m experiments minimal --steps 300 --every 10 --out minimal.png
 
 One page to copy: a linen network, optax, a jitted step with a ``TrainState``, and ``ICSProbe``,
 which measures every few updates how far each normalization layer's output moves, by the Earth Mover
@@ -108,7 +108,7 @@ def train(name: str, steps: int, every: int) -> tuple[float, list[dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train both, print the table, save the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("minimal", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--steps", type=int, default=300, help="updates of each network (%(default)s)"
     )
