@@ -57,7 +57,7 @@ def test_report_and_comparison(folder, tmp_path):
     assert [len(run.train) for run in results.runs] == [8] * 4
     assert [len(run.ics) for run in results.runs] == [4 * len(LAYERS)] * 4
     assert write_report(results).stat().st_size > 50_000
-    out = str(tmp_path / "compared")
+    out = tmp_path / "compared"
     record = run_compare(CompareConfig((str(folder),), out=out), Console(quiet=True))
     assert [arm["name"] for arm in record["arms"]] == ["bn", "ubn"]
     assert [layer["layer"] for layer in record["arms"][1]["distances"]] == LAYERS
