@@ -14,7 +14,7 @@ from unitnorm_jax.contrib.noise_aware_batch_norm._linen import (
 )
 from unitnorm_jax.contrib.noise_aware_batch_norm._linen import recalibrate as recalibrate
 from unitnorm_jax.contrib.noise_aware_batch_norm._linen import track as track
-from unitnorm_jax.contrib.noise_aware_batch_norm._noisy_outputs import (
+from unitnorm_jax.contrib.noise_aware_batch_norm._output_noise import (
     noisy_outputs as noisy_outputs,
 )
 from unitnorm_jax.contrib.noise_aware_batch_norm._output_noise import output_noise as output_noise

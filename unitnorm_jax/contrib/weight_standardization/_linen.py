@@ -11,7 +11,7 @@ from unitnorm_jax.contrib.weight_standardization._functional import weight_stand
 class WeightStandardizedConv(nn.Conv):
     """``flax.linen.Conv`` whose filters are standardized in every call.
 
-    The kernel is that of ``functional.weight_standardization``, where formula and source are; what
+    The kernel is that of ``weight_standardization``, where formula and source are; what
     ``params`` holds is the raw kernel, initialized as in ``flax.linen.Conv``. It has no gain: a
     normalization is expected to follow. In the paper's networks every convolution is one, the
     first and the 1x1 ones of shortcuts included, but not the classifier.
