@@ -6,14 +6,13 @@ reported, which must be the same image for image.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.data import load_dataset
 from experiments.training.program import evaluate_test
 from experiments.training.restored import read_config, restored
@@ -73,14 +72,9 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments evaluate",
-        EvaluateConfig,
-        arguments,
-        lambda config: evaluate_run(config.run_folder, Console()),
-    )
+main = command(
+    "evaluate", EvaluateConfig, lambda config, console: evaluate_run(config.run_folder, console)
+)
 
 
 if __name__ == "__main__":

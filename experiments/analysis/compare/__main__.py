@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +14,10 @@ from experiments.analysis.compare.combine import Compared, combine
 from experiments.analysis.compare.page import comparison_page
 from experiments.analysis.compare.record import make_record, to_json
 from experiments.analysis.compare.tables import tables
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, whole_folder
-from experiments.common.table import Table, to_csv, to_markdown, to_rich
+from experiments.common.table import Table, to_csv, to_markdown
 
 SHOWN = ("results", "cost", "shift")  # In the terminal; the files have all.
 ALSO = ("distances", "layers", "alpha", "bounds", "epochs")
@@ -77,7 +77,7 @@ def run_compare(config: CompareConfig, console: Console) -> dict[str, Any]:
     found = tables(record)
     for key in (*SHOWN, *(ALSO if config.every_table else ())):
         if key in found:
-            console.print(to_rich(found[key]))
+            console.print(found[key])
     for note in compared.notes:
         console.print(note, soft_wrap=True)
     if config.record is not None:
@@ -114,14 +114,7 @@ def compare_command(config: CompareConfig) -> str:
     return shlex.join(words)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments compare",
-        CompareConfig,
-        arguments,
-        lambda config: run_compare(config, Console()),
-    )
+main = command("compare", CompareConfig, run_compare)
 
 
 if __name__ == "__main__":

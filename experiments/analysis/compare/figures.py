@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis.compare.tables import number
 from experiments.analysis.figures import curves
-from experiments.common.order_statistics import largest, smallest
-from experiments.common.statistics import paired
+from experiments.common.statistics import largest, paired, smallest
 
 PAIRING = "upper_pairing"
 

@@ -18,7 +18,7 @@ from experiments.analysis.figures.panels import (
     shown_layers,
 )
 from experiments.analysis.results import Results
-from experiments.common.order_statistics import median
+from experiments.common.statistics import median
 from unitnorm_jax.ics import best_bounds, row_name
 
 MANY = 24  # Layers; more than these are drawn smaller, and without a dot for each seed.

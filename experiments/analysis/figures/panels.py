@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from experiments.analysis.comparison import QUANTITIES
 from experiments.analysis.figures import curves
 from experiments.analysis.results import Results
-from experiments.common.order_statistics import median
+from experiments.common.statistics import median
 from unitnorm_jax.ics import best_bounds, row_name
 
 MAX_LAYERS = 12  # Panels; deeper networks show every k-th layer.

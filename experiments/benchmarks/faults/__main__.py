@@ -33,7 +33,6 @@ from experiments.common.checks import check_seeds
 from experiments.common.cli import command_line, run_cli
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, new_folder, options_of
-from experiments.common.table import to_rich
 from experiments.config.experiment import TrainConfig
 
 PROG = "python -m experiments faults"
@@ -145,7 +144,7 @@ def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
     options = options_of(config, "folder", "json")
     record = faults_record(options, command, kills, checks, progress.rows, seconds)
     for table in faults_tables(record).values():
-        console.print(to_rich(table))
+        console.print(table)
     if config.json is not None:
         write_text(config.json, to_json(record))
     differences = [text for check in checks for text in check.differences]

@@ -18,7 +18,6 @@ from experiments.common.checks import positive
 from experiments.common.cli import command_line, run_cli
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, options_of
-from experiments.common.table import to_rich
 from experiments.config.parallel import DevicesConfig, Precision, Statistics
 from experiments.configs.networks import Recipe, make_recipe, with_changes
 from experiments.methods import check_norm
@@ -120,7 +119,7 @@ def run(options: Options, console: Console, command: str = PROG) -> bool:
 
     record = store()
     for table in pod_tables(record).values():
-        console.print(to_rich(table))
+        console.print(table)
     effort = options.scaling_effort
     for chips in options.scaling:
         topology, slices = slice_of(options.generation, chips)
@@ -133,7 +132,7 @@ def run(options: Options, console: Console, command: str = PROG) -> bool:
             pairs.append((other, *_compare(options, other, devices, size, console, effort)))
         record = store()
     if pairs:
-        console.print(to_rich(pod_tables(record)["scaling"]))
+        console.print(pod_tables(record)["scaling"])
     return all(target["met"] for target in record["pod_check"]["targets"])
 
 

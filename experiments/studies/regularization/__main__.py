@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments.common import files
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.common.output_folder import open_study, options_of
 from experiments.data import load_arrays
 from experiments.studies.regularization import figure, study, summary
@@ -90,14 +90,7 @@ def _check_finite(rows: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments regularization",
-        Config,
-        arguments,
-        lambda config: run(config, Console()),
-    )
+main = command("regularization", Config, run)
 
 
 if __name__ == "__main__":
