@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from unitnorm_jax import ics
+
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON: all of it or, if that fails, nothing."""
@@ -70,23 +72,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: If a line is not JSON.
     """
-    rows = []
     try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
+        return ics.read_rows(path) if path.exists() else []
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("it is no object with names")
-        except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f"line {number} of {path} is not JSON ({error}); restore the file from a copy, or "
-                "repeat the run."
-            ) from None
-        rows.append(_numbers(row))
-    return rows
 
 
 # Names of what is text, whatever it says: a layer may be called "nan".
