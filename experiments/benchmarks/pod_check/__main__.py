@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from experiments.analysis.compare.record import to_json
+from experiments.benchmarks.networks import Recipe, make_recipe, with_changes
 from experiments.benchmarks.pod_check.compile import Compiled, compile_step
 from experiments.benchmarks.pod_check.record import Pair, pod_record, pod_tables
 from experiments.benchmarks.pod_check.topology import slice_of, tpu_devices
@@ -19,7 +20,6 @@ from experiments.common.cli import command_line, run_cli
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, options_of
 from experiments.config.parallel import DevicesConfig, Precision, Statistics
-from experiments.configs.networks import Recipe, make_recipe, with_changes
 from experiments.methods import check_norm
 from experiments.training.parallel.batch_size import check_batch_size
 
