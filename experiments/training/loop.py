@@ -189,7 +189,7 @@ def _record(
         {
             "step": done + i + 1,
             "epoch": epoch + 1,
-            "learning_rate": float(run.rates[done + i]),
+            "learning_rate": float(run.program.rates[done + i]),
             **{name: float(value) for name, value in values.items()},
         }
         for i, values in enumerate(jax.device_get(metrics))
