@@ -107,8 +107,7 @@ def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
         curves.plain_log(axis)
         curves.depth_ticks(axis, layers)
     axes[0].set_ylabel(f"ratio to {curves.label(base)}; below 1: moved less")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=4, fontsize=8)
+    curves.legend(figure, axes)
 
 
 def draw_bounds(axis: Axes, results: Results) -> None:
