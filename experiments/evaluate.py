@@ -26,11 +26,11 @@ class NotReproducedError(ValueError):
 class EvaluateConfig:
     """Restores the checkpoints of a run and checks the accuracies it reported."""
 
-    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """Folder that experiments.train wrote."""
 
 
-def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
+def evaluate_run(run_folder: Path, console: Console) -> list[dict[str, Any]]:
     """Evaluate the final checkpoint of every norm and seed of a run.
 
     Args:
@@ -45,10 +45,9 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
             run, or a checkpoint is damaged.
         NotReproducedError: If an accuracy differs.
     """
-    folder = Path(run_folder)
-    dataset = load_dataset(read_config(folder).data)
+    dataset = load_dataset(read_config(run_folder).data)
     found, differences = [], []
-    for network in restored(folder, dataset):
+    for network in restored(run_folder, dataset):
         reported = network.reported
         values = evaluate_test(network.program, network.state, dataset)
         found.append(values)
@@ -67,7 +66,7 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
     if differences:
         raise NotReproducedError(
             f"{len(differences)} of {len(found)} accuracies were NOT reproduced: "
-            f"{'; '.join(differences)}. Compare the versions in {folder / 'versions.json'}."
+            f"{'; '.join(differences)}. Compare the versions in {run_folder / 'versions.json'}."
         )
     return found
 

@@ -30,7 +30,7 @@ from unitnorm_jax.contrib.batch_channel_norm import LayerActivity, elimination_s
 class SingularitiesConfig:
     """Counts the dead channels of a run's networks, over the test images."""
 
-    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """Folder that experiments.train wrote."""
     layers: bool = False
     """A row for every layer, instead of one for every network."""
@@ -50,17 +50,16 @@ class Network(NamedTuple):
     layers: list[LayerActivity]
 
 
-def diagnose(run_folder: str, console: Console) -> list[Network]:
+def diagnose(run_folder: Path, console: Console) -> list[Network]:
     """Look at the final checkpoint of every norm and seed of a run.
 
     Raises:
         ValueError: If the folder is not that of a finished run, or a checkpoint is damaged.
     """
-    folder = Path(run_folder)
-    config = read_config(folder)
+    config = read_config(run_folder)
     dataset = load_dataset(config.data)
     found = track(
-        restored(folder, dataset),
+        restored(run_folder, dataset),
         "Networks",
         total=len(config.norms) * len(config.seeds),
         console=console,

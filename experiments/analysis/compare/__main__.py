@@ -36,7 +36,7 @@ class CompareConfig:
     """
 
     run_folders: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
     ]
     """Folders that experiments.train wrote; each may hold several methods and seeds."""
     base: str | None = None
@@ -67,7 +67,7 @@ def run_compare(config: CompareConfig, console: Console) -> dict[str, Any]:
     """
     check_new("out", config.out)
     compared = combine(
-        [Path(folder) for folder in config.run_folders],
+        config.run_folders,
         base=config.base,
         vary=config.vary,
         allow=config.allow,
@@ -104,7 +104,7 @@ def write_all(
 
 def compare_command(config: CompareConfig) -> str:
     """Return the command line that compares so, without what it writes."""
-    words = ["python", "-m", "experiments", "compare", *config.run_folders]
+    words = ["python", "-m", "experiments", "compare", *map(str, config.run_folders)]
     for name in ("base", "target"):
         if (value := getattr(config, name)) is not None:
             words += [f"--{name}", str(value)]

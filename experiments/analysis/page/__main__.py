@@ -17,13 +17,13 @@ from experiments.common.cli import command
 class PageConfig:
     """Writes report.html of a finished run, from the rows in its folder."""
 
-    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """Folder that experiments.train wrote."""
 
 
 def write(config: PageConfig, console: Console) -> None:
     """Write the page; print where it is."""
-    page = write_page(read_results(Path(config.run_folder)))
+    page = write_page(read_results(config.run_folder))
     console.print(page, soft_wrap=True, highlight=False)
 
 

@@ -52,7 +52,7 @@ class FaultsConfig:
     while it starts."""
     seed: int = 0
     """Seed of the moments."""
-    folder: str | None = None
+    folder: Path | None = None
     """Folder of both jobs; must not exist. Default: runs/faults-DATE-TIME."""
     norms: tuple[str, ...] = ("bn", "ubn")
     """Normalizations to train."""

@@ -27,7 +27,7 @@ PROG = "python -m experiments pod_check"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class PodCheckConfig:
     """Compile the training step for a TPU pod, with a norm and with BatchNorm, and compare.
 
     It is the step of experiments.train, in the recipe of the network (100 epochs of ImageNet for
@@ -85,7 +85,7 @@ class Options:
         return self.topology.partition(":")[0]
 
 
-def run(options: Options, console: Console, command: str = PROG) -> bool:
+def run(options: PodCheckConfig, console: Console, command: str = PROG) -> bool:
     """Compile, print the tables, store the numbers.
 
     Args:
@@ -137,7 +137,7 @@ def run(options: Options, console: Console, command: str = PROG) -> bool:
 
 
 def _compare(
-    options: Options,
+    options: PodCheckConfig,
     name: str,
     devices: list[Any],
     batch_size: int,
@@ -152,7 +152,7 @@ def _compare(
     return compiled[0], compiled[1]
 
 
-def _recipe(options: Options, batch_size: int) -> Recipe:
+def _recipe(options: PodCheckConfig, batch_size: int) -> Recipe:
     recipe = make_recipe(options.model, batch_size)
     return with_changes(
         recipe,
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = command_line(PROG, arguments, "--json")
     status = run_cli(
         PROG,
-        Options,
+        PodCheckConfig,
         arguments,
         lambda options: missed.append(not run(options, console, command)),
     )

@@ -16,7 +16,7 @@ from experiments.studies.bounds import figure, study
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class BoundsConfig:
     """How far apart can a layer's outputs be before and after an update?
 
     Batch normalization fixes the mean and the variance of each output; the Earth Mover distance
@@ -59,7 +59,7 @@ class Config:
             raise ValueError("--dimension, --samples and --repeats must be at least 1.")
 
 
-def run(config: Config, console: Console) -> None:
+def run(config: BoundsConfig, console: Console) -> None:
     """Measure, write, print.
 
     Raises:
@@ -107,7 +107,7 @@ def _table(rows: list[study.Row]) -> Table:
     )
 
 
-main = command("bounds", Config, run)
+main = command("bounds", BoundsConfig, run)
 
 
 if __name__ == "__main__":
