@@ -6,14 +6,13 @@ reported, which must be the same image for image.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.data import load_dataset
 from experiments.training.program import evaluate_test
 from experiments.training.restored import read_config, restored
@@ -27,11 +26,11 @@ class NotReproducedError(ValueError):
 class EvaluateConfig:
     """Restores the checkpoints of a run and checks the accuracies it reported."""
 
-    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """Folder that experiments.train wrote."""
 
 
-def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
+def evaluate_run(run_folder: Path, console: Console) -> list[dict[str, Any]]:
     """Evaluate the final checkpoint of every norm and seed of a run.
 
     Args:
@@ -46,10 +45,9 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
             run, or a checkpoint is damaged.
         NotReproducedError: If an accuracy differs.
     """
-    folder = Path(run_folder)
-    dataset = load_dataset(read_config(folder).data)
+    dataset = load_dataset(read_config(run_folder).data)
     found, differences = [], []
-    for network in restored(folder, dataset):
+    for network in restored(run_folder, dataset):
         reported = network.reported
         values = evaluate_test(network.program, network.state, dataset)
         found.append(values)
@@ -68,19 +66,14 @@ def evaluate_run(run_folder: str, console: Console) -> list[dict[str, Any]]:
     if differences:
         raise NotReproducedError(
             f"{len(differences)} of {len(found)} accuracies were NOT reproduced: "
-            f"{'; '.join(differences)}. Compare the versions in {folder / 'versions.json'}."
+            f"{'; '.join(differences)}. Compare the versions in {run_folder / 'versions.json'}."
         )
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments evaluate",
-        EvaluateConfig,
-        arguments,
-        lambda config: evaluate_run(config.run_folder, Console()),
-    )
+main = command(
+    "evaluate", EvaluateConfig, lambda config, console: evaluate_run(config.run_folder, console)
+)
 
 
 if __name__ == "__main__":

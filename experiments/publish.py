@@ -17,9 +17,9 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from matplotlib.figure import Figure
@@ -30,9 +30,9 @@ from experiments.analysis.compare.tables import tables
 from experiments.benchmarks.faults.record import faults_tables
 from experiments.benchmarks.pod_check.record import pod_tables
 from experiments.benchmarks.tables import bench_tables
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.common.files import replacing, write_text
-from experiments.common.table import Table, choose, to_markdown
+from experiments.common.table import Table, select_columns, to_markdown
 from experiments.studies.sweep.table import sweep_table
 from experiments.studies.zoo.record import record_figure, record_table
 
@@ -118,7 +118,7 @@ def _table(found: re.Match[str], root: Path) -> str:
             f"{', '.join(made)}."
         )
     columns = [name.strip() for name in found["columns"].split(" | ") if name.strip()]
-    return to_markdown(choose(made[found["key"]], columns))
+    return to_markdown(select_columns(made[found["key"]], columns))
 
 
 def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
@@ -137,20 +137,19 @@ def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
 class PublishConfig:
     """Write the tables and figures of pages again, from the records in experiments/results/."""
 
-    files: tyro.conf.Positional[tuple[str, ...]] = ()
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Markdown files; default: README.md, docs/*.md and experiments/results/README.md."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def publish(config: PublishConfig) -> None:
+    """Write the tables and figures of the files again."""
+    for path in config.files or pages():
+        write_text(path, update(path.read_text(encoding="utf-8")))
+        for figure in figures(path):
+            draw(figure)
 
-    def write(config: PublishConfig) -> None:
-        for path in map(Path, config.files or pages()):
-            write_text(path, update(path.read_text(encoding="utf-8")))
-            for figure in figures(path):
-                draw(figure)
 
-    return run_cli("python -m experiments publish", PublishConfig, arguments, write)
+main = command("publish", PublishConfig, lambda config, _: publish(config))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common.order_statistics import largest, median, quantile
+from experiments.common.statistics import largest, median, quantile
 from unitnorm_jax.ics import best_bounds, row_name
 
 Rows = Sequence[Mapping[str, Any]]

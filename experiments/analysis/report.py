@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from experiments.analysis import shift
 from experiments.analysis.results import Results, RunRows
+from experiments.common.statistics import mean_std
+from experiments.common.table import Column, Table, mean_std_column
 
 MAX_COLUMNS = 5  # Norms side by side in the final table; more of them are its rows.
 MAX_LAYERS = 12  # Rows of the table for alpha by depth; deeper networks show every k-th layer.
@@ -24,20 +25,8 @@ def updates_to(eval_rows: list[dict[str, Any]], target: float) -> int | None:
     return next((row["step"] for row in eval_rows if row["accuracy"] >= target), None)
 
 
-def mean_std(values: list[float], digits: int = 1) -> str:
-    """Return ``mean ± sample standard deviation``; of one value, that value alone.
-
-    Example:
-        >>> mean_std([1.0, 2.0, 3.0])
-        '2.0 ± 1.0'
-        >>> mean_std([])
-        '-'
-    """
-    if not values:
-        return "-"
-    mean = f"{np.mean(values):.{digits}f}"
-    with np.errstate(invalid="ignore"):  # Infinite numbers have no deviation.
-        return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+def _mean_std(values: list[float], digits: int) -> str:
+    return mean_std_column("", digits).text(mean_std(values))
 
 
 def time_ratio(runs: Sequence[RunRows], norm: str, base: str) -> float:
@@ -61,13 +50,13 @@ def result_rows(results: list[dict[str, Any]], target: float) -> list[tuple[str,
 
     row("test accuracy, %", _accuracy_cell)
     row(f"updates to {100 * target:g} %", _updates_cell)
-    row("time per step, ms", lambda rs: mean_std([r["ms_per_step"] for r in rs], 2))
+    row("time per step, ms", lambda rs: _mean_std([r["ms_per_step"] for r in rs], 2))
     layers = max((list(r["alpha"]) for r in results), key=len)
     every = -(-len(layers) // MAX_LAYERS) if layers else 1
     for layer in layers[::every]:
 
         def mean_alpha(group: list[dict[str, Any]], layer: str = layer) -> str:
-            return mean_std([r["alpha"][layer] for r in group if layer in r["alpha"]], 3)
+            return _mean_std([r["alpha"][layer] for r in group if layer in r["alpha"]], 3)
 
         row(f"mean alpha, {layer}", mean_alpha)
     return rows
@@ -85,27 +74,19 @@ def result_table(results: list[dict[str, Any]], title: str, target: float) -> Ta
 
     One column per norm; of more than ``MAX_COLUMNS`` one row per norm, and alpha only in the page.
     """
-    table = Table(title=title, caption=spread(results))
-    table.add_column("")
     norms = list(dict.fromkeys(result["norm"] for result in results))
-    rows = result_rows(results, target)
+    rows = [(label, *cells) for label, cells in result_rows(results, target)]
+    names = norms
     if len(norms) > MAX_COLUMNS:
         rows = [row for row in rows if not row[0].startswith("mean alpha")]
-        for label, _ in rows:
-            table.add_column(label, justify="right")
-        for i, norm in enumerate(norms):
-            table.add_row(norm, *(cells[i] for _, cells in rows))
-        return table
-    for norm in norms:
-        table.add_column(norm, justify="right")
-    for (label, cells), (following, _) in zip(rows, [*rows[1:], ("", [])], strict=True):
-        ends = following.startswith("mean alpha") and not label.startswith("mean alpha")
-        table.add_row(label, *cells, end_section=ends)
-    return table
+        names = [row[0] for row in rows]
+        rows = [(norm, *(row[i] for row in rows)) for i, norm in enumerate(norms, start=1)]
+    columns = (Column(""), *(Column(name, "{}") for name in names))
+    return Table("results", title, spread(results), columns, rows)
 
 
 def _accuracy_cell(results: list[dict[str, Any]]) -> str:
-    cell = mean_std([100 * r["accuracy"] for r in results], 2)
+    cell = _mean_std([100 * r["accuracy"] for r in results], 2)
     bad = sum(bool(r.get("not_finite")) for r in results)
     return f"{cell} (logits NaN in {bad} of {len(results)})" if bad else cell
 
@@ -113,8 +94,8 @@ def _accuracy_cell(results: list[dict[str, Any]]) -> str:
 def _updates_cell(results: list[dict[str, Any]]) -> str:
     reached = [r["updates_to_target"] for r in results if r["updates_to_target"] is not None]
     if len(reached) == len(results):
-        return mean_std(reached, 0)
-    return f"{mean_std(reached, 0)} ({len(reached)} of {len(results)} reached it)"
+        return _mean_std(reached, 0)
+    return f"{_mean_std(reached, 0)} ({len(reached)} of {len(results)} reached it)"
 
 
 def print_results(results: Results, updates: int, console: Console) -> None:

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from experiments.analysis.comparison import (
     QUANTITIES,
@@ -15,7 +13,8 @@ from experiments.analysis.comparison import (
     compare,
 )
 from experiments.analysis.results import Results
-from experiments.common.order_statistics import largest, smallest
+from experiments.common.statistics import largest, smallest
+from experiments.common.table import Column, Table
 
 TITLES = {
     "absolute": "Absolute: EM distance",
@@ -35,10 +34,9 @@ def comparisons(results: Results) -> Iterator[tuple[str, str, str, list[LayerCom
 
 def print_shift(results: Results, console: Console) -> None:
     """Print all that this module has to say of a run; nothing if nothing was probed."""
-    for table in shift_tables(results):
+    still_open = certificate_table(results)
+    for table in (*shift_tables(results), *([still_open] if still_open.rows else [])):
         console.print(table)
-    if (still_open := certificate_table(results)) is not None:
-        console.print(still_open)
     for sentence in (*verdicts(results), cost(results)):
         if sentence:
             console.print(sentence)
@@ -50,48 +48,41 @@ def shift_tables(results: Results) -> list[Table]:
     for norm, base, quantity, layers in comparisons(results):
         if not layers:
             continue
-        config = results.config.probe
-        updates = f"{config.lag} update" + ("s" if config.lag > 1 else "")
-        table = Table(
-            title=f"Which moved less in {updates}? {TITLES[quantity]}",
-            caption=(
-                f"medians over updates and seeds; {norm}/{base} is paired, update by update; "
-                "certified: certificates do not overlap"
-            ),
-            box=box.SIMPLE,
-            padding=(0, 1),
+        lag = results.config.probe.lag
+        title = f"Which moved less in {lag} update{'s' if lag > 1 else ''}? {TITLES[quantity]}"
+        caption = (
+            f"medians over updates and seeds; {norm}/{base} is paired, update by update; "
+            "certified: certificates do not overlap"
         )
-        table.add_column("layer", overflow="fold", min_width=max(len(x.layer) for x in layers))
-        for name in (base, norm, f"{norm}/{base}", "over seeds"):
-            table.add_column(name, justify="right")
-        table.add_column("certified\nless, more", justify="right")
-        table.add_column("moved\nless", justify="right")
-        for layer in layers:
-            table.add_row(
-                layer.layer,
-                f"{layer.median_base:.3g}",
-                f"{layer.median:.3g}",
-                f"{layer.ratio:.2f}",
-                seed_range(layer),
-                f"{percent(layer.certified_less)}, {percent(layer.certified_more)}",
-                layer.less(norm, base) or "-",
+        columns = (
+            *(Column("layer"), Column(base, "{:.3g}"), Column(norm, "{:.3g}")),
+            *(Column(f"{norm}/{base}", "{:.2f}"), Column("over seeds", "{}")),
+            Column("certified\nless, more", "{:.0f} %, {:.0f} %", ("less", "more"), 100),
+            Column("moved\nless", "{}"),
+        )
+        rows = [
+            (
+                *(layer.layer, layer.median_base, layer.median, layer.ratio, seed_range(layer)),
+                *((layer.certified_less, layer.certified_more), layer.less(norm, base)),
             )
-        tables.append(table)
+            for layer in layers
+        ]
+        tables.append(Table(f"{quantity}-{norm}", title, caption, columns, rows))
     return tables
 
 
-def certificate_table(results: Results) -> Table | None:
-    """Return the layers whose certificate stayed open somewhere; None if there is none."""
-    rows = [(norm, layer) for norm, layer in open_layers(results) if layer.open]
-    if not rows:
-        return None
-    table = Table(title="Certificates that stayed open", box=box.SIMPLE, padding=(0, 1))
-    for name in ("layer", "norm", "open", "of", "largest gap"):
-        table.add_column(name, justify="left" if name in ("layer", "norm") else "right")
-    for norm, layer in rows:
-        gap = f"{layer.largest_gap:.2g}"
-        table.add_row(layer.layer, norm, str(layer.open), str(layer.measured), gap)
-    return table
+def certificate_table(results: Results) -> Table:
+    """Return the layers whose certificate stayed open somewhere."""
+    columns = (
+        *(Column("layer"), Column("norm"), Column("open", "{:.0f}"), Column("of", "{:.0f}")),
+        Column("largest gap", "{:.2g}"),
+    )
+    rows = [
+        (layer.layer, norm, layer.open, layer.measured, layer.largest_gap)
+        for norm, layer in open_layers(results)
+        if layer.open
+    ]
+    return Table("open", "Certificates that stayed open", "", columns, rows)
 
 
 def open_layers(results: Results) -> list[tuple[str, Certificates]]:

@@ -19,7 +19,6 @@ from experiments.common.cli import command_line, run_cli
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new
 from experiments.common.provenance import versions
-from experiments.common.table import to_rich
 from experiments.config.experiment import ProbeConfig, TrainConfig
 
 PROG = "python -m experiments bench"
@@ -134,7 +133,7 @@ def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> No
     found = {"command": command, "versions": versions(), "rows": run(options, console)}
     stored = json.loads(json.dumps({"benchmark": name} | found, default=dataclasses.asdict))
     for table in bench_tables(stored).values():
-        console.print(to_rich(table))
+        console.print(table)
     if options.json is not None:
         write_text(options.json, to_json(stored))
 

@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common import timing
-from experiments.config.experiment import TrainConfig
-from experiments.configs.networks import (
+from experiments.benchmarks.networks import (
     RECIPES,
     DescribedDataset,
     Recipe,
     make_recipe,
     with_changes,
 )
+from experiments.common import timing
+from experiments.config.experiment import TrainConfig
 from experiments.data import Batch, Dataset, load_dataset
 from experiments.training.program import Program, build_program
 
@@ -50,7 +50,7 @@ def measure(
     """Time updates of networks that differ in their normalization, in turns.
 
     Args:
-        network: ``digits``, that of ``train``, or a recipe of ``configs.networks``.
+        network: ``digits``, that of ``train``, or a recipe of ``benchmarks.networks``.
         norms: Methods besides ``bn``.
         precision: Dtype of the activations.
         batch_size: Images per update.

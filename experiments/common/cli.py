@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tyro
+from rich.console import Console
 
 from experiments.common.checks import with_local_paths
 from experiments.common.errors import NonFiniteLossError, Preempted
@@ -33,6 +34,26 @@ def command_line(prog: str, arguments: Sequence[str] | None, *without: str) -> s
         if not {word.partition("=")[0], before} & set(without)
     ]
     return " ".join([prog, *map(shlex.quote, kept)])
+
+
+def command(
+    name: str, config_type: type[Config], run: Callable[[Config, Console], Any]
+) -> Callable[..., int]:
+    """Return the ``main`` of a command: it parses its arguments and returns the exit status.
+
+    Args:
+        name: As in ``experiments.COMMANDS``.
+        config_type: Dataclass of the options: each has its help below it, is a ``Path`` where it is
+            a file or folder, and is checked when made, but for what needs the disk or the data.
+        run: Does the work; prints to the console.
+    """
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        """Run the command line; return the exit status."""
+        prog = f"python -m experiments {name}"
+        return run_cli(prog, config_type, arguments, lambda config: run(config, Console()))
+
+    return main
 
 
 def run_cli(

@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+from unitnorm_jax import ics
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -70,23 +73,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: If a line is not JSON.
     """
-    rows = []
     try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
+        return ics.read_rows(path) if path.exists() else []
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("it is no object with names")
-        except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f"line {number} of {path} is not JSON ({error}); restore the file from a copy, or "
-                "repeat the run."
-            ) from None
-        rows.append(_numbers(row))
-    return rows
 
 
 # Names of what is text, whatever it says: a layer may be called "nan".
@@ -109,6 +99,39 @@ def _numbers(content: Any) -> Any:
     if isinstance(content, list):
         return [_numbers(entry) for entry in content]
     return float(content) if isinstance(content, str) and content in _NOT_FINITE else content
+
+
+class Closing:
+    """Something to use as ``with Something() as it``, which is closed at the end.
+
+    After an error, what cannot be written any more does not hide that error.
+
+    Attributes:
+        unwritten: Error of ``close`` when something cannot be written.
+    """
+
+    unwritten: type[Exception] = OSError
+
+    def close(self) -> None:
+        """Write what is left."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        try:
+            self.close()
+        except self.unwritten:
+            if error is None:
+                raise
 
 
 def missing(folder: Path, lengths: dict[str, int]) -> list[str]:

@@ -1,7 +1,11 @@
-"""Statistics of a few paired numbers: one value per seed, for each of two methods."""
+"""Statistics of runs: mean and deviation over seeds, paired differences, quantiles and extremes.
+
+To quantiles and extremes a NaN is no measurement and is left out; an infinite number is one, larger
+than all others. What they find depends on no order, and is NaN where nothing is left.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -99,3 +103,55 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min((len(order) - rank) * p, 1.0))
         adjusted[i] = largest
     return adjusted
+
+
+def quantile(values: Iterable[float], q: float) -> float:
+    """Return the quantile, interpolated between neighbours; infinite if one of them is.
+
+    Example:
+        >>> quantile([4.0, 1.0, math.inf, 3.0, math.nan], 0.5)
+        3.5
+    """
+    ordered = np.sort(_numbers(values))
+    if not len(ordered):
+        return math.nan
+    place = q * (len(ordered) - 1)
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    if low == high or place == math.floor(place) or math.isinf(low):
+        return float(low)
+    return float(low + (place - math.floor(place)) * (high - low))
+
+
+def median(values: Iterable[float]) -> float:
+    """Return the median.
+
+    Example:
+        >>> median([3.0, math.nan, 1.0])
+        2.0
+    """
+    return quantile(values, 0.5)
+
+
+def smallest(values: Iterable[float]) -> float:
+    """Return the smallest number.
+
+    Example:
+        >>> smallest([math.nan, 2.0, 1.0])
+        1.0
+    """
+    return quantile(values, 0.0)
+
+
+def largest(values: Iterable[float]) -> float:
+    """Return the largest number.
+
+    Example:
+        >>> largest([math.nan, 2.0, math.inf])
+        inf
+    """
+    return quantile(values, 1.0)
+
+
+def _numbers(values: Iterable[float]) -> np.ndarray:
+    numbers = np.asarray(list(values), np.float64)
+    return numbers[~np.isnan(numbers)]

@@ -4,10 +4,12 @@ import csv
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table as RichTable
 
 Cell = Any  # None, a number, a string, or a tuple: as its column says.
@@ -30,6 +32,25 @@ class Column(NamedTuple):
     parts: tuple[str, ...] = ()
     factor: float = 1.0
 
+    def text(self, cell: Cell) -> str:
+        """Return a cell as people read it; "-" stands for what there is not.
+
+        Example:
+            >>> mean_std_column("accuracy, %", 1, 100).text((0.99, 0.002))
+            '99.0 ± 0.2'
+        """
+        if not self.style or isinstance(cell, str):
+            return "-" if _missing(cell) else str(cell)
+        entries: Sequence[Any] = cell if isinstance(cell, tuple) else (cell,)
+        if not entries or _missing(entries[0]):
+            return "-"
+        whole = len(entries) == max(1, len(self.parts)) and not any(map(_missing, entries))
+        if not whole:
+            # A mean without a standard deviation is still a mean; half an interval is nothing.
+            first = re.split(r" ± | \(", self.style)[0]
+            return first.format(self.factor * entries[0]) if first != self.style else "-"
+        return self.style.format(*(self.factor * float(entry) for entry in entries))
+
 
 class Table(NamedTuple):
     """A table; cells hold numbers, not text, so that no digits are lost in CSV.
@@ -51,10 +72,36 @@ class Table(NamedTuple):
     def cells(self) -> Iterator[list[str]]:
         """Yield the rows as people read them; "-" stands for what there is not."""
         for row in self.rows:
-            yield [_text(c, column) for c, column in zip(row, self.columns, strict=True)]
+            yield [column.text(c) for c, column in zip(row, self.columns, strict=True)]
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        """Yield the table for the terminal: where it is narrow, headings are broken, not cells."""
+        del console
+        rows = list(self.cells())
+        rich = RichTable(
+            title=self.title, caption=self.caption or None, box=box.SIMPLE, padding=(0, 1)
+        )
+        names = [column.name for column in self.columns]
+        widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)] or [0] * len(names)
+        least = [
+            max(width, *map(len, name.split()), 1)
+            for name, width in zip(names, widths, strict=True)
+        ]
+        room = options.max_width - 3 * len(names)
+        if sum(map(max, widths, map(len, names))) > room:
+            names = ["\n".join(textwrap.wrap(*pair)) for pair in zip(names, least, strict=True)]
+        for column, name, width in zip(self.columns, names, least, strict=True):
+            justify: Literal["left", "right"] = "right" if column.style else "left"
+            rich.add_column(name, justify=justify, overflow="fold")
+            rich.columns[-1].min_width = width if sum(least) <= room else None
+        for cells in rows:
+            rich.add_row(*cells)
+        yield rich
 
 
-def choose(table: Table, columns: Sequence[str]) -> Table:
+def select_columns(table: Table, columns: Sequence[str]) -> Table:
     """Return ``table`` with some of its columns, in the order given; all if none is.
 
     Raises:
@@ -69,7 +116,7 @@ def choose(table: Table, columns: Sequence[str]) -> Table:
     return table._replace(columns=tuple(table.columns[i] for i in kept), rows=rows)
 
 
-def mean_std(name: str, digits: int, factor: float = 1.0) -> Column:
+def mean_std_column(name: str, digits: int, factor: float = 1.0) -> Column:
     """Return a column of mean and sample standard deviation."""
     number = f"{{:.{digits}f}}"
     return Column(name, f"{number} ± {number}", ("mean", "std"), factor)
@@ -85,7 +132,8 @@ def to_markdown(table: Table) -> str:
 
     Example:
         >>> rows = [("bn", (0.99, 0.002)), ("gn", (0.98, None))]
-        >>> table = Table("a", "", "", (Column("norm"), mean_std("accuracy, %", 1, 100)), rows)
+        >>> columns = (Column("norm"), mean_std_column("accuracy, %", 1, 100))
+        >>> table = Table("a", "", "", columns, rows)
         >>> print(to_markdown(table), end="")
         | norm | accuracy, % |
         |---|---|
@@ -120,32 +168,5 @@ def to_csv(table: Table) -> str:
     return buffer.getvalue()
 
 
-def to_rich(table: Table) -> RichTable:
-    """Return the table for the terminal."""
-    rich = RichTable(title=table.title, caption=table.caption, box=box.SIMPLE, padding=(0, 1))
-    for column in table.columns:
-        justify: Literal["left", "right"] = "right" if column.style else "left"
-        rich.add_column(column.name, justify=justify, overflow="fold")
-    for texts, shown in zip(zip(*table.cells(), strict=True), rich.columns, strict=False):
-        shown.min_width = max(len(text) for text in texts)
-    for cells in table.cells():
-        rich.add_row(*cells)
-    return rich
-
-
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _text(cell: Cell, column: Column) -> str:
-    if not column.style or isinstance(cell, str):
-        return "-" if _missing(cell) else str(cell)
-    entries: Sequence[Any] = cell if isinstance(cell, tuple) else (cell,)
-    if not entries or _missing(entries[0]):
-        return "-"
-    whole = len(entries) == max(1, len(column.parts)) and not any(map(_missing, entries))
-    if not whole:
-        # A mean without a standard deviation is still a mean; half an interval is nothing.
-        first = re.split(r" ± | \(", column.style)[0]
-        return first.format(column.factor * entries[0]) if first != column.style else "-"
-    return column.style.format(*(column.factor * float(entry) for entry in entries))

@@ -2,16 +2,13 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from experiments.analysis.compare.command import train_command
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.configs import load, names
 
 
@@ -31,22 +28,13 @@ def show(config: ConfigsConfig, console: Console) -> None:
         console.print("\nThe same, option by option:")
         console.print(train_command(options), soft_wrap=True, highlight=False)
         return
-    table = Table(box=box.SIMPLE, padding=(0, 1))
-    table.add_column("python -m experiments train", no_wrap=True)
-    table.add_column("")
+    width = max(map(len, names()))
     for name in names():
-        table.add_row(name, load(name)[1].splitlines()[0])
-    console.print(table)
+        card = load(name)[1]
+        console.print(f"{name:{width}}  {card.splitlines()[0]}", highlight=False, soft_wrap=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments configs",
-        ConfigsConfig,
-        arguments,
-        lambda config: show(config, Console()),
-    )
+main = command("configs", ConfigsConfig, show)
 
 
 if __name__ == "__main__":

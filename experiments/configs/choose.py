@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from experiments.config.experiment import TrainConfig
 
-_HELPERS = {"choose", "networks", "recipes", "__main__"}
+_HELPERS = {"choose", "recipes", "__main__"}
 
 
 class Choice(NamedTuple):

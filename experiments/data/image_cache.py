@@ -3,11 +3,10 @@
 import dataclasses
 import shutil
 import sys
-from collections.abc import Sequence
 
 from rich.console import Console
 
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.data.array_cache import cache_root, caches_in, left_in, size_of
 
 
@@ -38,14 +37,7 @@ def image_cache(config: ImageCacheConfig, console: Console) -> None:
     console.print(f"{deed} {len(found)}, {total:,.1f} MB, in {root}.", soft_wrap=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments image_cache",
-        ImageCacheConfig,
-        arguments,
-        lambda config: image_cache(config, Console()),
-    )
+main = command("image_cache", ImageCacheConfig, image_cache)
 
 
 if __name__ == "__main__":

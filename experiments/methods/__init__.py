@@ -25,7 +25,6 @@ from experiments.methods.method import Context as Context
 from experiments.methods.method import Method as Method
 from experiments.methods.method import NoNorm as NoNorm
 from experiments.methods.method import NormConfig as NormConfig
-from experiments.methods.unitized import paper_norms as paper_norms
 from experiments.models.fields import with_fields
 from experiments.models.preact_resnet import Conv, Dense, ModuleDef
 

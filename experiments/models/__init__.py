@@ -4,7 +4,6 @@ from experiments.models.ic_resnet import ICResNet as ICResNet
 from experiments.models.kalman_resnet import KalmanResNet as KalmanResNet
 from experiments.models.preact_resnet import ModuleDef as ModuleDef
 from experiments.models.preact_resnet import PreActResNet as PreActResNet
-from experiments.models.preact_resnet import resnet8 as resnet8
 from experiments.models.preact_resnet import resnet18 as resnet18
 from experiments.models.preact_resnet import resnet110 as resnet110
 from experiments.models.preact_resnet import resnet164 as resnet164

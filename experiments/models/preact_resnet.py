@@ -217,8 +217,7 @@ class PreActResNet(nn.Module):
         return norms
 
 
-# The paper's networks, and one small enough for 8x8 digits on a laptop.
-resnet8 = functools.partial(PreActResNet, blocks=(1, 1, 1))
+# The paper's networks.
 resnet18 = functools.partial(PreActResNet, blocks=(3, 3, 3))
 resnet110 = functools.partial(PreActResNet, blocks=(18, 18, 18))
 # The graph of the authors' 164-layer network was not at hand: that the first convolution of a

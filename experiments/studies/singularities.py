@@ -8,7 +8,7 @@ are: |mean| / standard deviation of what goes into each ReLU. Batch normalizatio
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -17,9 +17,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
+from experiments.common.table import Column, Table
 from experiments.data import Dataset, load_dataset
 from experiments.training.program import EVAL_BATCH
 from experiments.training.restored import Restored, read_config, restored
@@ -30,7 +30,7 @@ from unitnorm_jax.contrib.batch_channel_norm import LayerActivity, elimination_s
 class SingularitiesConfig:
     """Counts the dead channels of a run's networks, over the test images."""
 
-    run_folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """Folder that experiments.train wrote."""
     layers: bool = False
     """A row for every layer, instead of one for every network."""
@@ -50,17 +50,16 @@ class Network(NamedTuple):
     layers: list[LayerActivity]
 
 
-def diagnose(run_folder: str, console: Console) -> list[Network]:
+def diagnose(run_folder: Path, console: Console) -> list[Network]:
     """Look at the final checkpoint of every norm and seed of a run.
 
     Raises:
         ValueError: If the folder is not that of a finished run, or a checkpoint is damaged.
     """
-    folder = Path(run_folder)
-    config = read_config(folder)
+    config = read_config(run_folder)
     dataset = load_dataset(config.data)
     found = track(
-        restored(folder, dataset),
+        restored(run_folder, dataset),
         "Networks",
         total=len(config.norms) * len(config.seeds),
         console=console,
@@ -88,38 +87,34 @@ def _inputs(dataset: Dataset) -> Iterator[jax.Array]:
 
 def table(networks: list[Network], by_layer: bool) -> Table:
     """Return one row for every network or, ``by_layer``, for every layer of it."""
-    out = Table(title="What goes into the ReLUs, over the test images")
-    for name in ("norm", "seed", "layer"):
-        out.add_column(name)
-    for name in ("channels", "dead", "median |mean| / std", "largest"):
-        out.add_column(name, justify="right")
+    rows: list[tuple[Any, ...]] = []
     for network in networks:
         groups = [[layer] for layer in network.layers] if by_layer else [network.layers]
         for group in groups:
             ratios = np.concatenate([layer.mean_to_std for layer in group])
             # A NaN is the worst of all, and shows.
             worst = max(group, key=lambda layer: (np.isnan(layer.worst), layer.worst))
-            out.add_row(
-                network.norm,
-                str(network.seed),
-                worst.layer if by_layer else f"all; largest in {worst.layer}",
-                str(sum(layer.channels for layer in group)),
-                str(sum(layer.dead for layer in group)),
-                f"{np.median(ratios):.2f}",
-                f"{np.max(ratios):.2f}",
-            )
-    return out
+            where = worst.layer if by_layer else f"all; largest in {worst.layer}"
+            counts = (sum(x.channels for x in group), sum(x.dead for x in group))
+            ends = (f"{np.median(ratios):.2f}", f"{np.max(ratios):.2f}")
+            rows.append((network.norm, network.seed, where, *counts, *ends))
+    columns = (
+        *(Column("norm"), Column("seed"), Column("layer")),
+        *(Column("channels", "{:.0f}"), Column("dead", "{:.0f}")),
+        *(Column("median |mean| / std", "{}"), Column("largest", "{}")),
+    )
+    caption = "dead: channels whose ReLU is off for every image; they have no gradient"
+    title = "What goes into the ReLUs, over the test images"
+    return Table("singularities", title, caption, columns, rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-
-    def run(config: SingularitiesConfig) -> None:
-        console = Console()
-        console.print(table(diagnose(config.run_folder, console), config.layers))
-        console.print("dead: channels whose ReLU is off for every image; they have no gradient.")
-
-    return run_cli("python -m experiments singularities", SingularitiesConfig, arguments, run)
+main = command(
+    "singularities",
+    SingularitiesConfig,
+    lambda config, console: console.print(
+        table(diagnose(config.run_folder, console), config.layers)
+    ),
+)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from experiments.config.difference import flatten
 from experiments.config.parallel import DevicesConfig
 from experiments.training.parallel.rendezvous import meet
 
@@ -97,7 +98,7 @@ def check_same(values: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    flat = {name: v for name, v in _flatten(values).items() if name not in OWN_FIELDS}
+    flat = {name: v for name, v in flatten(values).items() if name not in OWN_FIELDS}
     text = json.dumps({"host": socket.gethostname(), "values": flat}).encode()
     digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).digest()
     header = np.frombuffer(digest + len(text).to_bytes(8, "little"), np.uint8)
@@ -141,16 +142,6 @@ process 0 (a) 3. Start all of them with the same command, code and data.
 
 def _show(values: dict[str, Any], name: str) -> str:
     return json.dumps(values[name]) if name in values else "nothing"
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def on_writer(function: Callable[[], Result]) -> Result:

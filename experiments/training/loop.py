@@ -1,4 +1,4 @@
-"""The training loop of one seed: all norms in turns, on the same batches."""
+"""The training loop: all norms in turns, on the same batches."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,22 +16,6 @@ from experiments.training.preemption import Preemption
 from experiments.training.program import Program, evaluate_test, mean_alphas, updates_per_epoch
 from experiments.training.run import Run, start
 from experiments.training.seeds import spread_over_devices, stack, unstack
-
-
-def train_seed(
-    config: TrainConfig,
-    programs: list[Program],
-    dataset: Dataset,
-    seed: int,
-    run_dir: Path,
-    preemption: Preemption | None = None,
-    on_progress: Callable[[int], None] = lambda updates: None,
-    on_message: Callable[[str], None] = lambda message: None,
-) -> list[Run]:
-    """Train each norm with one seed; see ``train_seeds``."""
-    return train_seeds(
-        config, programs, dataset, (seed,), run_dir, preemption, on_progress, on_message
-    )
 
 
 def train_seeds(
@@ -205,7 +189,7 @@ def _record(
         {
             "step": done + i + 1,
             "epoch": epoch + 1,
-            "learning_rate": float(run.rates[done + i]),
+            "learning_rate": float(run.program.rates[done + i]),
             **{name: float(value) for name, value in values.items()},
         }
         for i, values in enumerate(jax.device_get(metrics))

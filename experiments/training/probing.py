@@ -19,7 +19,7 @@ import numpy as np
 from experiments.config.experiment import ProbeConfig
 from experiments.data import Dataset
 from experiments.methods import NoNorm
-from experiments.methods.own_bounds import BoundedProbe, BoundedReport
+from experiments.methods.own_bounds import BoundedProbe
 from experiments.training.program import Program
 from experiments.training.record import Recorder
 from experiments.training.steps import STREAMS, TrainState
@@ -28,8 +28,6 @@ from unitnorm_jax import ics
 SNAPSHOT = "probe_snapshot"
 IMAGES_SEED = 0  # Of the draw of the probe images; not a run's seed.
 TIMED = 5  # Measurements by which one is timed.
-
-Report = ics.ICSReport | BoundedReport
 
 
 def has_normalization(model: Any) -> bool:
@@ -114,7 +112,7 @@ def compile_probe(program: Program, images: jax.Array | np.ndarray) -> Program:
 
 
 class RunProbe:
-    """Sees every state of one run; measures when it is time, and writes the rows.
+    """``ics.ICSRecord`` of one run: writes the rows as they come, and goes into checkpoints.
 
     A measurement is handed to the device like an update. Its rows are written when the next state
     comes, while the device computes that, or by ``flush``, which comes before every checkpoint. (On
@@ -138,10 +136,9 @@ class RunProbe:
     def __init__(self, program: Program, config: ProbeConfig, recorder: Recorder) -> None:
         """Has seen no state yet."""
         self.seconds = 0.0
-        self._probe, self._each, self._recorder = program.probe, program.probe_seconds, recorder
-        self._every, self._lag = config.every, config.lag
-        self._kept: tuple[int, Any] | None = None
-        self._pending: tuple[int, Report] | None = None
+        self._each, self._recorder = program.probe_seconds, recorder
+        probe: Any = program.probe  # A BoundedProbe measures like an ICSProbe.
+        self._record = ics.ICSRecord(probe, config.every, config.lag) if probe else None
 
     def __call__(self, step: int, state: TrainState) -> None:
         """See the state after ``step`` updates; give it the first one of a run too.
@@ -154,15 +151,9 @@ class RunProbe:
             OSError: If the rows of the measurement before cannot be written.
         """
         self.flush()
-        if self._probe is None or not self.looks_at(step):
-            return
-        kept, self._kept = self._kept, None
-        variables = _variables(state)
-        if kept is not None and kept[0] == step - self._lag:
-            self._pending = (step, self._probe(kept[1], variables))
-            self.seconds += self._each
-        if (step + self._lag) % self._every == 0:
-            self._kept = (step, self._probe.keep(variables))
+        if self._record is not None and self._record.looks_at(step):
+            measured = self._record(step, _variables(state))
+            self.seconds += 0.0 if measured is None else self._each
 
     def flush(self) -> None:
         """Write the rows of the last measurement, which it waits for, unless they are written.
@@ -170,29 +161,26 @@ class RunProbe:
         Raises:
             OSError: If they cannot be written.
         """
-        if self._pending is None:
-            return
-        (step, report), self._pending = self._pending, None
         # One array of each layer, so that layers have the same names under every norm.
-        rows = [row | {"output": ""} for row in report.rows(step=step, lag=self._lag)]
-        self._recorder.write_lines("ics", rows)
-        self._recorder.write_scalars(step, ics.scalars(rows))
+        rows = [row | {"output": ""} for row in (self._record.take() if self._record else ())]
+        if rows:
+            self._recorder.write_lines("ics", rows)
+            self._recorder.write_scalars(rows[0]["step"], ics.scalars(rows))
 
     def looks_at(self, step: int) -> bool:
         """Return whether it does anything with the state after ``step`` updates."""
-        if self._probe is None:
-            return False
-        measure = step % self._every == 0 and self._kept is not None
-        return measure or (step + self._lag) % self._every == 0
+        return self._record is not None and self._record.looks_at(step)
 
     @property
     def kept_step(self) -> int | None:
         """Updates done at the snapshot that is kept; None if there is none."""
-        return self._kept[0] if self._kept else None
+        kept = self._record and self._record.kept
+        return kept[0] if kept else None
 
     def arrays(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of it, besides ``kept_step``: the snapshot."""
-        return {SNAPSHOT: ics.unpack(self._kept[1])} if self._kept else {}
+        kept = self._record and self._record.kept
+        return {SNAPSHOT: ics.unpack(kept[1])} if kept else {}
 
     @staticmethod
     def templates(state: TrainState) -> dict[str, Any]:
@@ -201,9 +189,8 @@ class RunProbe:
 
     def go_on(self, kept_step: int | None, arrays: dict[str, Any]) -> None:
         """Take up what a checkpoint had of it."""
-        if kept_step is not None:
-            kept = arrays[SNAPSHOT]
-            self._kept = (kept_step, kept if self._probe is None else self._probe.keep(kept))
+        if kept_step is not None and self._record is not None:
+            self._record.resume(kept_step, arrays[SNAPSHOT])
 
 
 def _variables(state: TrainState) -> dict[str, Any]:

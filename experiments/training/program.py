@@ -59,6 +59,7 @@ class Program(NamedTuple):
         eval_step: ``eval_step(state, batch) -> sums``, over all devices.
         train_together: ``train_step`` for several states and as many batches, each of them a stack
             along a first axis.
+        updates: Updates of a run.
         schedule: Learning rate of an update, counted from 0.
         augment: ``augment(key, step, images)``: what the network sees of a batch in the update
             after ``step`` others, from the key of the state; jitted.
@@ -66,6 +67,7 @@ class Program(NamedTuple):
         probe: Measures the shift of its layers, see ``training.probing``; or None.
         probe_seconds: Time of a measurement by itself; 0 until ``compile_probe`` has taken it.
         bound: The method's own bound on the shift of a layer, see ``experiments.methods.Method``.
+        rates: Learning rate of each update, once ``compile_program`` has computed them.
     """
 
     norm: str
@@ -74,12 +76,14 @@ class Program(NamedTuple):
     train_step: Step
     eval_step: Step
     train_together: Any
+    updates: int
     schedule: optax.Schedule
     augment: Any
     model: Any
     probe: ICSProbe | BoundedProbe | None = None
     probe_seconds: float = 0.0
     bound: Bound | None = None
+    rates: np.ndarray = np.zeros(0)
 
 
 def build_program(
@@ -102,13 +106,14 @@ def build_program(
     batch_size = config.optim.batch_size
     accumulate = config.optim.accumulate
     check_batch_size(batch_size, transform.devices, accumulate)
-    updates = updates_per_epoch(config, dataset)
-    schedule = make_schedule(config.optim, updates)
+    per_epoch = updates_per_epoch(config, dataset)
+    updates = config.optim.epochs * per_epoch
+    schedule = make_schedule(config.optim, per_epoch)
     dtype = jnp.dtype(config.devices.precision)
     context = Context(
         # A layer counts its forward passes: one for each micro-batch.
         schedule=lambda count: schedule(count // accumulate),
-        updates=config.optim.epochs * updates,
+        updates=updates,
         dtype=None if dtype == jnp.float32 else dtype,
     )
     make = partial(make_model, config, norm, dataset.num_classes)
@@ -145,6 +150,7 @@ def build_program(
         train_step=transform.train_step(train_step, batch_size),
         train_together=jax.jit(jax.vmap(train_step), donate_argnums=0),
         eval_step=transform.eval_step(eval_step, round_up(EVAL_BATCH, transform.devices)),
+        updates=updates,
         schedule=schedule,
         augment=jax.jit(augment),
         model=model,
@@ -210,6 +216,8 @@ def compile_program(
         )
     return program._replace(
         init=init,
+        # All at once: that of an update does not depend on where a run is resumed.
+        rates=np.asarray(jax.vmap(program.schedule)(np.arange(program.updates))),
         train_step=program.train_step.compile(state, batch),
         eval_step=program.eval_step.compile(state, weighted),
     )

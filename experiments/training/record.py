@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from tensorboardX.proto.event_pb2 import Event
@@ -20,7 +19,7 @@ from experiments.common import files
 FLUSH_SECONDS = 10  # Between two times that events become visible to TensorBoard.
 
 
-class Recorder:
+class Recorder(files.Closing):
     """Writes the rows of one training run to JSON lines and TensorBoard events.
 
     ``train.jsonl`` has one row per update, ``eval.jsonl`` one per evaluation, ``ics.jsonl``, where
@@ -117,23 +116,6 @@ class Recorder:
             stack.callback(self._events.close)
             for file in self._files.values():
                 stack.callback(file.close)
-
-    def __enter__(self) -> "Recorder":
-        """Return the recorder."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the files; after an error, what cannot be written does not hide that error."""
-        try:
-            self.close()
-        except OSError:
-            if error is None:
-                raise
 
 
 class NullRecorder(Recorder):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import numpy as np
 
 from experiments.common.errors import NonFiniteLossError
 from experiments.common.files import missing, read_rows
@@ -25,7 +24,7 @@ from experiments.training.checkpoint import (
 from experiments.training.distributed import is_writer, on_writer, wait_for_all
 from experiments.training.nonfinite import batch_of, dump
 from experiments.training.probing import RunProbe
-from experiments.training.program import Program, updates_per_epoch
+from experiments.training.program import Program
 from experiments.training.record import NullRecorder, Recorder
 from experiments.training.steps import Batch, TrainState
 
@@ -45,7 +44,6 @@ class Run:
         recorder: Writes the rows.
         checkpoints: Its checkpoints.
         probe: Measures the shift of the layers; sees every state.
-        rates: Learning rate of each update.
         train_rows: One row per update.
         eval_rows: One row per evaluation.
         stretch_seconds: Time of the updates since the last evaluation, the probe included.
@@ -62,7 +60,6 @@ class Run:
     recorder: Recorder
     checkpoints: Checkpoints
     probe: RunProbe
-    rates: np.ndarray
     train_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     eval_rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     stretch_seconds: float = 0.0
@@ -227,7 +224,6 @@ def start(
     pipeline = dataset.pipeline(seed, batch_size, host, hosts, place)
     stack.enter_context(closing(pipeline))
     probe = RunProbe(program, config.probe, recorder)
-    updates = config.optim.epochs * updates_per_epoch(config, dataset)
     run = Run(
         config=config,
         program=program,
@@ -239,8 +235,6 @@ def start(
         recorder=recorder,
         checkpoints=checkpoints,
         probe=probe,
-        # All at once: that of an update does not depend on where a run was resumed.
-        rates=np.asarray(jax.vmap(program.schedule)(np.arange(updates))),
     )
     if found is None:
         probe(0, state)

@@ -81,6 +81,28 @@ def check_data(folder: Path, data: dict[str, Any], way_out: str) -> None:
         )
 
 
+def check_mesh(config: TrainConfig, run_dir: Path, before: Any, now: Any) -> None:
+    """Raise ``ValueError`` if a run would go on with other statistics, on other devices.
+
+    Where devices have statistics or micro-batches of their own, their number matters.
+
+    Args:
+        config: The configuration.
+        run_dir: The run folder.
+        before: Groups, and devices of each, with which the run was started; None if unknown.
+        now: The same of this process.
+    """
+    alone = config.devices.statistics == "synchronised" and config.optim.accumulate == 1
+    if alone or before in (None, now):
+        return
+    raise ValueError(
+        f"the run in {run_dir} was started on {before[0]} x {before[1]} devices (groups x devices "
+        f"that share statistics), and here are {now[0]} x {now[1]}: with --statistics "
+        f"{config.devices.statistics} and --optim.accumulate {config.optim.accumulate} that would "
+        "be another computation. Resume it on as many devices."
+    )
+
+
 def _short(name: str, value: Any) -> Any:
     return value[:16] if name.endswith(CHECKSUM) else value
 

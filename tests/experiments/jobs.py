@@ -15,7 +15,7 @@ from experiments.config.experiment import (
     TrainConfig,
 )
 from experiments.data import load_dataset
-from experiments.training.loop import train_seed
+from experiments.training.loop import train_seeds
 from experiments.training.preemption import Preemption
 from experiments.training.probing import compile_probe, with_probe
 from experiments.training.program import build_program, compile_program
@@ -59,11 +59,11 @@ def train_here(folder: Path, preemption: Preemption | None = None, messages=None
     """Trains the job in ``folder``, or goes on there."""
     config = dataclasses.replace(CONFIG, **changes)
     say = [].append if messages is None else messages.append
-    (run,) = train_seed(
+    (run,) = train_seeds(
         config,
         [program()],
         DATASET,
-        0,
+        (0,),
         folder,
         preemption or Preemption(),
         on_message=say,

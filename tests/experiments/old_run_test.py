@@ -46,7 +46,7 @@ def resumed(folder):
 
 
 def test_accuracies_are_reproduced(folder):
-    found = evaluate.evaluate_run(str(folder), Console(quiet=True))
+    found = evaluate.evaluate_run(folder, Console(quiet=True))
     reported = read_json(folder / "summary.json")["results"]
     assert [row["correct"] for row in found] == [row["correct"] for row in reported]
     assert len(found) == 4
@@ -58,7 +58,7 @@ def test_report_and_comparison(folder, tmp_path):
     assert [len(run.ics) for run in results.runs] == [4 * len(LAYERS)] * 4
     assert write_report(results).stat().st_size > 50_000
     out = tmp_path / "compared"
-    record = run_compare(CompareConfig((str(folder),), out=out), Console(quiet=True))
+    record = run_compare(CompareConfig((folder,), out=out), Console(quiet=True))
     assert [arm["name"] for arm in record["arms"]] == ["bn", "ubn"]
     assert [layer["layer"] for layer in record["arms"][1]["distances"]] == LAYERS
 
@@ -69,7 +69,7 @@ def test_the_librarys_reader_reads_the_rows_of_the_probe(folder):
 
 
 def test_networks_are_looked_at(folder):
-    networks = singularities.diagnose(str(folder), Console(quiet=True))
+    networks = singularities.diagnose(folder, Console(quiet=True))
     assert [(network.norm, network.seed) for network in networks] == [
         *(("bn", 0), ("ubn", 0), ("bn", 1), ("ubn", 1))
     ]

@@ -244,7 +244,7 @@ def test_command_line_errors_are_short(arguments, message, capsys):
 def test_command_line_error_of_the_run(tmp_path, capsys):
     assert train.main(["--run-dir", str(tmp_path)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: run folder (=")
+    assert error.startswith("error: `run_dir` (=")
     assert error.count("\n") == 1
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +14,10 @@ from experiments.analysis.compare.combine import Compared, combine
 from experiments.analysis.compare.page import comparison_page
 from experiments.analysis.compare.record import make_record, to_json
 from experiments.analysis.compare.tables import tables
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, whole_folder
-from experiments.common.table import Table, to_csv, to_markdown, to_rich
+from experiments.common.table import Table, to_csv, to_markdown
 
 SHOWN = ("results", "cost", "shift")  # In the terminal; the files have all.
 ALSO = ("distances", "layers", "alpha", "bounds", "epochs")
@@ -36,7 +36,7 @@ class CompareConfig:
     """
 
     run_folders: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
     ]
     """Folders that experiments.train wrote; each may hold several methods and seeds."""
     base: str | None = None
@@ -67,7 +67,7 @@ def run_compare(config: CompareConfig, console: Console) -> dict[str, Any]:
     """
     check_new("out", config.out)
     compared = combine(
-        [Path(folder) for folder in config.run_folders],
+        config.run_folders,
         base=config.base,
         vary=config.vary,
         allow=config.allow,
@@ -77,7 +77,7 @@ def run_compare(config: CompareConfig, console: Console) -> dict[str, Any]:
     found = tables(record)
     for key in (*SHOWN, *(ALSO if config.every_table else ())):
         if key in found:
-            console.print(to_rich(found[key]))
+            console.print(found[key])
     for note in compared.notes:
         console.print(note, soft_wrap=True)
     if config.record is not None:
@@ -104,7 +104,7 @@ def write_all(
 
 def compare_command(config: CompareConfig) -> str:
     """Return the command line that compares so, without what it writes."""
-    words = ["python", "-m", "experiments", "compare", *config.run_folders]
+    words = ["python", "-m", "experiments", "compare", *map(str, config.run_folders)]
     for name in ("base", "target"):
         if (value := getattr(config, name)) is not None:
             words += [f"--{name}", str(value)]
@@ -114,14 +114,7 @@ def compare_command(config: CompareConfig) -> str:
     return shlex.join(words)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments compare",
-        CompareConfig,
-        arguments,
-        lambda config: run_compare(config, Console()),
-    )
+main = command("compare", CompareConfig, run_compare)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.analysis.compare.tables import number
 from experiments.analysis.figures import curves
-from experiments.common.order_statistics import largest, smallest
-from experiments.common.statistics import paired
+from experiments.common.statistics import largest, paired, smallest
 
 PAIRING = "upper_pairing"
 
@@ -86,8 +85,7 @@ def shift_figure(record: Mapping[str, Any]) -> Figure | None:
         for axis in (absolute, relative, by_layer, by_epoch):
             axis.set_yscale("log")
             curves.plain_log(axis)
-        handles, names = absolute.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(arms)))
+        curves.legend(figure, [absolute])
     return figure
 
 

@@ -10,7 +10,7 @@ from experiments.analysis.compare.command import train_command
 from experiments.analysis.comparison import QUANTITIES, certificates, compare, tightness
 from experiments.analysis.report import time_ratio
 from experiments.analysis.results import RunRows
-from experiments.common.order_statistics import median
+from experiments.common.statistics import median
 from experiments.config.difference import flatten
 from experiments.config.experiment import to_dict
 from unitnorm_jax.ics import row_name

@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.order_statistics import largest, smallest
-from experiments.common.statistics import Paired, holm, mean_std, paired
-from experiments.common.table import Column, Table, interval
-from experiments.common.table import mean_std as mean_std_column
+from experiments.common.statistics import Paired, holm, largest, mean_std, paired, smallest
+from experiments.common.table import Column, Table, interval, mean_std_column
 
 Arm = Mapping[str, Any]
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from experiments.analysis.results import RunRows, group
@@ -58,6 +58,50 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def panels(figure: Figure | SubFigure, count: int, columns: int, **share: Any) -> list[Axes]:
+    """Return the axes of so many panels, in lines of ``columns``.
+
+    Args:
+        figure: Drawn into.
+        count: Number of panels.
+        columns: Panels side by side.
+        **share: ``sharex`` and ``sharey``, as for ``Figure.subplots``.
+    """
+    grid = figure.subplots(math.ceil(count / columns), columns, squeeze=False, **share)
+    axes = list(grid.flat)
+    for axis in axes[count:]:
+        axis.remove()
+    for axis in axes[max(count - columns, 0) : count]:
+        axis.tick_params(labelbottom=True)
+    return axes[:count]
+
+
+def legend(
+    figure: Figure | SubFigure,
+    axes: Iterable[Axes],
+    last: Sequence[str] = (),
+    columns: int = 4,
+    where: str = "upper",
+) -> None:
+    """Write one legend of all panels, each name once.
+
+    Args:
+        figure: Of the panels.
+        axes: The panels.
+        last: Names that come after all others, in this order.
+        columns: Names side by side.
+        where: Above the panels, "upper", or, if the figure has a title there, "lower".
+    """
+    entries: dict[str, Any] = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    order = sorted(entries, key=lambda name: last.index(name) if name in last else -1)
+    handles = [entries[name] for name in order]
+    at: Any = f"outside {where} left"
+    figure.legend(handles, order, loc=at, ncols=columns, fontsize=8)
 
 
 def colours(norms: Sequence[str]) -> dict[str, str]:

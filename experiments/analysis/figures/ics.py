@@ -18,7 +18,7 @@ from experiments.analysis.figures.panels import (
     shown_layers,
 )
 from experiments.analysis.results import Results
-from experiments.common.order_statistics import median
+from experiments.common.statistics import median
 from unitnorm_jax.ics import best_bounds, row_name
 
 MANY = 24  # Layers; more than these are drawn smaller, and without a dot for each seed.
@@ -107,8 +107,7 @@ def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
         curves.plain_log(axis)
         curves.depth_ticks(axis, layers)
     axes[0].set_ylabel(f"ratio to {curves.label(base)}; below 1: moved less")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=4, fontsize=8)
+    curves.legend(figure, axes)
 
 
 def draw_bounds(axis: Axes, results: Results) -> None:

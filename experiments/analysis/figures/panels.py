@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from experiments.analysis.comparison import QUANTITIES
 from experiments.analysis.figures import curves
 from experiments.analysis.results import Results
-from experiments.common.order_statistics import median
+from experiments.common.statistics import median
 from unitnorm_jax.ics import best_bounds, row_name
 
 MAX_LAYERS = 12  # Panels; deeper networks show every k-th layer.
@@ -58,13 +58,10 @@ def draw_distances(figure: Figure | SubFigure, results: Results, quantity: str) 
     """
     layers, columns = shown_layers(results), _columns(results)
     relative = quantity == "relative"
-    grid = figure.subplots(
-        math.ceil(len(layers) / columns), columns, sharex=True, sharey=relative, squeeze=False
-    )
-    axes = list(grid.flat)
+    axes = curves.panels(figure, len(layers), columns, sharex=True, sharey=relative)
     colour = curves.colours(results.names)
     drawn = []
-    for axis, layer in zip(axes, layers, strict=False):
+    for axis, layer in zip(axes, layers, strict=True):
         lines = [
             _draw_norm(axis, results.ics(norm), layer, quantity, colour[norm], curves.label(norm))
             for norm in results.probed()
@@ -72,23 +69,12 @@ def draw_distances(figure: Figure | SubFigure, results: Results, quantity: str) 
         drawn.append(np.concatenate(lines))
         d = next(r["d"] for r in _all_rows(results) if row_name(r) == layer)
         axis.set_title(f"{layer}  (d = {d})", fontsize=9)
-    for axis in axes[len(layers) :]:
-        axis.remove()
-    axes = axes[: len(layers)]
     if relative:
         _limit(axes, np.concatenate(drawn))
     else:
         for axis, values in zip(axes, drawn, strict=True):
             _limit([axis], values)
-    for axis in axes[max(len(layers) - columns, 0) :]:
-        axis.tick_params(labelbottom=True)
-    entries: dict[str, Any] = {}
-    for axis in axes:
-        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
-            entries.setdefault(name, handle)
-    order = sorted(entries, key=(BOUNDS, UNPROVEN, NOT_FINITE).__contains__)
-    handles = [entries[name] for name in order]
-    figure.legend(handles, order, loc="outside upper left", ncols=5, fontsize=8)
+    curves.legend(figure, axes, last=(BOUNDS, UNPROVEN, NOT_FINITE), columns=5)
     figure.supylabel(UNITS[quantity], fontsize=9)
     first = next(iter(_all_rows(results)))
     updates = f"{first['lag']} update" + ("s" if first["lag"] > 1 else "")

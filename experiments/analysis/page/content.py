@@ -13,7 +13,7 @@ from experiments.analysis.figures import curves, ics
 from experiments.analysis.figures.panels import all_layers, shown_layers
 from experiments.analysis.page.svg import inline_svg
 from experiments.analysis.results import Results
-from experiments.common.order_statistics import largest
+from experiments.common.statistics import largest
 from experiments.config.experiment import to_dict
 from unitnorm_jax.ics import row_name
 

@@ -11,6 +11,7 @@ that it starts quickly: that a program from the cache computes the same is teste
 """
 
 import dataclasses
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.analysis.compare.command import train_command
 from experiments.analysis.compare.record import to_json
 from experiments.benchmarks.faults.compare import compare_jobs
 from experiments.benchmarks.faults.kill import (
@@ -25,7 +27,6 @@ from experiments.benchmarks.faults.kill import (
     Progress,
     draw_moments,
     run_session,
-    train_command,
     use_compilation_cache,
 )
 from experiments.benchmarks.faults.record import faults_record, faults_tables
@@ -33,8 +34,7 @@ from experiments.common.checks import check_seeds
 from experiments.common.cli import command_line, run_cli
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, new_folder, options_of
-from experiments.common.table import to_rich
-from experiments.config.experiment import TrainConfig
+from experiments.config.experiment import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 
 PROG = "python -m experiments faults"
 
@@ -52,7 +52,7 @@ class FaultsConfig:
     while it starts."""
     seed: int = 0
     """Seed of the moments."""
-    folder: str | None = None
+    folder: Path | None = None
     """Folder of both jobs; must not exist. Default: runs/faults-DATE-TIME."""
     norms: tuple[str, ...] = ("bn", "ubn")
     """Normalizations to train."""
@@ -77,22 +77,18 @@ class FaultsConfig:
             raise ValueError(f"`kills` (={self.kills}) must be a positive number.")
         check_seeds(seed=(self.seed,), seeds=self.seeds)
 
-    @property
-    def arguments(self) -> list[str]:
-        """Options of ``experiments.train``."""
-        options = {
-            "norms": self.norms,
-            "seeds": self.seeds,
-            "checkpoint-every": (1,),
-            "optim.epochs": (self.epochs,),
-            "optim.batch-size": (self.batch_size,),
-            "model.blocks": self.blocks,
-            "model.widths": self.widths,
-            "probe.every": (self.probe_every,),
-        }
-        return [
-            text for name, values in options.items() for text in (f"--{name}", *map(str, values))
-        ]
+    def command(self, run_dir: Path) -> list[str]:
+        """Return the command that trains in ``run_dir``, or goes on there."""
+        training = TrainConfig(
+            norms=self.norms,
+            seeds=self.seeds,
+            model=ModelConfig(blocks=self.blocks, widths=self.widths),
+            optim=OptimConfig(epochs=self.epochs, batch_size=self.batch_size),
+            probe=ProbeConfig(every=self.probe_every),
+        )
+        _, *words = shlex.split(train_command(training))
+        kept = ("--checkpoint-every", "1", "--run-dir", str(run_dir), "--resume", "auto")
+        return [sys.executable, *words, *kept]
 
 
 def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
@@ -113,8 +109,7 @@ def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
     console.print(f"Training undisturbed in {reference}", soft_wrap=True)
     undisturbed = Progress(reference, 0)
     start = time.monotonic()
-    train = train_command(reference, config.arguments)
-    run_session(train, folder / "undisturbed.log", undisturbed, None)
+    run_session(config.command(reference), folder / "undisturbed.log", undisturbed, None)
     seconds = {"undisturbed": time.monotonic() - start}
     text = f"It took {seconds['undisturbed']:.0f} s. Now with {config.kills} kills, in {killed}"
     console.print(text, soft_wrap=True)
@@ -122,7 +117,7 @@ def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
     progress = Progress(killed, undisturbed.recorded())
     kills: list[Kill] = []
     start = time.monotonic()
-    train = train_command(killed, config.arguments)
+    train = config.command(killed)
     stretches = len(config.norms) * len(config.seeds) * config.epochs * TrainConfig.evals_per_epoch
     moments = draw_moments(
         config.kills,
@@ -145,7 +140,7 @@ def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
     options = options_of(config, "folder", "json")
     record = faults_record(options, command, kills, checks, progress.rows, seconds)
     for table in faults_tables(record).values():
-        console.print(to_rich(table))
+        console.print(table)
     if config.json is not None:
         write_text(config.json, to_json(record))
     differences = [text for check in checks for text in check.differences]

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -173,14 +172,6 @@ def _wait(process: subprocess.Popen[bytes], progress: Progress, moment: Moment) 
             break  # It started faster than expected.
         time.sleep(POLL_SECONDS / 10)
     return process.poll() is None
-
-
-def train_command(run_dir: Path, arguments: list[str]) -> list[str]:
-    """Return the command that trains in ``run_dir``, or goes on there."""
-    return [
-        *(sys.executable, "-m", "experiments", "train", *arguments),
-        *("--run-dir", str(run_dir), "--resume", "auto"),
-    ]
 
 
 def use_compilation_cache(folder: Path) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from experiments.analysis.compare.record import to_json
+from experiments.benchmarks.networks import Recipe, make_recipe, with_changes
 from experiments.benchmarks.pod_check.compile import Compiled, compile_step
 from experiments.benchmarks.pod_check.record import Pair, pod_record, pod_tables
 from experiments.benchmarks.pod_check.topology import slice_of, tpu_devices
@@ -18,9 +19,7 @@ from experiments.common.checks import positive
 from experiments.common.cli import command_line, run_cli
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, options_of
-from experiments.common.table import to_rich
 from experiments.config.parallel import DevicesConfig, Precision, Statistics
-from experiments.configs.networks import Recipe, make_recipe, with_changes
 from experiments.methods import check_norm
 from experiments.training.parallel.batch_size import check_batch_size
 
@@ -28,7 +27,7 @@ PROG = "python -m experiments pod_check"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class PodCheckConfig:
     """Compile the training step for a TPU pod, with a norm and with BatchNorm, and compare.
 
     It is the step of experiments.train, in the recipe of the network (100 epochs of ImageNet for
@@ -86,7 +85,7 @@ class Options:
         return self.topology.partition(":")[0]
 
 
-def run(options: Options, console: Console, command: str = PROG) -> bool:
+def run(options: PodCheckConfig, console: Console, command: str = PROG) -> bool:
     """Compile, print the tables, store the numbers.
 
     Args:
@@ -120,7 +119,7 @@ def run(options: Options, console: Console, command: str = PROG) -> bool:
 
     record = store()
     for table in pod_tables(record).values():
-        console.print(to_rich(table))
+        console.print(table)
     effort = options.scaling_effort
     for chips in options.scaling:
         topology, slices = slice_of(options.generation, chips)
@@ -133,12 +132,12 @@ def run(options: Options, console: Console, command: str = PROG) -> bool:
             pairs.append((other, *_compare(options, other, devices, size, console, effort)))
         record = store()
     if pairs:
-        console.print(to_rich(pod_tables(record)["scaling"]))
+        console.print(pod_tables(record)["scaling"])
     return all(target["met"] for target in record["pod_check"]["targets"])
 
 
 def _compare(
-    options: Options,
+    options: PodCheckConfig,
     name: str,
     devices: list[Any],
     batch_size: int,
@@ -153,7 +152,7 @@ def _compare(
     return compiled[0], compiled[1]
 
 
-def _recipe(options: Options, batch_size: int) -> Recipe:
+def _recipe(options: PodCheckConfig, batch_size: int) -> Recipe:
     recipe = make_recipe(options.model, batch_size)
     return with_changes(
         recipe,
@@ -189,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = command_line(PROG, arguments, "--json")
     status = run_cli(
         PROG,
-        Options,
+        PodCheckConfig,
         arguments,
         lambda options: missed.append(not run(options, console, command)),
     )

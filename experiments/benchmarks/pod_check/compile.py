@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
+from experiments.benchmarks.networks import Recipe
 from experiments.benchmarks.pod_check.collectives import Collective, collectives
-from experiments.configs.networks import Recipe
 from experiments.training.parallel import make_transform
 from experiments.training.program import build_program
 

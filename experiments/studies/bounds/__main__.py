@@ -3,21 +3,20 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from experiments.common import files
 from experiments.common.checks import check_seeds
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.common.output_folder import check_new, whole_folder
+from experiments.common.table import Column, Table
 from experiments.studies.bounds import figure, study
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class BoundsConfig:
     """How far apart can a layer's outputs be before and after an update?
 
     Batch normalization fixes the mean and the variance of each output; the Earth Mover distance
@@ -60,7 +59,7 @@ class Config:
             raise ValueError("--dimension, --samples and --repeats must be at least 1.")
 
 
-def run(config: Config, console: Console) -> None:
+def run(config: BoundsConfig, console: Console) -> None:
     """Measure, write, print.
 
     Raises:
@@ -85,30 +84,30 @@ def run(config: Config, console: Console) -> None:
 
 
 def _table(rows: list[study.Row]) -> Table:
-    table = Table(title="EM distance of the outputs before and after: exact, and its bound")
-    alphas = {0.0: "batch norm", 1.0: "unitized"}
-    table.add_column("varied")
-    table.add_column("at", justify="right")
-    for name in alphas.values():
-        for field in (f"{name}\nexact", "\nbound", "\n/ spread"):
-            table.add_column(field, justify="right")
+    cells: list[tuple[object, ...]] = []
     for name in ("dimension", "noise"):
-        columns = []
-        for alpha in alphas:
-            for field in ("distance", "bound", "relative"):
-                at, values = study.median(rows, field, study=name, alpha=alpha)
-                columns.append(values)
-        for i, position in enumerate(at):
-            numbers = [f"{column[i]:.3g}" for column in columns]
-            table.add_row(name, f"{position:g}", *numbers, end_section=i == len(at) - 1)
-    return table
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments bounds", Config, arguments, lambda config: run(config, Console())
+        columns = [
+            study.median(rows, field, study=name, alpha=alpha)
+            for alpha in (0.0, 1.0)
+            for field in ("distance", "bound", "relative")
+        ]
+        at = columns[0][0]
+        cells += [(name, x, *(y[i] for _, y in columns)) for i, x in enumerate(at)]
+    heads = [
+        f"{name}\n{what}"
+        for name in ("batch norm", "unitized")
+        for what in ("exact", "bound", "/ spread")
+    ]
+    return Table(
+        "bounds",
+        "EM distance of the outputs before and after: exact, and its bound",
+        "",
+        (Column("varied"), Column("at", "{:g}"), *(Column(head, "{:.3g}") for head in heads)),
+        cells,
     )
+
+
+main = command("bounds", BoundsConfig, run)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from experiments.common import files
 from experiments.common.checks import check_seeds, not_negative, positive
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.common.output_folder import new_folder, open_study, options_of
+from experiments.common.statistics import mean_std
+from experiments.common.table import Column, Table
 from experiments.config import experiment as configs
 from experiments.data import load_arrays
 from experiments.studies.noise import figure
@@ -165,36 +166,29 @@ def _chips(kind: str, config: NoiseConfig) -> int:
 
 
 def _table(rows: Sequence[Row], kind: str, n: str) -> Table:
-    title = f"{kind} noise: test accuracy, %, against {KINDS[kind].unit}; {n}"
-    table = Table(title=title)
-    table.add_column("")
-    columns = [
+    pairs = [
         (norm, method)
         for norm in dict.fromkeys(row.norm for row in rows)
         for method in METHODS
         if len(select(rows, norm=norm, method=method))
     ]
-    for norm, method in columns:
-        alone = (norm, "tracked") not in columns
-        table.add_column(norm if alone else f"{norm}\n{SHORT.get(method, method)}", justify="right")
-    for level in dict.fromkeys(row.level for row in rows):
-        cells = []
-        for norm, method in columns:
-            values = 100 * select(rows, norm=norm, method=method, level=level)
-            spread = f" ({values.std(ddof=1):.1f})" if len(values) > 1 else ""
-            cells.append(f"{values.mean():.1f}{spread}")
-        table.add_row(f"{level:g}", *cells)
-    return table
+    columns = [Column("", "{:g}")]
+    for norm, method in pairs:
+        alone = (norm, "tracked") not in pairs
+        head = norm if alone else f"{norm}\n{SHORT.get(method, method)}"
+        columns.append(Column(head, "{:.1f} ({:.1f})", ("mean", "std"), 100))
+    cells = [
+        (
+            level,
+            *(mean_std(select(rows, norm=norm, method=m, level=level)) for norm, m in pairs),
+        )
+        for level in dict.fromkeys(row.level for row in rows)
+    ]
+    title = f"{kind} noise: test accuracy, %, against {KINDS[kind].unit}; {n}"
+    return Table(kind, title, "", tuple(columns), cells)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments noise",
-        NoiseConfig,
-        arguments,
-        lambda config: study(config, Console()),
-    )
+main = command("noise", NoiseConfig, study)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
 """The figure: accuracy against strength, one panel per kind of noise."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.analysis.figures.curves import colours, label, new_figure, styled
+from experiments.analysis.figures.curves import (
+    colours,
+    label,
+    legend,
+    new_figure,
+    panels,
+    styled,
+)
 from experiments.studies.noise.study import KINDS, METHODS, Row, select
 
 STYLES = {"clean": (":", "o"), "recalibrated": ("-", "s"), "tracked": ("--", "^")}
@@ -21,17 +29,13 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
         title: Says what was measured.
     """
     kinds = list(dict.fromkeys(row.kind for row in rows))
-    columns = min(3, len(kinds) + 1)
-    lines = -(-(len(kinds) + 1) // columns)  # the last panel holds the legend
+    columns = min(3, len(kinds))
     with styled():
-        figure = new_figure(4.6 * columns, 3.6 * lines)
-        panels = figure.subplots(lines, columns, squeeze=False).ravel()
-        for axis, kind in zip(panels, kinds, strict=False):
+        figure = new_figure(max(4.6 * columns, 7), 3.6 * math.ceil(len(kinds) / columns) + 0.6)
+        axes = panels(figure, len(kinds), columns)
+        for axis, kind in zip(axes, kinds, strict=True):
             _panel(axis, [row for row in rows if row.kind == kind], kind)
-        handles, labels = panels[0].get_legend_handles_labels()
-        for axis in panels[len(kinds) :]:
-            axis.axis("off")
-        panels[len(kinds)].legend(handles, labels, loc="center left", fontsize=9)
+        legend(figure, axes, where="lower")
         figure.suptitle(title, fontsize=10)
         figure.savefig(path, dpi=130)
 

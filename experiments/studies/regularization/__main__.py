@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments.common import files
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.common.output_folder import open_study, options_of
 from experiments.data import load_arrays
 from experiments.studies.regularization import figure, study, summary
-from experiments.studies.regularization.config import Config
+from experiments.studies.regularization.config import RegularizationConfig
 
 
-def run(config: Config, console: Console) -> Path:
+def run(config: RegularizationConfig, console: Console) -> Path:
     """Measure what is missing, and write and print what was found.
 
     Args:
@@ -76,7 +76,7 @@ def run(config: Config, console: Console) -> Path:
     return config.out
 
 
-def _path(config: Config, noise: float) -> Path:
+def _path(config: RegularizationConfig, noise: float) -> Path:
     return config.out / f"noise-{noise:g}.json"
 
 
@@ -90,14 +90,7 @@ def _check_finite(rows: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments regularization",
-        Config,
-        arguments,
-        lambda config: run(config, Console()),
-    )
+main = command("regularization", RegularizationConfig, run)
 
 
 if __name__ == "__main__":

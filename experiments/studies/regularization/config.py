@@ -8,7 +8,7 @@ from experiments.config.data import check_dataset
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class RegularizationConfig:
     """How much weight decay is batch normalization, and does it follow the noise of the data?
 
     A unit behind batch normalization is a unit with the folded weights v = gamma w / sqrt(w' S w),

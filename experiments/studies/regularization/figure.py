@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from experiments.analysis.figures.curves import COLOURS, new_figure, styled
-from experiments.studies.regularization.summary import Row, choose
+from experiments.studies.regularization.summary import Row, rows_with
 
 NAMES = {
     "bn": "BN, gamma fixed",
@@ -82,18 +82,18 @@ def _reference(axis: Axes, noises: np.ndarray, summary: Sequence[dict[str, Any]]
 
 
 def _grid(axis: Axes, rows: Sequence[Row], summary: Sequence[dict[str, Any]]) -> None:
-    penalties = sorted({row["penalty"] for row in choose(rows, network="no norm")})
+    penalties = sorted({row["penalty"] for row in rows_with(rows, network="no norm")})
     colours = colormaps["viridis"](np.linspace(0, 0.9, len(summary)))
     for entry, colour in zip(summary, colours, strict=True):
         noise = entry["noise"]
-        plain = choose(rows, network="no norm", noise=noise)
+        plain = rows_with(rows, network="no norm", noise=noise)
         losses = [
-            np.mean([row["validation_cross_entropy"] for row in choose(plain, penalty=penalty)])
+            np.mean([row["validation_cross_entropy"] for row in rows_with(plain, penalty=penalty)])
             for penalty in penalties
         ]
         axis.plot(penalties, losses, "o-", ms=3, color=colour, label=f"noise {noise:g}")
         loss = np.mean(
-            [row["validation_cross_entropy"] for row in choose(rows, network="bn", noise=noise)]
+            [row["validation_cross_entropy"] for row in rows_with(rows, network="bn", noise=noise)]
         )
         axis.plot(np.mean(entry["weight_decay"]["bn"]), loss, "D", ms=6, color=colour)
     smallest = min((p for p in penalties if p > 0), default=1e-4)

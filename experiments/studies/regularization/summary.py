@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
-from experiments.analysis.report import mean_std
+from experiments.common.statistics import mean_std
+from experiments.common.table import Column, Table, mean_std_column
 
 Row = dict[str, Any]
 
 
-def choose(rows: Sequence[Row], **where: Any) -> list[Row]:
+def rows_with(rows: Sequence[Row], **where: Any) -> list[Row]:
     """Return the rows with these values.
 
     Example:
-        >>> choose([{"a": 1, "b": 2}, {"a": 3, "b": 4}], a=3)
+        >>> rows_with([{"a": 1, "b": 2}, {"a": 3, "b": 4}], a=3)
         [{'a': 3, 'b': 4}]
     """
     return [row for row in rows if all(row[name] == value for name, value in where.items())]
@@ -24,10 +23,10 @@ def choose(rows: Sequence[Row], **where: Any) -> list[Row]:
 
 def best_penalty(rows: Sequence[Row], noise: float) -> float:
     """Return the weight decay of least validation cross-entropy, a mean over seeds."""
-    plain = choose(rows, network="no norm", noise=noise)
+    plain = rows_with(rows, network="no norm", noise=noise)
     penalties = sorted({row["penalty"] for row in plain})
     losses = [
-        np.mean([row["validation_cross_entropy"] for row in choose(plain, penalty=penalty)])
+        np.mean([row["validation_cross_entropy"] for row in rows_with(plain, penalty=penalty)])
         for penalty in penalties
     ]
     # One that diverged in any seed is not the best.
@@ -40,11 +39,11 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
     for noise in sorted({row["noise"] for row in rows}):
         best = best_penalty(rows, noise)
         groups = {
-            "bn": choose(rows, network="bn", noise=noise),
-            "bn, trained scale": choose(rows, network="bn, trained scale", noise=noise),
-            "tuned": choose(rows, network="no norm", noise=noise, penalty=best),
+            "bn": rows_with(rows, network="bn", noise=noise),
+            "bn, trained scale": rows_with(rows, network="bn, trained scale", noise=noise),
+            "tuned": rows_with(rows, network="no norm", noise=noise, penalty=best),
         }
-        unpenalized = choose(rows, network="no norm", noise=noise, penalty=0.0)
+        unpenalized = rows_with(rows, network="no norm", noise=noise, penalty=0.0)
         if unpenalized:
             groups["no decay"] = unpenalized
         found.append(
@@ -78,39 +77,42 @@ def tables(summary: Sequence[Row], penalties: Sequence[float], title: str) -> li
     """Return the tables at the end of a study."""
     seeds = len(summary[0]["residual"])
     spread = f"mean ± sample standard deviation, n = {seeds} seeds" if seeds > 1 else "one seed"
-    accuracies = Table(title=f"{title}: test accuracy, %", caption=spread, box=box.SIMPLE)
-    for head in ("noise", "BN", "BN, gamma trained", "no norm, best decay", "no decay"):
-        accuracies.add_column(head, justify="right")
-    weights = Table(
-        title="|v|, and the weight decay that BN implies",
-        caption=f"{spread}; |v|: median over units",
-        box=box.SIMPLE,
+    networks = {
+        "bn": "BN",
+        "bn, trained scale": "BN, gamma trained",
+        "tuned": "no norm, best decay",
+        "no decay": "no decay",
+    }
+    accuracies = Table(
+        "accuracy",
+        f"{title}: test accuracy, %",
+        spread,
+        (
+            Column("noise", "{:g}"),
+            *(mean_std_column(name, 1, 100) for name in networks.values()),
+        ),
+        [
+            (row["noise"], *(mean_std(row["accuracy"].get(name, [])) for name in networks))
+            for row in summary
+        ],
     )
-    for head in (
-        "noise",
-        "|v|, BN",
-        "|v|, best decay",
-        "implied by BN",
-        "BN, gamma trained",
-        "best decay",
-    ):
-        weights.add_column(head, justify="right")
+    rows = []
     for row in summary:
-        accuracies.add_row(
-            f"{row['noise']:g}",
-            *(
-                mean_std([100 * a for a in row["accuracy"].get(name, [])], 1)
-                for name in ("bn", "bn, trained scale", "tuned", "no decay")
-            ),
-        )
         best = f"{row['best_penalty']:g}"
         if row["best_penalty"] in (min(penalties), max(penalties)):
             best += " (edge)"
-        weights.add_row(
-            f"{row['noise']:g}",
-            mean_std(row["norm"]["bn"], 2),
-            mean_std(row["norm"]["tuned"], 2),
-            *(f"{np.mean(row['weight_decay'][k]):.2g}" for k in ("bn", "bn, trained scale")),
-            best,
-        )
+        norms = (mean_std(row["norm"][name]) for name in ("bn", "tuned"))
+        implied = (np.mean(row["weight_decay"][k]) for k in ("bn", "bn, trained scale"))
+        rows.append((row["noise"], *norms, *implied, best))
+    weights = Table(
+        "weights",
+        "|v|, and the weight decay that BN implies",
+        f"{spread}; |v|: median over units",
+        (
+            *(Column("noise", "{:g}"), mean_std_column("|v|, BN", 2)),
+            *(mean_std_column("|v|, best decay", 2), Column("implied by BN", "{:.2g}")),
+            *(Column("BN, gamma trained", "{:.2g}"), Column("best decay", "{}")),
+        ),
+        rows,
+    )
     return [accuracies, weights]

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,9 @@ import tyro
 from rich.console import Console
 
 from experiments.analysis.compare.record import to_json
-from experiments.common.cli import run_cli
+from experiments.common.cli import command
 from experiments.common.files import write_text
-from experiments.common.table import to_csv, to_markdown, to_rich
+from experiments.common.table import to_csv, to_markdown
 from experiments.studies.sweep.run import run_sweep
 from experiments.studies.sweep.sweeps import ON_DIGITS, SWEEPS
 from experiments.studies.sweep.table import sweep_table
@@ -38,10 +37,10 @@ class SweepConfig:
     data_dir: str | None = None
     """For CIFAR-10: folder of the images, DATA_DIR/train/CLASS/ and DATA_DIR/test/CLASS/. Default:
     cifar10-jpeg."""
-    out: str = "runs/sweeps"
+    out: Path = Path("runs/sweeps")
     """Folder of the runs, of NAME.json and of the tables NAME.csv and NAME.md; runs that are there
     are not repeated."""
-    record: str | None = None
+    record: Path | None = None
     """Folder for another copy of NAME.json: experiments/results, whose README has its table."""
 
     seconds: float = math.inf
@@ -56,7 +55,7 @@ class SweepConfig:
 
 def sweep(config: SweepConfig, console: Console) -> None:
     """Run sweeps; print and write their tables."""
-    out, until = Path(config.out), time.monotonic() + config.seconds
+    out, until = config.out, time.monotonic() + config.seconds
     # Methods that differ in numbers alone have programs in common.
     jax.config.update("jax_compilation_cache_dir", str(out.resolve() / "compiled"))
     for name in config.names or ON_DIGITS:
@@ -64,22 +63,15 @@ def sweep(config: SweepConfig, console: Console) -> None:
         if record is None:
             return
         table = sweep_table(record)
-        console.print(to_rich(table))
-        for folder in [config.out] + ([config.record] if config.record else []):
-            write_text(Path(folder) / f"{name}.json", to_json(record))
+        console.print(table)
+        for folder in (out, *([config.record] if config.record else [])):
+            write_text(folder / f"{name}.json", to_json(record))
         write_text(out / f"{name}.csv", to_csv(table))
         write_text(out / f"{name}.md", f"{to_markdown(table)}\n{table.caption}.\n")
         console.print(f"Record: {out / name}.json", soft_wrap=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return run_cli(
-        "python -m experiments sweep",
-        SweepConfig,
-        arguments,
-        lambda config: sweep(config, Console()),
-    )
+main = command("sweep", SweepConfig, sweep)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from experiments.analysis.compare.record import FORMAT, to_plain
 from experiments.analysis.compare.tables import number
 from experiments.common.errors import NonFiniteLossError, Preempted
 from experiments.common.files import write_json
-from experiments.common.order_statistics import largest
 from experiments.common.provenance import versions
+from experiments.common.statistics import largest
 from experiments.config.experiment import TrainConfig
 from experiments.studies.sweep.sweeps import Setting, Sweep, change
 from experiments.train import train

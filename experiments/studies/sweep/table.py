@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.analysis.compare.tables import cost_table, number, results_table, shift_table
-from experiments.common.order_statistics import largest, smallest
+from experiments.common.statistics import largest, smallest
 from experiments.common.table import Column, Table, interval
 
 

@@ -14,7 +14,6 @@ from experiments.common import files, provenance
 from experiments.common.cli import command_line, run_cli
 from experiments.common.files import write_text
 from experiments.common.output_folder import open_study
-from experiments.common.table import to_rich
 from experiments.data import load_dataset
 from experiments.studies.zoo import figure, measure, summary
 from experiments.studies.zoo.config import ZooConfig
@@ -66,7 +65,7 @@ def report(config: ZooConfig, console: Console) -> Path:
     if config.record is not None and entries:
         write_text(config.record / "zoo.json", to_json(zoo_record(entries, config)))
     for table in summary.tables(entries, config):
-        console.print(to_rich(table))
+        console.print(table)
     console.print(summary.caption(entries, config), highlight=False)
     console.print(f"Wrote zoo.json, zoo.md and zoo.png to {config.out}.", soft_wrap=True)
     return config.out

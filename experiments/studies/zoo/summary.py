@@ -5,14 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.analysis import report
 from experiments.analysis.comparison import QUANTITIES, all_certificates, compare
 from experiments.analysis.results import Results, read_results
 from experiments.common import files
-from experiments.common.order_statistics import largest, median, smallest
-from experiments.common.statistics import mean_std
-from experiments.common.table import Cell, Column, Table, choose, to_markdown
-from experiments.common.table import mean_std as mean_std_column
+from experiments.common.statistics import largest, mean_std, median, smallest
+from experiments.common.table import (
+    Cell,
+    Column,
+    Table,
+    mean_std_column,
+    select_columns,
+    to_markdown,
+)
 from experiments.studies.zoo.config import METHODS, PARTS, ZooConfig
 from unitnorm_jax.ics import row_name
 
@@ -128,7 +132,7 @@ def _trained(entry: Entry) -> tuple[Cell, Cell]:
     reached = [r["updates_to_target"] for r in results if r["updates_to_target"] is not None]
     updates: Cell = mean_std(reached)
     if len(reached) < len(results):
-        updates = f"{report.mean_std(reached, 0)} ({len(reached)} of {len(results)} seeds)"
+        updates = f"{mean_std_column('', 0).text(updates)} ({len(reached)} of {len(results)} seeds)"
     return mean_std([r["accuracy"] for r in results]), updates
 
 
@@ -204,7 +208,7 @@ def tables(entries: list[Entry], config: ZooConfig) -> list[Table]:
     table = zoo_table(entries, config)
     names = [column.name for column in table.columns]
     return [
-        choose(table, [names[i] for i in columns])._replace(title=title)
+        select_columns(table, [names[i] for i in columns])._replace(title=title)
         for title, columns in GROUPS.items()
     ]
 

@@ -4,11 +4,11 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import jax
 import orbax.checkpoint as ocp
 
+from experiments.common.files import Closing
 from experiments.common.reasons import drop_logs, ignore_closed_loop, reason, way_out
 from experiments.training.checkpoint.content import (
     ACCURACY,
@@ -39,7 +39,7 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
-class Checkpoints:
+class Checkpoints(Closing):
     """The checkpoints of one run, saved in the background: each is complete, or not there.
 
     Kept are the newest ones and the one of the best test accuracy (the later of equals). Each is
@@ -57,6 +57,8 @@ class Checkpoints:
     Raises:
         CheckpointError: If the folder cannot be written.
     """
+
+    unwritten = CheckpointError
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         """Open the folder."""
@@ -189,23 +191,6 @@ class Checkpoints:
                 self._manager.close()
             except Exception as error:
                 logging.getLogger(__name__).debug("closing: %s", error)
-
-    def __enter__(self) -> "Checkpoints":
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close; after an error, what cannot be saved does not hide that error."""
-        try:
-            self.close()
-        except CheckpointError:
-            if error is None:
-                raise
 
 
 def _accuracy(metrics: dict[str, float]) -> float:

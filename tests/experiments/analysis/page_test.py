@@ -143,12 +143,9 @@ def test_open_certificates_are_listed(tmp_path):
     assert "head_normubn12022.530302.50e-01" in words
     assert [row["norm"] for row in content.open_rows(results)] == ["bn", "bn", "ubn", "ubn"]
     table = shift.certificate_table(results)
-    assert [list(column.cells) for column in table.columns] == [
-        ["head_norm", "head_norm"],
-        ["bn", "ubn"],
-        ["2", "2"],
-        ["8", "8"],
-        ["0.25", "0.25"],
+    assert list(table.cells()) == [
+        ["head_norm", "bn", "2", "8", "0.25"],
+        ["head_norm", "ubn", "2", "8", "0.25"],
     ]
     figure = ics.distances_figure(results, "relative")
     assert panels.UNPROVEN in legend(figure)
@@ -178,7 +175,7 @@ def test_nothing_was_probed(tmp_path):
     assert "No norm of this run has an alpha." in words
     assert shift.verdicts(results) == shift.shift_tables(results) == []
     assert shift.cost(results) is None
-    assert shift.certificate_table(results) is None
+    assert shift.certificate_table(results).rows == []
 
 
 def test_one_norm_of_one_seed_is_not_compared(tmp_path):
@@ -194,11 +191,11 @@ def test_one_norm_of_one_seed_is_not_compared(tmp_path):
 def test_console_table(results):
     absolute, relative = shift.shift_tables(results)
     assert "Absolute: EM distance" in absolute.title
-    cells = [list(column.cells) for column in relative.columns]
-    assert cells[0] == list(LAYERS)
-    assert cells[1] == ["6.25", "12.5", "18.8"]
-    assert cells[3:5] == [["0.50"] * 3, ["0.50 to 0.50"] * 3]
-    assert cells[5:] == [["100 %, 0 %"] * 3, ["ubn"] * 3]
+    cells = list(zip(*relative.cells(), strict=True))
+    assert cells[0] == LAYERS
+    assert cells[1] == ("6.25", "12.5", "18.8")
+    assert cells[3:5] == [("0.50",) * 3, ("0.50 to 0.50",) * 3]
+    assert cells[5:] == [("100 %, 0 %",) * 3, ("ubn",) * 3]
 
 
 def test_figure_shows_the_rows(results):

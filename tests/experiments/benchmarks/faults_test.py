@@ -23,7 +23,7 @@ SHORT = faults.FaultsConfig(
 def test_killed_training_ends_as_if_it_had_not_been(tmp_path):
     output = io.StringIO()
     path = tmp_path / "results" / "faults.json"
-    config = dataclasses.replace(SHORT, folder=str(tmp_path / "faults"), json=path)
+    config = dataclasses.replace(SHORT, folder=tmp_path / "faults", json=path)
     faults.run(config, Console(file=output, width=100), "the command")
     text = output.getvalue()
     assert "2 kills, no difference" in text

@@ -1,5 +1,6 @@
 """Against the formulas, written with the distribution alone, and examples from textbooks."""
 
+import itertools
 import math
 import statistics
 
@@ -7,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common.statistics import holm, mean_std, paired
+from experiments.common.statistics import (
+    holm,
+    largest,
+    mean_std,
+    median,
+    paired,
+    quantile,
+    smallest,
+)
 
 
 def test_paired_is_the_formula():
@@ -71,3 +80,31 @@ def test_holm():
     rng = np.random.default_rng(2)
     null = [min(holm(list(p))) < 0.2 for p in rng.uniform(size=(4000, 5))]
     assert np.mean(null) == pytest.approx(1 - 0.96**5, abs=0.02)  # below 0.2, as promised
+
+
+def test_finite_numbers_have_the_quantiles_of_numpy():
+    values = np.random.default_rng(0).lognormal(size=11)
+    for q in (0.0, 0.1, 0.25, 0.5, 0.9, 1.0):
+        assert quantile(values, q) == pytest.approx(np.quantile(values, q), rel=1e-14)
+
+
+def test_every_order_gives_the_same():
+    found = {
+        (median(order), quantile(order, 0.75), smallest(order), largest(order))
+        for order in itertools.permutations([0.5, 0.9, 1.05, math.inf, math.nan])
+    }
+    assert found == {((0.9 + 1.05) / 2, math.inf, 0.5, math.inf)}
+
+
+def test_an_infinite_number_counts_only_where_it_is():
+    """Three of four seeds below 1, one in which the base did not move: the median is below 1."""
+    assert median([0.5, 0.9, 1.05, math.inf]) == pytest.approx(0.975)
+    assert median([0.5, math.inf, math.inf, math.inf]) == math.inf
+    assert median([0.5, math.inf]) == math.inf
+    assert median([-math.inf, 0.5]) == -math.inf
+
+
+@pytest.mark.parametrize("values", [[], [math.nan, math.nan]])
+def test_nothing_is_nan(values):
+    for statistic in (median, smallest, largest):
+        assert math.isnan(statistic(values))

@@ -17,6 +17,7 @@ from experiments.configs import choose, load, names
 from experiments.configs.__main__ import main
 from experiments.models import PreActResNet
 from experiments.training.program import make_model
+from tests.experiments.models.authors import paper_norms
 
 # Of the authors' networks on CIFAR-10, running statistics included: unitized, batch-normalized.
 PARAMETERS = {
@@ -71,7 +72,7 @@ def test_the_norm_is_the_authors():
     config, _ = load("cifar10_resnet18")
     fields = {"blocks": (1, 1), "widths": (4, 8)}
     ours = PreActResNet(norm=methods.make_method("ubn", config.norm).norm, **fields)
-    theirs = PreActResNet(norm=methods.paper_norms(image_size=32, stages=2), **fields)
+    theirs = PreActResNet(norm=paper_norms(image_size=32, stages=2), **fields)
     x = jax.random.normal(jax.random.key(0), (3, 32, 32, 3))
     variables = jax.jit(lambda x: ours.init(jax.random.key(1), x, train=False))(x)
     variables["params"] = jax.tree_util.tree_map_with_path(

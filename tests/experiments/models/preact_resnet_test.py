@@ -15,6 +15,7 @@ import pytest
 from experiments import methods, models
 from experiments.models import preact_resnet
 from experiments.training import steps
+from tests.experiments.models.authors import paper_norms
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "resnet18"
 PREFIX = "cifar-resnet-18-"
@@ -188,7 +189,7 @@ def assert_trees_close(actual: Any, expected: Any, tolerance: float) -> None:
 
 @pytest.fixture(scope="module")
 def paper_model():
-    return models.resnet18(norm=methods.paper_norms(image_size=32))
+    return models.resnet18(norm=paper_norms(image_size=32))
 
 
 def test_layer_graph_is_the_authors(golden):

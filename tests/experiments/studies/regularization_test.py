@@ -9,13 +9,13 @@ from rich.console import Console
 from experiments.common.files import read_json
 from experiments.data import load_arrays
 from experiments.studies.regularization import __main__ as command
-from experiments.studies.regularization.config import Config
+from experiments.studies.regularization.config import RegularizationConfig
 from experiments.studies.regularization.study import noisy_data
 from experiments.studies.regularization.summary import best_penalty, summarize
 
 pytestmark = pytest.mark.slow
 
-TINY = Config(
+TINY = RegularizationConfig(
     images=50,
     noises=(0.0, 0.5),
     penalties=(0.0, 1e-2),
@@ -119,7 +119,7 @@ def test_an_unfinished_study_goes_on_and_another_is_not_touched(done, monkeypatc
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        Config(**options)
+        RegularizationConfig(**options)
 
 
 def test_a_loss_that_is_not_finite_is_named(tmp_path, capsys):

@@ -33,7 +33,7 @@ def run_folder(tmp_path_factory):
 
 
 def test_numbers_are_those_of_all_test_images(run_folder):
-    networks = singularities.diagnose(str(run_folder), Console(file=io.StringIO()))
+    networks = singularities.diagnose(run_folder, Console(file=io.StringIO()))
     assert [(network.norm, network.seed) for network in networks] == [("bn", 3), ("none", 3)]
     dataset = load_dataset("digits")
     for network, found in zip(networks, restored(run_folder, dataset), strict=True):

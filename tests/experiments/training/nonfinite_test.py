@@ -79,7 +79,7 @@ def train_badly(folder: Path) -> str:
     with pytest.raises(Preempted):
         train_here(folder, StopAfter(18))  # Both evaluations done, and the checkpoint with them.
     with pytest.raises(NonFiniteLossError) as caught:
-        loop.train_seed(CONFIG, [program()], NAN, 0, folder)
+        loop.train_seeds(CONFIG, [program()], NAN, (0,), folder)
     return str(caught.value)
 
 

@@ -45,7 +45,7 @@ def programs():
 def probed(programs, tmp_path_factory):
     """Runs with the probe, and their folder."""
     folder = tmp_path_factory.mktemp("probed")
-    return loop.train_seed(CONFIG, programs, DATASET, 0, folder), folder
+    return loop.train_seeds(CONFIG, programs, DATASET, (0,), folder), folder
 
 
 def make_program(norm, probe):
@@ -61,7 +61,7 @@ def read(folder, norm):
 
 def test_training_is_the_same_without_the_probe(programs, probed, tmp_path):
     without = [program._replace(probe=None) for program in programs]
-    plain = loop.train_seed(CONFIG, without, DATASET, 0, tmp_path)
+    plain = loop.train_seeds(CONFIG, without, DATASET, (0,), tmp_path)
     for a, b in zip(probed[0], plain, strict=True):
         sums = [checkpoint.checksums(checkpoint.state_arrays(run.state)) for run in (a, b)]
         assert sums[0] == sums[1]
@@ -155,7 +155,7 @@ def test_its_time_is_part_of_that_of_the_updates(programs, tmp_path, monkeypatch
         write(recorder, kind, rows)
 
     monkeypatch.setattr(Recorder, "write_lines", slow)
-    (run,) = loop.train_seed(CONFIG, programs[:1], DATASET, 0, tmp_path)
+    (run,) = loop.train_seeds(CONFIG, programs[:1], DATASET, (0,), tmp_path)
     assert run.probe.seconds == pytest.approx(2 * programs[0].probe_seconds)
     assert 0 < run.probe.seconds < 1
     assert run.train_seconds > 1.2

@@ -64,7 +64,7 @@ def runs(tmp_path_factory):
     assert [m for m in messages if "goes on after update 14" in m] == messages
     assert len(messages) == 3
     for seed in SEEDS:
-        loop.train_seed(CONFIG, programs, dataset, seed, folder / "alone")
+        loop.train_seeds(CONFIG, programs, dataset, (seed,), folder / "alone")
     return {name: folder / name for name in ("together", "alone")}
 
 
@@ -111,8 +111,3 @@ def test_benchmark():
     low, high = row.ratio[1:]
     assert 0 < low <= row.ratio[0] <= high
     assert row.alone_ms > 0
-
-
-def test_one_seed_is_trained_by_itself(monkeypatch):
-    monkeypatch.setattr(loop, "train_seeds", lambda *arguments: arguments[3])
-    assert loop.train_seed(None, None, None, 5, None) == (5,)

@@ -124,3 +124,29 @@ def test_rows_columns_and_files(probe, tmp_path):
 def test_bad_schedules(probe, every, lag):
     with pytest.raises(ValueError, match=r"`every` .* must be at least 1, and `lag`"):
         ics.ICSRecord(probe, every, lag)
+
+
+def test_it_goes_on_from_a_checkpoint_and_rows_are_taken_once(probe):
+    """The copy that was kept, through numpy, makes the measurement that would have been made."""
+    whole, before, after = (ics.ICSRecord(probe, every=3, lag=2) for _ in range(3))
+    seen = train(whole, 7)
+    for step in (0, 1):
+        before(step, seen[step])
+    assert before.take() == []
+    step, kept = before.kept
+    assert step == 1
+    after.resume(step, jax.tree.map(np.asarray, ics.unpacked(kept)))
+    for step in range(2, 7):
+        assert after.looks_at(step) == (step in (3, 4, 6))
+        after(step, seen[step])
+    assert after.take() == whole.rows()
+    assert after.take() == after.rows() == []
+    assert not ics.ICSRecord(probe, every=3, lag=2).looks_at(3)  # Its earlier state was not seen.
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    path = tmp_path / "ics.jsonl"
+    for damaged, why in (('{"step": 2, "la', "Unterminated"), ("[2]", "no object with names")):
+        path.write_text('{"step": 1}\n' + damaged)
+        with pytest.raises(ValueError, match=rf"line 2 of .*ics\.jsonl is not JSON \(.*{why}"):
+            ics.read_rows(path)

@@ -23,7 +23,7 @@ _STYLE: Any = {
 
 
 def plot(
-    record: ICSRecord | Sequence[Mapping[str, Any]], *, relative: bool = True, columns: int = 4
+    record: ICSRecord[Any] | Sequence[Mapping[str, Any]], *, relative: bool = True, columns: int = 4
 ) -> Any:
     """Draw the shift of every layer over training, one panel per layer.
 

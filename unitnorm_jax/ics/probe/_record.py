@@ -6,16 +6,41 @@ import math
 import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, Generic, Protocol, SupportsIndex, TypeVar, runtime_checkable
 
 import numpy as np
 
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
-from unitnorm_jax.ics.probe._probe import ICSProbe
-from unitnorm_jax.ics.probe._report import ICSReport, table
+from unitnorm_jax.ics.probe._report import table
 
 
-class ICSRecord:
+@runtime_checkable
+class Report(Protocol):
+    """What a measurement gives: an `ICSReport`, or one with more in its rows."""
+
+    def rows(self, **more: Any) -> list[dict[str, Any]]:
+        """Return a flat dictionary per layer."""
+        ...
+
+
+Measured = TypeVar("Measured", bound=Report)
+MeasuredOut = TypeVar("MeasuredOut", bound=Report, covariant=True)
+
+
+@runtime_checkable
+class Probe(Protocol[MeasuredOut]):
+    """What measures: an `ICSProbe`, or one that measures more."""
+
+    def __call__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> MeasuredOut:
+        """Measure the shift between two states."""
+        ...
+
+    def keep(self, variables: Mapping[str, Any]) -> Any:
+        """Return a copy of a state for a later call."""
+        ...
+
+
+class ICSRecord(Generic[Measured]):
     """Probes a training run every few updates and keeps the rows.
 
     Call it once before the first update and after every one. At each step that is a positive
@@ -30,7 +55,7 @@ class ICSRecord:
     host, as that of a probe with a host solver can.)
 
     Args:
-        probe: Does the measuring.
+        probe: Does the measuring: an `ICSProbe`.
         every: Updates between measurements, at least 1.
         lag: Updates between the two states of a measurement, 1 to `every`.
 
@@ -50,7 +75,9 @@ class ICSRecord:
         [(2, 1, 'layers_1'), (4, 1, 'layers_1')]
     """
 
-    def __init__(self, probe: ICSProbe, every: SupportsIndex, lag: SupportsIndex = 1) -> None:
+    def __init__(
+        self, probe: Probe[Measured], every: SupportsIndex, lag: SupportsIndex = 1
+    ) -> None:
         """Check the arguments."""
         every, lag = _integer("every", every), _integer("lag", lag)
         if every < 1 or not 1 <= lag <= every:
@@ -60,12 +87,12 @@ class ICSRecord:
             )
         self._probe, self._every, self._lag = probe, every, lag
         self._kept: tuple[int, Any] | None = None
-        self._pending: tuple[int, ICSReport] | None = None
+        self._pending: tuple[int, Measured] | None = None
         self._rows: list[dict[str, Any]] = []
 
     def __call__(
         self, step: SupportsIndex | float, variables: Mapping[str, Any]
-    ) -> ICSReport | None:
+    ) -> Measured | None:
         """See the state after `step` updates; 0 is the initial one.
 
         Args:
@@ -84,9 +111,34 @@ class ICSRecord:
             report = self._probe(self._kept[1], variables)
             self._pending = (step, report)
             self._kept = None
-        if (step + self._lag) % self._every == 0:
+        if self._keeps(step):
             self._kept = (step, self._probe.keep(variables))
         return report
+
+    def looks_at(self, step: int) -> bool:
+        """Return whether it measures or keeps the state after `step` updates.
+
+        For trainers that have to make the state first, say of that of several devices.
+        """
+        return self._keeps(step) or (self._kept is not None and step % self._every == 0)
+
+    @property
+    def kept(self) -> tuple[int, Any] | None:
+        """The copy that is kept for the next measurement, and its step; None if there is none.
+
+        With it in a checkpoint (as `unpacked` gives it) and `resume`, no measurement is left out.
+        """
+        return self._kept
+
+    def resume(self, step: int, variables: Mapping[str, Any]) -> None:
+        """Keep the state after `step` updates, which a checkpoint had of `kept`."""
+        self._kept = (step, self._probe.keep(variables))
+
+    def take(self) -> list[dict[str, Any]]:
+        """Return the `rows` that were not taken yet, and forget them: for a trainer's own files."""
+        rows = self.rows()
+        self._rows.clear()
+        return rows
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a flat dictionary per measurement and layer: step, lag, and `LayerICS.row`."""
@@ -107,6 +159,9 @@ class ICSRecord:
         """Return a table of the main columns."""
         return table(self.rows())
 
+    def _keeps(self, step: int) -> bool:
+        return (step + self._lag) % self._every == 0
+
     def _fetch(self) -> None:
         if self._pending is not None:
             step, report = self._pending
@@ -122,15 +177,28 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
 
     Returns:
         The rows.
+
+    Raises:
+        ValueError: If a line is not JSON.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [
-        {
-            k: float(v) if v in ("nan", "inf", "-inf") and k not in _TEXTS else v
-            for k, v in json.loads(line).items()
-        }
-        for line in lines
-    ]
+    rows = []
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("it is no object with names")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"line {number} of {path} is not JSON ({error}); restore the file from a copy, or "
+                "repeat the run."
+            ) from None
+        rows.append(
+            {
+                k: float(v) if v in ("nan", "inf", "-inf") and k not in _TEXTS else v
+                for k, v in row.items()
+            }
+        )
+    return rows
 
 
 # A layer may be named "nan".

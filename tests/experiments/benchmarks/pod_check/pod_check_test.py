@@ -5,13 +5,13 @@ import json
 import jax
 import pytest
 
+from experiments.benchmarks import networks
 from experiments.benchmarks.pod_check import __main__ as cli
 from experiments.benchmarks.pod_check import tables
 from experiments.benchmarks.pod_check.collectives import Collective, count, total_bytes
 from experiments.benchmarks.pod_check.compile import Compiled, compile_step
 from experiments.benchmarks.pod_check.topology import SLICES, slice_of, tpu_devices
 from experiments.common.provenance import version
-from experiments.configs import networks
 from experiments.publish import tables_of
 from experiments.training.program import updates_per_epoch
 from tests.experiments.training.parallel import job

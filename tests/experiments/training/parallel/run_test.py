@@ -13,7 +13,7 @@ from experiments.common.files import read_rows
 from experiments.config.data import DataConfig
 from experiments.config.experiment import OptimConfig, ProbeConfig
 from experiments.data import load_dataset
-from experiments.training.loop import train_seed
+from experiments.training.loop import train_seeds
 from experiments.training.probing import with_probe
 from experiments.training.program import build_program, compile_program
 from tests.experiments.training.parallel import job
@@ -39,7 +39,7 @@ def shift(tmp_path_factory):
         # One for all, because it is what takes long to compile: its images are on no device.
         probe = probe or with_probe(program, config.probe, dataset).probe
         folder = tmp_path_factory.mktemp(name)
-        (run,) = train_seed(config, [program._replace(probe=probe)], dataset, 0, folder)
+        (run,) = train_seeds(config, [program._replace(probe=probe)], dataset, (0,), folder)
         rows[name] = read_rows(run.folder / "ics.jsonl")
     return rows
 

@@ -1,7 +1,6 @@
 """Recipes of networks with a description of their data, so that a program needs no images.
 
-``benchmarks.pod_check`` compiles them; what to train is in ``configs``, which takes the one of
-ImageNet from here.
+``bench step`` times them and ``pod_check`` compiles them; what to train is in ``configs``.
 """
 
 import dataclasses
@@ -13,11 +12,10 @@ import numpy as np
 from experiments.config.experiment import (
     DataConfig,
     ModelConfig,
-    NormConfig,
     OptimConfig,
     TrainConfig,
 )
-from experiments.config.parallel import DevicesConfig
+from experiments.configs import recipes
 from experiments.data import Batch, Dataset, Pipeline
 from experiments.data.scaling import IMAGENET
 
@@ -73,44 +71,19 @@ class Recipe(NamedTuple):
     dataset: Dataset
 
 
-def imagenet(model: str, batch_size: int) -> Recipe:
-    """ResNet on ImageNet as in Flax's example: 100 epochs, linear scaling of the learning rate.
-
-    SGD with Nesterov momentum 0.9, learning rate 0.1 per 256 images after 5 epochs of warm-up,
-    cosine decay, weight decay 1e-4 (a penalty of half that), label smoothing 0.1, bfloat16.
-
-    References:
-        https://github.com/google/flax/tree/main/examples/imagenet.
-    """
-    epochs, warmup = 100, 5
-    config = TrainConfig(
-        evals_per_epoch=1,
-        target_accuracy=0.75,
-        data=DataConfig(dataset="imagenet2012"),
-        model=ModelConfig(name=model),
-        norm=NormConfig(momentum=0.9, epsilon=1e-5),
-        optim=OptimConfig(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=0.1 * batch_size / 256,
-            warmup=warmup / epochs,
-            momentum=0.9,
-            weight_penalty=0.5e-4,
-            label_smoothing=0.1,
-        ),
-        devices=DevicesConfig(precision="bfloat16"),
-    )
+def on_imagenet(model: str, batch_size: int) -> Recipe:
+    """ResNet on ImageNet, see ``configs.recipes.imagenet``."""
     dataset = DescribedDataset(
         name="ImageNet 2012",
         num_classes=1000,
         scaling=IMAGENET,
         image_shape=(224, 224, 3),
-        images=1_281_167,
+        images=recipes.IMAGENET_IMAGES,
     )
-    return Recipe(config, dataset)
+    return Recipe(recipes.imagenet(model, batch_size), dataset)
 
 
-def cifar(blocks: tuple[int, ...], batch_size: int) -> Recipe:
+def on_cifar(blocks: tuple[int, ...], batch_size: int) -> Recipe:
     """Pre-activation ResNet on CIFAR-10, as ``pod_check`` compiles it: not to train by.
 
     The network, images and batch are those of the paper's; the schedule, norm and penalty are the
@@ -140,10 +113,10 @@ def cifar(blocks: tuple[int, ...], batch_size: int) -> Recipe:
 
 
 RECIPES: dict[str, Callable[[int], Recipe]] = {
-    "resnet50": lambda batch_size: imagenet("resnet50", batch_size),
-    "resnet101": lambda batch_size: imagenet("resnet101", batch_size),
-    "resnet18": lambda batch_size: cifar((3, 3, 3), batch_size),
-    "resnet110": lambda batch_size: cifar((18, 18, 18), batch_size),
+    "resnet50": lambda batch_size: on_imagenet("resnet50", batch_size),
+    "resnet101": lambda batch_size: on_imagenet("resnet101", batch_size),
+    "resnet18": lambda batch_size: on_cifar((3, 3, 3), batch_size),
+    "resnet110": lambda batch_size: on_cifar((18, 18, 18), batch_size),
 }
 
 
