@@ -25,13 +25,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
-		-e '.[experiments]'
+		-e . --group experiments
 	touch $@
 
 # Tests need more: the checkers, tensorflow to prepare data sets, the libraries we compare with.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
-		-e '.[experiments,bench,data,tf]' --group dev
+		-e . --group dev
 	touch $@
 
 train: setup

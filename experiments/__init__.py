@@ -11,6 +11,7 @@ import sys
 
 # Name: the module whose ``main`` it is, and what it does. Nothing is imported to list them.
 COMMANDS = {
+    "minimal": ("minimal", "Train and probe a CNN in one page of code: copy it."),
     "train": ("train", "Train networks with each normalization, and probe the shift."),
     "evaluate": ("evaluate", "Check the accuracies of a finished run."),
     "compare": ("analysis.compare.__main__", "Compare runs: tables, tests and one report."),
@@ -49,7 +50,7 @@ def _prepare(module: str | None) -> None:
     os.environ.pop("MPLBACKEND", None)
     name = (module or "").removeprefix("experiments").lstrip(".").partition(".")[0]
     new = {"readme": "publish"}.get(name, name)
-    if new in COMMANDS and name not in ("train", "evaluate"):
+    if new in COMMANDS and name not in ("train", "evaluate", "minimal", "publish"):
         print(f"error: python -m {module} is now: python -m experiments {new}", file=sys.stderr)
         sys.exit(2)
 

@@ -1,15 +1,15 @@
-"""Tables and figures of texts that come from records: ``python -m experiments publish``.
+"""Write the tables and figures of the pages from records: ``python -m experiments publish``.
 
-In the text, a table stands between two comments, and is written again from the file it names::
+The pages are README.md, docs/*.md and experiments/results/README.md. In a page, a table stands
+between two comments, and is written again from the file it names, relative to the repository::
 
     <!-- table: experiments/results/NAME.json results | method | n | test accuracy, % -->
     <!-- end of table -->
 
-The word behind the file is the key of the table, what follows the columns (all, if none is named).
+The word after the file is the key of the table; names of columns follow (default: all columns).
 
-A figure that the text shows as ``experiments/results/NAME_FIGURE.png``, FIGURE being differences,
-shift or methods (of the zoo), is drawn again from ``NAME.json`` beside it, unless it says that it
-is of that record already.
+An image of the page named ``NAME_FIGURE.png``, FIGURE being differences, shift or methods (of the
+zoo), is drawn again from ``NAME.json`` in its folder, unless it says that it is of that record.
 """
 
 import dataclasses
@@ -37,7 +37,6 @@ from experiments.studies.sweep.table import sweep_table
 from experiments.studies.zoo.record import record_figure, record_table
 
 ROOT = Path(__file__).parents[1]
-TEXTS = ("README.md", "experiments/results/README.md")
 BEGIN = r"<!-- table: (?P<file>\S+) (?P<key>\w+)(?P<columns>( \| [^|\n]+?)*) -->\n"
 END = "<!-- end of table -->"
 FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
@@ -45,9 +44,15 @@ FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "shift": shift_figure,
     "methods": record_figure,
 }
-SHOWN = re.compile(rf"experiments/results/\w+_({'|'.join(FIGURES)})\.png")
+SHOWN = re.compile(rf"!\[[^\]]*\]\(([^)\s]*\w_({'|'.join(FIGURES)})\.png)\)")
 SOURCE = "Source"  # A keyword of PNG: what the image was made of.
 MARKED = re.compile(f"(?P<begin>{BEGIN})(?P<table>.*?)(?P<end>{END})", re.DOTALL)
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """Return the Markdown files with tables and figures of records."""
+    results = root / "experiments" / "results"
+    return [root / "README.md", *sorted((root / "docs").glob("*.md")), results / "README.md"]
 
 
 def update(text: str, root: Path = ROOT) -> str:
@@ -58,7 +63,7 @@ def update(text: str, root: Path = ROOT) -> str:
         root: Folder that the names of files are relative to.
 
     Raises:
-        ValueError: If a marker has no end, or names what there is not.
+        ValueError: If a marker has no end, or names no file, table or column.
     """
     begun, ended = text.count("<!-- table:"), text.count(END)
     if not begun == ended == len(MARKED.findall(text)):
@@ -69,9 +74,10 @@ def update(text: str, root: Path = ROOT) -> str:
     return MARKED.sub(lambda found: found["begin"] + _table(found, root) + found["end"], text)
 
 
-def figures(text: str, root: Path = ROOT) -> list[Path]:
-    """Return the figures that ``text`` shows and that are not of their records as they are now."""
-    paths = [root / found[0] for found in SHOWN.finditer(text)]
+def figures(page: Path) -> list[Path]:
+    """Return the figures that a page shows and that were drawn from another state of the record."""
+    text = page.read_text(encoding="utf-8")
+    paths = [(page.parent / found[1]).resolve() for found in SHOWN.finditer(text)]
     return [path for path in paths if not path.is_file() or _source(path) != _checksum(path)]
 
 
@@ -103,7 +109,7 @@ def _table(found: re.Match[str], root: Path) -> str:
     path = root / found["file"]
     if not path.is_file():
         raise ValueError(
-            f"{found['file']} does not exist; make it with experiments.analysis.compare."
+            f"{found['file']} does not exist; make it by python -m experiments compare."
         )
     made = tables_of(json.loads(path.read_text(encoding="utf-8")))
     if found["key"] not in made:
@@ -128,24 +134,23 @@ def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadmeConfig:
-    """Writes tables and figures again, from the records in experiments/results/."""
+class PublishConfig:
+    """Write the tables and figures of pages again, from the records in experiments/results/."""
 
-    files: tyro.conf.Positional[tuple[str, ...]] = tuple(str(ROOT / text) for text in TEXTS)
-    """Markdown files; default: README.md here and in experiments/results/."""
+    files: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Markdown files; default: README.md, docs/*.md and experiments/results/README.md."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
 
-    def write(config: ReadmeConfig) -> None:
-        for path in map(Path, config.files):
-            text = update(path.read_text(encoding="utf-8"))
-            write_text(path, text)
-            for figure in figures(text, path.parent):
+    def write(config: PublishConfig) -> None:
+        for path in map(Path, config.files or pages()):
+            write_text(path, update(path.read_text(encoding="utf-8")))
+            for figure in figures(path):
                 draw(figure)
 
-    return run_cli("python -m experiments publish", ReadmeConfig, arguments, write)
+    return run_cli("python -m experiments publish", PublishConfig, arguments, write)
 
 
 if __name__ == "__main__":

@@ -28,13 +28,14 @@ from experiments.config import experiment as configs
 from experiments.config.difference import identity
 from experiments.configs import choose
 from experiments.data import Dataset, load_dataset
-from experiments.training import distributed, summary
+from experiments.training import distributed
 from experiments.training.loop import train_seeds
 from experiments.training.preemption import Preemption
 from experiments.training.probing import compile_probe, with_probe
 from experiments.training.program import Program, build_program, compile_program, updates_per_epoch
 from experiments.training.run import Run
 from experiments.training.run_folder import check_data, locked, open_run_dir
+from experiments.training.summary import summarize
 
 
 def train(config: configs.TrainConfig, console: Console, *, figures: bool = True) -> Path:
@@ -95,7 +96,7 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
                     "target_accuracy": config.target_accuracy,
                     "seconds": time.perf_counter() - start,
                     "sessions": sessions,
-                    "results": [summary.summarize(run, config.target_accuracy) for run in runs],
+                    "results": [summarize(run, config.target_accuracy) for run in runs],
                 }
                 # Where it is, the run is finished; what follows is made of what is on disk.
                 files.write_json(run_dir / "summary.json", summary)

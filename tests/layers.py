@@ -16,7 +16,6 @@ from unitnorm_jax.contrib.independent_component import IndependentComponent
 from unitnorm_jax.contrib.norm_prop import NormPropConv, NormPropDense
 from unitnorm_jax.contrib.weight_standardization import (
     WeightStandardizedConv,
-    WeightStandardizedDense,
 )
 from unitnorm_jax.linen import UnitizedBatchNorm
 
@@ -163,7 +162,6 @@ LAYERS = [
     # Masks differ between shards and scopes: dropout has laws of its own, beside its module.
     Layer("IndependentComponent", functools.partial(IndependentComponent, deterministic=True)),
     _weights(WeightStandardizedConv, 4, (3, 3)),
-    _weights(WeightStandardizedDense, 5, shape=(16, 5)),
     _weights(NormPropConv, 4, (3, 3)),
     _weights(NormPropDense, 5, shape=(16, 5)),
     _kalman("first", first=True, slice_size=2),

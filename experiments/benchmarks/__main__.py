@@ -16,7 +16,8 @@ from experiments.benchmarks.options import Data, Layer, Probe, Seeds, Step, Tpu
 from experiments.benchmarks.tables import bench_tables
 from experiments.common import timing
 from experiments.common.cli import command_line, run_cli
-from experiments.common.files import check_new, write_text
+from experiments.common.files import write_text
+from experiments.common.output_folder import check_new
 from experiments.common.provenance import versions
 from experiments.common.table import to_rich
 from experiments.config.experiment import ProbeConfig, TrainConfig
@@ -119,7 +120,7 @@ def run_step(options: Step, console: Console) -> list[Any]:
 
 def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> None:
     """Measure, print the tables and store the numbers."""
-    check_new(options.json)
+    check_new("json", options.json)
     console = Console(width=None if sys.stdout.isatty() else 200)  # Breaks no line of a table.
     benchmarks: dict[type, tuple[str, Any]] = {
         Layer: ("layer", run_layer),

@@ -47,7 +47,7 @@ class DistanceRow:
 def measure(n: int, d: int, case: str, drift: float, seconds: float) -> DistanceRow:
     """Time every way on one pair of samples, in turns, in one process."""
     os.environ.setdefault("POT_BACKEND_DISABLE_TENSORFLOW", "1")  # seconds, and warnings
-    import ot  # The extra `bench`.
+    import ot  # The dependency group `bench`.
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, d)).astype(np.float32)

@@ -54,7 +54,7 @@ class Probe:
     linear_sum_assignment, POT's emd2 (both exact, in float64, without one), and OTT-JAX's Sinkhorn
     at the largest regularization that is within 1 %. Then what probing every few updates adds to
     training: the time of a measurement by itself, and the digits run of experiments.train with and
-    without the probe, epochs in turns. Needs the extra `bench`.
+    without the probe, epochs in turns. Needs the dependency group `bench`.
     """
 
     samples: tuple[int, ...] = (64, 256, 1024)
@@ -80,7 +80,7 @@ class Data:
     (synthetic here, of the true size and number of bytes) are read from records, decoded and
     cropped by threads. The step is that of a pre-activation ResNet with unitized batch
     normalization; or an accelerator is imitated, which takes time but none of the processor's.
-    Needs the data extra.
+    Needs the dependency group `data`.
     """
 
     cases: tuple[str, ...] = data.CASES

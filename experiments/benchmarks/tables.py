@@ -1,4 +1,4 @@
-"""The tables of a benchmark, from what ``--json`` stores: the terminal's and the README's."""
+"""The tables of a benchmark, from what ``--json`` stores: the terminal's and the pages'."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,9 +1,10 @@
 """Files written whole or not at all: JSON, rows of JSON lines, text."""
 
+import csv
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,6 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(to_plain(content), indent=2, allow_nan=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text)
-
-
-def check_new(path: Path | None) -> None:
-    """Raise ``ValueError`` if the file for ``--json`` is there already."""
-    if path is not None and path.exists():
-        raise ValueError(f"--json (={str(path)!r}) exists, and results are never overwritten.")
 
 
 @contextmanager
@@ -59,14 +54,14 @@ def read_json(path: Path) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """Replace numbers that JSON does not know by their names: "nan", "inf", "-inf"."""
+    """Replace what JSON does not know: paths, and numbers by their names ("nan", "inf", "-inf")."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
         return {name: to_plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(entry) for entry in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -122,6 +117,14 @@ def missing(folder: Path, lengths: dict[str, int]) -> list[str]:
         name: (folder / name).stat().st_size if (folder / name).exists() else -1 for name in lengths
     }
     return [name for name, size in sizes.items() if size < lengths[name]]
+
+
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows below the names of their columns: all of them or, if that fails, nothing."""
+    with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(rows)
 
 
 def write_text(path: Path, text: str) -> None:

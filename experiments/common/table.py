@@ -35,7 +35,7 @@ class Table(NamedTuple):
     """A table; cells hold numbers, not text, so that no digits are lost in CSV.
 
     Attributes:
-        key: Short name: of a file, and in the README.
+        key: Short name: of a file, and in the pages.
         title: What it shows.
         caption: What its cells are.
         columns: The columns; the first is a heading.

@@ -58,7 +58,7 @@ class BadImages:
         return tuple(self._reasons)
 
 
-def need(module: str, extra: str = "data") -> ModuleType:
+def need(module: str, group: str = "data") -> ModuleType:
     """Return a module of an optional dependency.
 
     Raises:
@@ -69,7 +69,7 @@ def need(module: str, extra: str = "data") -> ModuleType:
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{error.name} is not installed, and this data set needs it: "
-            f"pip install 'unitnorm-jax[{extra}]' (in a checkout: pip install -e '.[{extra}]')."
+            f"in the checkout, uv pip install --group {group}."
         ) from None
     except ImportError as error:  # A library of the system is missing, say.
         raise ValueError(f"{module} is installed, but cannot be imported: {error}.") from error

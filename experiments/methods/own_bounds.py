@@ -54,7 +54,7 @@ class BoundedProbe:
 
     def _with_bounds(self, probe: ics.ICSProbe, before: Any, after: Any) -> BoundedReport:
         report = probe(before, after)
-        params = [ics.unpacked(variables)["params"] for variables in (before, after)]
+        params = [ics.unpack(variables)["params"] for variables in (before, after)]
         bounds = {}
         for layer in report.infos:
             old, new = (params_at(side, layer.layer.split("/")) for side in params)

@@ -192,7 +192,7 @@ class RunProbe:
 
     def arrays(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of it, besides ``kept_step``: the snapshot."""
-        return {SNAPSHOT: ics.unpacked(self._kept[1])} if self._kept else {}
+        return {SNAPSHOT: ics.unpack(self._kept[1])} if self._kept else {}
 
     @staticmethod
     def templates(state: TrainState) -> dict[str, Any]:

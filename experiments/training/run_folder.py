@@ -1,6 +1,5 @@
 """The folder of all runs of a training job: made or continued, and locked."""
 
-import datetime
 import errno
 import fcntl
 from collections.abc import Iterator
@@ -10,12 +9,15 @@ from typing import Any
 
 from experiments.common import files
 from experiments.common.checks import local_path
+from experiments.common.output_folder import CONFIG, LOCK, is_begun, new_folder
 from experiments.common.storage import storage_errors
 from experiments.config.difference import CHECKSUM, check_resumable, identity
 from experiments.config.experiment import TrainConfig
 
-CONFIG = "config.json"
-LOCK = ".lock"
+WAY_OUT = (
+    ", leave it out for a new folder under runs/, or continue the run that is there with --resume "
+    "auto"
+)
 
 
 def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
@@ -30,7 +32,7 @@ def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
     if config.resume == "never" or folder is None:
         return _make(config), False
     # A process may have been killed right after it had made the folder.
-    begun = folder.is_dir() and not all(_is_left_over(path) for path in folder.iterdir())
+    begun = is_begun(folder)
     if not begun and config.resume == "must":
         raise ValueError(
             f"there is no run in {folder} to resume; give the --run-dir of one, or --resume auto "
@@ -85,11 +87,7 @@ def _short(name: str, value: Any) -> Any:
 
 def _make(config: TrainConfig) -> Path:
     with storage_errors(f"run folder {config.run_dir or 'runs/'} cannot be made"):
-        return new_run_dir(config.run_dir, config.data.dataset)
-
-
-def _is_left_over(path: Path) -> bool:
-    return path.name == LOCK or ".tmp" in path.name
+        return new_folder("run_dir", config.run_dir, config.data.dataset, WAY_OUT)
 
 
 @contextmanager
@@ -114,36 +112,3 @@ def locked(folder: Path) -> Iterator[None]:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
         yield
-
-
-def new_run_dir(run_dir: str | None, dataset: str) -> Path:
-    """Make and return a run folder that did not exist before.
-
-    Args:
-        run_dir: The folder; None for ``runs/DATASET-DATE-TIME``, with a number behind it if that
-            exists already.
-        dataset: Name of the data set.
-
-    Raises:
-        ValueError: If ``run_dir`` exists.
-    """
-    if run_dir is not None:
-        folder = local_path("run_dir", run_dir)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            raise ValueError(
-                f"run folder (={run_dir!r}) exists, and a run never overwrites another; give "
-                "another --run-dir, leave it out for a new folder under runs/, or continue the run "
-                "that is there with --resume auto."
-            ) from None
-        return folder
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    number = 1
-    while True:
-        folder = Path("runs") / (f"{dataset}-{now}" + (f"-{number}" if number > 1 else ""))
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1

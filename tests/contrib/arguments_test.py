@@ -28,9 +28,9 @@ from unitnorm_jax.contrib.noise_aware_batch_norm import (
     additive_noise,
     batch_statistics,
     chain_noise,
-    drift,
+    drift_noise,
     multiplicative_noise,
-    quantize,
+    quantization_noise,
     track_statistics,
 )
 from unitnorm_jax.contrib.norm_prop import (
@@ -43,7 +43,6 @@ from unitnorm_jax.contrib.norm_prop import (
 )
 from unitnorm_jax.contrib.weight_standardization import (
     WeightStandardizedConv,
-    WeightStandardizedDense,
 )
 
 RNG = np.random.default_rng(0)
@@ -85,7 +84,6 @@ def test_integers_are_converted(name, dtype):
 
 
 WEIGHTS = {
-    "WeightStandardizedDense": WeightStandardizedDense(3),
     "WeightStandardizedConv": WeightStandardizedConv(3, (3, 3)),
     "NormPropDense": NormPropDense(3),
     "NormPropConv": NormPropConv(3, (3, 3)),
@@ -163,12 +161,12 @@ REFUSED = {
     "slice_size": (norm(kalman, slice_size=2.0), r"`slice_size` \(=2.0\) must be positive"),
     "strength": (lambda: additive_noise("abc"), r"`strength` \(='abc'\) must be finite"),
     "concrete strength": (lambda: multiplicative_noise(jnp.float32(-1)), r"`strength` \(=.*-1"),
-    "time": (lambda: drift(None), r"`time` \(=None\) must be finite and at least 1"),
-    "huge time": (lambda: drift(10**400), r"`time` \(=1000"),
-    "concrete time": (lambda: drift(jnp.float32(0.5)), r"`time` \(=.*0.5"),
-    "bits": (lambda: quantize(2.5), r"`bits` \(=2.5\) must be at least 2, .* an integer"),
-    "concrete bits": (lambda: quantize(jnp.float32(2.5)), r"`bits` \(=.*2.5"),
-    "bits text": (lambda: quantize("4"), r"`bits` \(='4'\) must be at least 2"),
+    "time": (lambda: drift_noise(None), r"`time` \(=None\) must be finite and at least 1"),
+    "huge time": (lambda: drift_noise(10**400), r"`time` \(=1000"),
+    "concrete time": (lambda: drift_noise(jnp.float32(0.5)), r"`time` \(=.*0.5"),
+    "bits": (lambda: quantization_noise(2.5), r"`bits` \(=2.5\) must be at least 2, .* an integer"),
+    "concrete bits": (lambda: quantization_noise(jnp.float32(2.5)), r"`bits` \(=.*2.5"),
+    "bits text": (lambda: quantization_noise("4"), r"`bits` \(='4'\) must be at least 2"),
     "chain": (lambda: chain_noise(0.1), r"`noises\[0\]` \(=0.1\) must be a noise"),
     "num_groups": (norm(batch_channel_norm, num_groups=2.0), r"`num_groups` \(=2.0\) must di"),
     "p": (lambda: enorm_sweep([X[0], X[0]], p=None), r"`p` \(=None\) must be positive"),

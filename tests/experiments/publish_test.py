@@ -1,7 +1,8 @@
-"""The README's numbers are those of the records in experiments/results/."""
+"""The numbers of README.md and docs/ are those of the records in experiments/results/."""
 
 import json
 import re
+from statistics import geometric_mean
 
 import pytest
 from PIL import Image
@@ -19,20 +20,30 @@ def record(tmp_path):
     return make_record(combine([run.folder]), "")
 
 
-@pytest.mark.parametrize("name", publish.TEXTS)
-def test_readme_is_what_the_records_say(name):
-    text = (publish.ROOT / name).read_text()
+@pytest.mark.parametrize("page", publish.pages(), ids=lambda p: str(p.relative_to(publish.ROOT)))
+def test_pages_are_what_the_records_say(page):
+    text = page.read_text()
     assert publish.update(text) == text, "run python -m experiments publish"
-    assert publish.figures(text) == [], "run python -m experiments publish"
+    assert publish.figures(page) == [], "run python -m experiments publish"
+
+
+def test_pages_show_tables_and_figures():
+    texts = {page.name: page.read_text() for page in publish.pages()}
+    assert sum(text.count("<!-- table:") for text in texts.values()) > 20
+    shown = {
+        found[1].rpartition("/")[2] for t in texts.values() for found in publish.SHOWN.finditer(t)
+    }
+    drawn = {path.name for path in (publish.ROOT / "experiments" / "results").glob("*.png")}
+    assert shown == drawn - {"digits_ics.png"}
 
 
 def stored(name):
     return json.loads((publish.ROOT / "experiments" / "results" / f"{name}.json").read_text())
 
 
-def claimed(pattern):
-    """The numbers of a sentence of README.md."""
-    text = " ".join((publish.ROOT / "README.md").read_text().split())
+def claimed(page, pattern):
+    """The numbers of a sentence of a page."""
+    text = " ".join((publish.ROOT / page).read_text().split())
     (found,) = re.findall(pattern, text)
     return [float(number.replace(",", "")) for number in found]
 
@@ -47,14 +58,16 @@ def test_claims_on_memory_traffic():
     ]
     assert traffic["UnitizedBatchNorm"][1] == 2
     found = claimed(
+        "docs/cost.md",
         r"layer reads full arrays (\d+) times and writes them twice where `nn.BatchNorm` takes "
-        r"(\d+) and (\d+) \(naive: (\d+) and (\d+)\)"
+        r"(\d+) and (\d+) \(naive: (\d+) and (\d+)\)",
     )
     reads = traffic["UnitizedBatchNorm"][0]
     assert found == [reads, *traffic["BatchNorm"], *traffic["naive"]]
     found = claimed(
+        "docs/cost.md",
         r"it keeps ([\d.]+) arrays for the backward pass instead of ([\d.]+) \(bfloat16: ([\d.]+) "
-        r"instead of ([\d.]+)\)"
+        r"instead of ([\d.]+)\)",
     )
     kept = [rows["kept"][dtype] for dtype in ("float32", "bfloat16")]
     assert found == [of[name] for of in kept for name in ("UnitizedBatchNorm", "BatchNorm")]
@@ -71,12 +84,39 @@ def test_claims_on_bounds():
         ]
         ends += [int(min(ratios)), float(f"{max(ratios):.1g}")]
     assert ends == claimed(
+        "docs/results.md",
         r"that by the moments is (\d+) to ([\d,]+) times the distance and the paper's own, in "
-        r"alpha, (\d+) to ([\d,]+) times"
+        r"alpha, (\d+) to ([\d,]+) times",
     )
+    for pattern in (r"by the moments, (\d+) to ([\d,]+)", r"closed form are (\d+) to ([\d,]+)"):
+        assert ends[:2] == claimed("README.md", pattern)
 
 
-def test_readme_tables(record, tmp_path, capsys):
+def test_claims_on_cost():
+    timed = [r for r in stored("bench_layer")["rows"]["time"] if r["passes"] == "forward+backward"]
+
+    def ratio(dtype, images):
+        of = [
+            row["ratios"]["UnitizedBatchNorm"][0]
+            for row in timed
+            if row["dtype"] == dtype and (len(row["shape"]) > 2) == images
+        ]
+        return round(geometric_mean(of), 2)
+
+    assert claimed(
+        "README.md",
+        r"takes ([\d.]+) \(float32\) and ([\d.]+) \(bfloat16\) times BatchNorm's time on "
+        r"images, and ([\d.]+) times on dense float32",
+    ) == [ratio("float32", True), ratio("bfloat16", True), ratio("float32", False)]
+    runs = stored("bench_probe")["rows"]["run"]
+    (images,), (every,) = ({run[key] for run in runs} for key in ("images", "every"))
+    added = sorted(round(100 * run["added"][0]) for run in runs)
+    assert claimed(
+        "README.md", r"Probing (\d+) images every (\d+) updates adds (\d+) to (\d+) % to a run"
+    ) == [images, every, *added]
+
+
+def test_tables(record, tmp_path, capsys):
     (tmp_path / "r.json").write_text(to_json(record))
     begin = "<!-- table: r.json results | method | test accuracy, % -->\n"
     text = f"# A\n\n{begin}old\n<!-- end of table -->\n\ntext\n"
@@ -101,22 +141,23 @@ def test_readme_tables(record, tmp_path, capsys):
     assert "| bn | 98.06 ± 1.00 |" in path.read_text()
 
 
-def test_readme_figures(record, tmp_path):
+def test_figures(record, tmp_path):
     results = tmp_path / "experiments" / "results"
     results.mkdir(parents=True)
     (results / "r.json").write_text(to_json(record))
     shown = [results / f"r_{name}.png" for name in ("differences", "shift")]
-    text = "".join(f"![text]({path.relative_to(tmp_path)})\n" for path in shown)
-    assert publish.figures(text, tmp_path) == shown
-    path = tmp_path / "README.md"
-    path.write_text(text)
-    assert publish.main([str(path)]) == 0
-    assert publish.figures(text, tmp_path) == []
+    pages = [tmp_path / "README.md", tmp_path / "docs" / "page.md"]
+    pages[1].parent.mkdir()
+    for page, start in zip(pages, ("experiments/", "../experiments/"), strict=True):
+        page.write_text("".join(f"![a\nb]({start}results/{path.name})\n" for path in shown))
+        assert publish.figures(page) == shown
+    assert publish.main([str(pages[1])]) == 0
+    assert [publish.figures(page) for page in pages] == [[], []]
     for figure in shown:
         with Image.open(figure) as image:
             assert min(image.size) > 100
     (results / "r.json").write_text(to_json(record | {"notes": ["another"]}))
-    assert publish.figures(text, tmp_path) == shown
+    assert publish.figures(pages[0]) == shown
     not_probed = record | {"arms": [arm | {"distances": []} for arm in record["arms"]]}
     (results / "r.json").write_text(to_json(not_probed))
     with pytest.raises(ValueError, match=r"r_shift.png: r.json has nothing to draw"):

@@ -256,14 +256,14 @@ def test_moments_of_any_size(size):
     arguments = [f(k) for k in (0, 1) for f in (lambda k: means[k], lambda k: deviations[k] ** 2)]
     if size > 1e19:
         with pytest.raises(ValueError, match="float64 sample holds numbers of size"):
-            ics.moments_upper_bound(*arguments)
+            ics.moment_upper_bound_from_statistics(*arguments)
         return
-    bound = float(ics.moments_upper_bound(*arguments))
+    bound = float(ics.moment_upper_bound_from_statistics(*arguments))
     assert truth * (1 - 1e-14) <= bound <= truth * (1 + 1e-5)
     with pytest.raises(
         ValueError, match=r"`y_var` \(=shape \(4,\)\) must have the shape of `x_mean`"
     ):
-        inspect.unwrap(ics.moments_upper_bound)(*arguments[:3], arguments[3][:4])
+        inspect.unwrap(ics.moment_upper_bound_from_statistics)(*arguments[:3], arguments[3][:4])
 
 
 @pytest.mark.parametrize("size", [1e-46, 1e-60, 1e-300])
@@ -276,4 +276,4 @@ def test_differences_below_all_of_float32_are_not_certified_to_be_none(size):
 
 def test_a_negative_variance_is_no_bound_of_nothing():
     z = jnp.zeros(1)
-    assert np.isnan(ics.moments_upper_bound(z, z - 1, z, z + 0.5))
+    assert np.isnan(ics.moment_upper_bound_from_statistics(z, z - 1, z, z + 0.5))

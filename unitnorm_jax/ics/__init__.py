@@ -5,7 +5,9 @@ from unitnorm_jax.ics.bounds import layer_positions as layer_positions
 from unitnorm_jax.ics.bounds import mean_lower_bound as mean_lower_bound
 from unitnorm_jax.ics.bounds import moment_lower_bound as moment_lower_bound
 from unitnorm_jax.ics.bounds import moment_upper_bound as moment_upper_bound
-from unitnorm_jax.ics.bounds import moments_upper_bound as moments_upper_bound
+from unitnorm_jax.ics.bounds import (
+    moment_upper_bound_from_statistics as moment_upper_bound_from_statistics,
+)
 from unitnorm_jax.ics.bounds import norm_lower_bound as norm_lower_bound
 from unitnorm_jax.ics.bounds import pairing_upper_bound as pairing_upper_bound
 from unitnorm_jax.ics.bounds import projection_lower_bound as projection_lower_bound
@@ -42,4 +44,4 @@ from unitnorm_jax.ics.probe import row_name as row_name
 from unitnorm_jax.ics.probe import scalars as scalars
 from unitnorm_jax.ics.probe import snapshot as snapshot
 from unitnorm_jax.ics.probe import table as table
-from unitnorm_jax.ics.probe import unpacked as unpacked
+from unitnorm_jax.ics.probe import unpack as unpack

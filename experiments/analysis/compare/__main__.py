@@ -16,6 +16,7 @@ from experiments.analysis.compare.record import make_record, to_json
 from experiments.analysis.compare.tables import tables
 from experiments.common.cli import run_cli
 from experiments.common.files import write_text
+from experiments.common.output_folder import check_new, whole_folder
 from experiments.common.table import Table, to_csv, to_markdown, to_rich
 
 SHOWN = ("results", "cost", "shift")  # In the terminal; the files have all.
@@ -49,10 +50,10 @@ class CompareConfig:
     allow: tuple[str, ...] = ()
     """Fields that may differ and do not matter: versions.git_commit. seeds: compare those that all
     have."""
-    out: str | None = None
+    out: Path | None = None
     """Folder for report.html (with figures), tables.md, a CSV file per table, and record.json; must
     not exist. Default: nothing is written."""
-    record: str | None = None
+    record: Path | None = None
     """File for record.json alone, as in experiments/results/; an older one is replaced."""
     every_table: bool = False
     """Print all tables: shift, alpha and bounds of every layer too."""
@@ -64,8 +65,7 @@ def run_compare(config: CompareConfig, console: Console) -> dict[str, Any]:
     Raises:
         ValueError: If the runs cannot be compared, or ``out`` exists.
     """
-    if config.out is not None and Path(config.out).exists():
-        raise ValueError(f"`out` (={config.out!r}) exists; give the name of a new folder.")
+    check_new("out", config.out)
     compared = combine(
         [Path(folder) for folder in config.run_folders],
         base=config.base,
@@ -81,11 +81,11 @@ def run_compare(config: CompareConfig, console: Console) -> dict[str, Any]:
     for note in compared.notes:
         console.print(note, soft_wrap=True)
     if config.record is not None:
-        write_text(Path(config.record), to_json(record))
+        write_text(config.record, to_json(record))
         console.print(f"Record: {config.record}", soft_wrap=True)
     if config.out is not None:
-        write_all(Path(config.out), compared, record, found)
-        console.print(f"Report: {Path(config.out) / 'report.html'}", soft_wrap=True)
+        write_all(config.out, compared, record, found)
+        console.print(f"Report: {config.out / 'report.html'}", soft_wrap=True)
     return record
 
 
@@ -93,14 +93,13 @@ def write_all(
     folder: Path, compared: Compared, record: Mapping[str, Any], found: Mapping[str, Table]
 ) -> None:
     """Write ``report.html``, ``tables.md``, ``record.json`` and one CSV file per table."""
-    page = comparison_page(compared, record, found)
-    folder.mkdir(parents=True)
-    write_text(folder / "report.html", page)
-    write_text(folder / "record.json", to_json(record))
     markdown = [f"## {t.title}\n\n{to_markdown(t)}\n{t.caption}.\n" for t in found.values()]
-    write_text(folder / "tables.md", "\n".join(markdown))
-    for table in found.values():
-        write_text(folder / f"{table.key}.csv", to_csv(table))
+    with whole_folder("out", folder) as unfinished:
+        write_text(unfinished / "report.html", comparison_page(compared, record, found))
+        write_text(unfinished / "record.json", to_json(record))
+        write_text(unfinished / "tables.md", "\n".join(markdown))
+        for table in found.values():
+            write_text(unfinished / f"{table.key}.csv", to_csv(table))
 
 
 def compare_command(config: CompareConfig) -> str:

@@ -1,4 +1,4 @@
-"""The figures of a comparison, from its record alone: what the README shows, too."""
+"""The figures of a comparison, from its record alone: what the pages show, too."""
 
 import math
 from collections.abc import Mapping

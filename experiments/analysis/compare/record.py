@@ -1,4 +1,4 @@
-"""All numbers of a comparison, as one small JSON: what tables and README are made of."""
+"""All numbers of a comparison, as one small JSON: what tables and pages are made of."""
 
 import json
 import math

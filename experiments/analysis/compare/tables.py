@@ -1,4 +1,4 @@
-"""The tables of a comparison, from its record alone: the README's come from a file."""
+"""The tables of a comparison, from its record alone: the pages' come from a file."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -11,7 +11,6 @@ that it starts quickly: that a program from the cache computes the same is teste
 """
 
 import dataclasses
-import datetime
 import sys
 import time
 from collections.abc import Sequence
@@ -32,8 +31,8 @@ from experiments.benchmarks.faults.kill import (
 from experiments.benchmarks.faults.record import faults_record, faults_tables
 from experiments.common.checks import check_seeds
 from experiments.common.cli import command_line, run_cli
-from experiments.common.files import check_new, write_text
-from experiments.common.output_folder import options_of
+from experiments.common.files import write_text
+from experiments.common.output_folder import check_new, new_folder, options_of
 from experiments.common.table import to_rich
 from experiments.config.experiment import TrainConfig
 
@@ -77,7 +76,6 @@ class FaultsConfig:
         if self.kills < 1:
             raise ValueError(f"`kills` (={self.kills}) must be a positive number.")
         check_seeds(seed=(self.seed,), seeds=self.seeds)
-        check_new(self.json)
 
     @property
     def arguments(self) -> list[str]:
@@ -109,7 +107,8 @@ def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
         DifferenceError: If anything differs.
         ValueError: If training fails by itself, or the folder exists.
     """
-    folder = _new_folder(config.folder)
+    check_new("json", config.json)
+    folder = new_folder("folder", config.folder, "faults")
     reference, killed = folder / "undisturbed", folder / "killed"
     console.print(f"Training undisturbed in {reference}", soft_wrap=True)
     undisturbed = Progress(reference, 0)
@@ -157,16 +156,6 @@ def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
             f"in {folder}."
         )
     console.print(f"{len(kills)} kills, no difference.")
-
-
-def _new_folder(name: str | None) -> Path:
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path(name) if name is not None else Path("runs") / f"faults-{now}"
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise ValueError(f"folder (={str(folder)!r}) exists; give another --folder.") from None
-    return folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The fault test as one small JSON, and the tables made of it: the terminal's and the README's."""
+"""The fault test as one small JSON, and the tables made of it: the terminal's and the pages'."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -16,8 +16,8 @@ from experiments.benchmarks.pod_check.record import Pair, pod_record, pod_tables
 from experiments.benchmarks.pod_check.topology import slice_of, tpu_devices
 from experiments.common.checks import positive
 from experiments.common.cli import command_line, run_cli
-from experiments.common.files import check_new, write_text
-from experiments.common.output_folder import options_of
+from experiments.common.files import write_text
+from experiments.common.output_folder import check_new, options_of
 from experiments.common.table import to_rich
 from experiments.config.parallel import DevicesConfig, Precision, Statistics
 from experiments.configs.networks import Recipe, make_recipe, with_changes
@@ -79,7 +79,6 @@ class Options:
             slice_of(self.generation, chips)
         if not -1 <= self.scaling_effort <= 1:
             raise ValueError(f"`scaling_effort` (={self.scaling_effort}) must be from -1 to 1.")
-        check_new(self.json)
 
     @property
     def generation(self) -> str:
@@ -98,6 +97,7 @@ def run(options: Options, console: Console, command: str = PROG) -> bool:
     Returns:
         Whether all targets are met.
     """
+    check_new("json", options.json)
     devices = tpu_devices(options.topology, options.slices)
     check_batch_size(options.batch_size, len(devices), options.accumulate)
     per_device = options.batch_size // len(devices)

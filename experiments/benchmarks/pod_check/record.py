@@ -1,4 +1,4 @@
-"""The pod check as one small JSON, and the tables made of it: the terminal's and the README's."""
+"""The pod check as one small JSON, and the tables made of it: the terminal's and the pages'."""
 
 import dataclasses
 from collections import Counter

@@ -1,6 +1,6 @@
 """Downloads and prepares a data set: ``python -m experiments prepare cifar10 --data-dir FOLDER``.
 
-It needs tensorflow (the ``tf`` extra); training on what it prepares does not.
+It needs tensorflow (the dependency group ``tf``); training on what it prepares does not.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class PrepareConfig:
 
     What is complete is not done again: an interrupted download goes on where it was, so does the
     writing of imagenet2012, by files of about a thousand images (the others are written in
-    seconds), and a call after that finds the prepared data. Needs the tf extra.
+    seconds), and a call after that finds the prepared data. Needs the dependency group tf.
     """
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
@@ -115,7 +115,7 @@ def _prepare(config: PrepareConfig, root: Path, console: Console) -> Path:
     if importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
             f"preparing {config.dataset} needs tensorflow, which is not installed: "
-            "pip install 'unitnorm-jax[data,tf]' (in a checkout: pip install -e '.[data,tf]'). "
+            "in the checkout, uv pip install --group tf. "
             "Training does not need it: you can also prepare on another machine and copy "
             f"{root / config.dataset}."
         )

@@ -1,6 +1,5 @@
 """Flags of the study, its output folder and its table: ``python -m experiments bounds``."""
 
-import csv
 import dataclasses
 import sys
 import time
@@ -10,8 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from experiments.common import files
 from experiments.common.checks import check_seeds
 from experiments.common.cli import run_cli
+from experiments.common.output_folder import check_new, whole_folder
 from experiments.studies.bounds import figure, study
 
 
@@ -47,15 +48,25 @@ class Config:
     seed: int = 0
     """Seed of the draws."""
 
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_seeds(seed=(self.seed,))
+        odd = [d for d in self.dimensions if d < 2 or d % 2]
+        if odd or not self.dimensions:
+            raise ValueError(f"--dimensions {odd} must be even and at least 2, such as 4 16 64.")
+        if not self.noises or min((*self.noises, self.alpha_noise)) <= 0:
+            raise ValueError("--noises and --alpha-noise must be positive, such as 0.01 0.1 1.")
+        if min(self.dimension, self.samples, self.repeats) < 1:
+            raise ValueError("--dimension, --samples and --repeats must be at least 1.")
+
 
 def run(config: Config, console: Console) -> None:
     """Measure, write, print.
 
     Raises:
-        ValueError: If an option is not valid, or the folder exists.
+        ValueError: If the folder exists.
     """
-    _check(config)
-    config.out.mkdir(parents=True)
+    check_new("out", config.out)
     start = time.perf_counter()
     alphas = tuple(figure.COLOURS)
     size = (config.dimension, config.samples, config.repeats, config.seed)
@@ -63,29 +74,14 @@ def run(config: Config, console: Console) -> None:
         rows = list(study.dimension_rows(config.dimensions, alphas))
         rows += study.noise_rows(config.noises, alphas, *size)
         rows += study.alpha_rows([i / 10 for i in range(11)], config.alpha_noise, *size)
-    with (config.out / "bounds.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(study.Row._fields)
-        writer.writerows(rows)
-    figure.draw(rows, config.out / "bounds.png")
+    with whole_folder("out", config.out) as folder:
+        files.write_csv(folder / "bounds.csv", study.Row._fields, rows)
+        figure.draw(rows, folder / "bounds.png")
     console.print(_table(rows))
     certified = sum(row.exact for row in rows)
     seconds = time.perf_counter() - start
     console.print(f"{certified} of {len(rows)} distances proven exact; {seconds:.0f} s.")
     console.print(f"Wrote {config.out / 'bounds.png'} and {config.out / 'bounds.csv'}.")
-
-
-def _check(config: Config) -> None:
-    check_seeds(seed=(config.seed,))
-    if config.out.exists():
-        raise ValueError(f"--out {config.out} exists and is not overwritten; give another name.")
-    odd = [d for d in config.dimensions if d < 2 or d % 2]
-    if odd or not config.dimensions:
-        raise ValueError(f"--dimensions {odd} must be even and at least 2, such as 4 16 64.")
-    if not config.noises or min((*config.noises, config.alpha_noise)) <= 0:
-        raise ValueError("--noises and --alpha-noise must be positive, such as 0.01 0.1 1.")
-    if min(config.dimension, config.samples, config.repeats) < 1:
-        raise ValueError("--dimension, --samples and --repeats must be at least 1.")
 
 
 def _table(rows: list[study.Row]) -> Table:

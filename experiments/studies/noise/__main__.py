@@ -1,6 +1,5 @@
 """Flags of the study, its output folder and its tables."""
 
-import csv
 import dataclasses
 import sys
 import time
@@ -11,9 +10,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from experiments.common import files, provenance
+from experiments.common import files
 from experiments.common.checks import check_seeds, not_negative, positive
 from experiments.common.cli import run_cli
+from experiments.common.output_folder import new_folder, open_study, options_of
 from experiments.config import experiment as configs
 from experiments.data import load_arrays
 from experiments.studies.noise import figure
@@ -21,7 +21,6 @@ from experiments.studies.noise.networks import make_networks
 from experiments.studies.noise.study import KINDS, METHODS, Protocol, Row, measure, select
 from experiments.train import train
 from experiments.training.restored import read_config, restored
-from experiments.training.run_folder import new_run_dir
 from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
 
 SHORT = {"recalibrated": "recal."}  # For narrow terminals.
@@ -64,11 +63,12 @@ class NoiseConfig:
     """Seeds of the training."""
     epochs: int = 15
     """Epochs of the training."""
-    trained: str | None = None
+    trained: Path | None = None
     """Folder of a finished run of experiments.train to take the networks from; norms, seeds and
     epochs are then its own."""
-    run_dir: str | None = None
-    """Folder to create; an existing one is never written to. Default: runs/noise-DATE-TIME."""
+    run_dir: Path | None = None
+    """Folder to create, or one of a study with the same options, to go on with. Default:
+    runs/noise-DATE-TIME."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -104,23 +104,27 @@ def study(config: NoiseConfig, console: Console) -> Path:
         The folder.
 
     Raises:
-        ValueError: If a value is not possible, the folder exists, or the run given is not one.
+        ValueError: If a value is not possible, the folder holds something else, or the run given
+            is not one.
     """
     start = time.perf_counter()
-    training = read_config(Path(config.trained)) if config.trained else None
-    folder = new_run_dir(config.run_dir, "noise")
-    files.write_json(folder / "config.json", dataclasses.asdict(config))
-    files.write_json(folder / "versions.json", provenance.versions())
+    training = read_config(config.trained) if config.trained else None
+    out = config.run_dir or new_folder("run_dir", None, "noise")
+    open_study("run_dir", out, options_of(config, "run_dir"))
+    if (out / "noise.csv").exists():
+        console.print(f"The study in {out} is finished.", soft_wrap=True)
+        return out
     if training is None:
         training = configs.TrainConfig(
             norms=config.norms,
             seeds=config.seeds,
-            run_dir=str(folder / "training"),
+            run_dir=str(out / "training"),
+            resume="auto",
             optim=configs.OptimConfig(epochs=config.epochs),
         )
         train(training, console)
     dataset = load_arrays(training.data)
-    trained = list(restored(Path(config.trained or folder / "training"), dataset))
+    trained = list(restored(config.trained or out / "training", dataset))
     protocol = Protocol(config.batch_size, config.calibration_batches, config.rate, config.dynamic)
     steps = [
         (kind, level) for kind in config.kinds for level in config.levels or KINDS[kind].levels
@@ -138,10 +142,12 @@ def study(config: NoiseConfig, console: Console) -> Path:
                         rows += measure(network, kind, level, chip, dataset, protocol)
                         progress.advance(task)
     rows.sort(key=lambda row: config.kinds.index(row.kind))
-    _write(rows, folder / "noise.csv")
     time_of = "a new draw per forward pass" if config.dynamic else "one draw per chip"
     title = f"{dataset.name}; {time_of}, n = {len(training.seeds)} networks x {config.chips} chips"
-    figure.draw(rows, folder / "noise.png", title)
+    with files.replacing(out / "noise.png") as path:
+        figure.draw(rows, path, title)
+    # Last: it says that the study is complete.
+    files.write_csv(out / "noise.csv", Row._fields, rows)
     for kind in config.kinds:
         n = f"n = {len(training.seeds)} networks x {_chips(kind, config)} chips"
         console.print(_table([row for row in rows if row.kind == kind], kind, n))
@@ -149,20 +155,13 @@ def study(config: NoiseConfig, console: Console) -> Path:
         f"Mean test accuracy, % (sample standard deviation over networks and chips); {time_of}. "
         f"{time.perf_counter() - start:.0f} s in all."
     )
-    console.print(f"Wrote {folder / 'noise.png'} and {folder / 'noise.csv'}.", soft_wrap=True)
-    return folder
+    console.print(f"Wrote {out / 'noise.png'} and {out / 'noise.csv'}.", soft_wrap=True)
+    return out
 
 
 def _chips(kind: str, config: NoiseConfig) -> int:
     """Return number of chips to measure; where noise is not random all are alike."""
     return config.chips if KINDS[kind].random else 1
-
-
-def _write(rows: Sequence[Row], path: Path) -> None:
-    with path.open("x", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
 
 
 def _table(rows: Sequence[Row], kind: str, n: str) -> Table:

@@ -13,9 +13,9 @@ from experiments.training.steps import predicted
 from unitnorm_jax.contrib.noise_aware_batch_norm import (
     Noise,
     additive_noise,
-    drift,
+    drift_noise,
     multiplicative_noise,
-    quantize,
+    quantization_noise,
     recalibrate,
 )
 
@@ -50,9 +50,9 @@ KINDS: dict[str, Kind] = {
     "drift": Kind(
         "time / time of first read",
         (1, 1e1, 1e2, 1e4, 1e6, 1e8, 1e10),
-        lambda time: drift(time, exponent=EXPONENT, spread=SPREAD),
+        lambda time: drift_noise(time, exponent=EXPONENT, spread=SPREAD),
     ),
-    "quantization": Kind("bits", (8, 6, 5, 4, 3, 2), quantize, random=False),
+    "quantization": Kind("bits", (8, 6, 5, 4, 3, 2), quantization_noise, random=False),
 }
 METHODS = ("clean", "recalibrated", "tracked")
 

@@ -41,7 +41,7 @@ def run(config: Config, console: Console) -> Path:
         updates=config.updates,
         learning_rate=config.learning_rate,
     )
-    open_study(config.out, options_of(config, "out"))
+    open_study("out", config.out, options_of(config, "out"))
     missing = [noise for noise in config.noises if not _path(config, noise).exists()]
     if len(missing) < len(config.noises):
         done = len(config.noises) - len(missing)
@@ -59,7 +59,8 @@ def run(config: Config, console: Console) -> Path:
     found = summary.summarize(rows)
     title = f"One hidden layer of {config.hidden} units on {dataset.name}"
     if not (config.out / "summary.json").exists():
-        figure.draw(rows, found, config.out / "regularization.png", title)
+        with files.replacing(config.out / "regularization.png") as path:
+            figure.draw(rows, found, path, title)
         # Last: it says that the study is complete.
         files.write_json(config.out / "summary.json", found)
     for table in summary.tables(found, config.penalties, title):

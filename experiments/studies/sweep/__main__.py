@@ -42,7 +42,7 @@ class SweepConfig:
     """Folder of the runs, of NAME.json and of the tables NAME.csv and NAME.md; runs that are there
     are not repeated."""
     record: str | None = None
-    """Folder for another copy of NAME.json: experiments/results, whose tables are in the README."""
+    """Folder for another copy of NAME.json: experiments/results, whose README has its table."""
 
     seconds: float = math.inf
     """Save and stop after so many seconds; the same command goes on another time."""

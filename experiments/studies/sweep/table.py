@@ -1,5 +1,6 @@
 """The table of a sweep, from its record alone."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,8 @@ def sweep_table(record: Mapping[str, Any]) -> Table:
                 )
             )
         for failed in setting["failed"]:
-            words = f"failed: {failed['command'].split('experiments.train ')[-1]}"
+            # Older records have the command's older name, experiments.train.
+            words = "failed: " + re.split(r"experiments[. ]train ", failed["command"])[-1]
             rows.append((setting["setting"], words, *[None] * 11))
     caption = (
         "differences and ratios are against the first method of the setting, paired by seed, and "

@@ -37,7 +37,7 @@ def run(config: ZooConfig, console: Console, command: str = "") -> Path:
     Raises:
         ValueError: If the folder holds something else, or an option is not possible.
     """
-    open_study(config.out, config.options())
+    open_study("out", config.out, config.options())
     (config.out / "results").mkdir(exist_ok=True)
     jobs = [(part, method) for part in config.parts for method in config.methods]
     missing = [job for job in jobs if not _path(config, *job).exists()]
@@ -61,7 +61,8 @@ def report(config: ZooConfig, console: Console) -> Path:
     entries = summary.read_entries(config)
     files.write_json(config.out / "zoo.json", {"options": config.options(), "methods": entries})
     write_text(config.out / "zoo.md", summary.markdown(entries, config))
-    figure.methods_figure(entries, config).savefig(config.out / "zoo.png", dpi=140)
+    with files.replacing(config.out / "zoo.png") as path:
+        figure.methods_figure(entries, config).savefig(path, dpi=140)
     if config.record is not None and entries:
         write_text(config.record / "zoo.json", to_json(zoo_record(entries, config)))
     for table in summary.tables(entries, config):

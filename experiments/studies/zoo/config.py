@@ -59,8 +59,8 @@ class ZooConfig:
     out: Path = Path("runs/zoo")
     """Folder to create, or one of a study with the same options, to go on with."""
     record: Path | None = None
-    """Folder for another, smaller zoo.json: experiments/results, which the README's table and
-    figure are made of."""
+    """Folder for another, smaller zoo.json: experiments/results, which the table and figure of
+    docs/methods.md are made of."""
     methods: tuple[str, ...] = METHODS
     """Methods to measure, see experiments.train --norms."""
     base: str = "bn"

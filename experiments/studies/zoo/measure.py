@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,26 +22,18 @@ from experiments.training.steps import TrainState
 
 
 def train_method(config: ZooConfig, method: str, log: Console) -> dict[str, Any]:
-    """Run ``experiments.train`` with one method, every seed.
+    """Run ``experiments.train`` with one method, every seed; go on where it was interrupted.
 
     Returns:
         The results of its summary, and its folder within the study's; or why it diverged.
     """
-    folder = _new_folder(config.out / "runs", method)
+    folder = config.out / "runs" / method
+    job = train_config(config, (method,), str(folder))
     try:
-        train(train_config(config, (method,), str(folder)), log, figures=False)
+        train(dataclasses.replace(job, resume="auto"), log, figures=False)
     except NonFiniteLossError as error:
         return {"run": folder.name, "diverged": str(error)}
     return {"run": folder.name, "results": read_results(folder).summary["results"]}
-
-
-def _new_folder(runs: Path, method: str) -> Path:
-    """Return the first of METHOD, METHOD-2, ... that is not there: an interrupted run stays."""
-    runs.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while (folder := runs / (method if number == 1 else f"{method}-{number}")).exists():
-        number += 1
-    return folder
 
 
 def time_method(config: ZooConfig, method: str, dataset: Dataset) -> dict[str, Any]:

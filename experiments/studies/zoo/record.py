@@ -1,4 +1,4 @@
-"""The zoo as one small JSON: what its table and figure in the README are made of."""
+"""The zoo as one small JSON: what its table and figure in the pages are made of."""
 
 from collections.abc import Mapping
 from typing import Any

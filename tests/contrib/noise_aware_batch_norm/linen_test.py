@@ -15,7 +15,7 @@ from unitnorm_jax.contrib.batch_kalman_norm import BatchKalmanNorm
 from unitnorm_jax.contrib.estimated_batch_norm import EstimatedBatchNorm
 from unitnorm_jax.contrib.noise_aware_batch_norm import (
     collect_statistics,
-    drift,
+    drift_noise,
     noisy_outputs,
     recalibrate,
     track,
@@ -149,7 +149,7 @@ def test_drift_of_whole_layers_is_undone():
     ys = []
     for time in (1.0, 1e4):
         only_convolutions = lambda path: path[0].startswith("conv") and path[-1] == "kernel"  # noqa: E731
-        noise = drift(time, exponent=0.05, select=only_convolutions)
+        noise = drift_noise(time, exponent=0.05, select=only_convolutions)
         aged = {**variables, "params": noise(jax.random.key(0), biases)}
         ys.append(model.apply(recalibrate(aged, [collect(aged, BATCHES[0])]), BATCHES[1]))
         stale = model.apply(aged, BATCHES[1])

@@ -11,10 +11,10 @@ from scipy import stats
 from unitnorm_jax.contrib.noise_aware_batch_norm import (
     additive_noise,
     chain_noise,
-    drift,
+    drift_noise,
     multiplicative_noise,
     output_noise,
-    quantize,
+    quantization_noise,
 )
 
 KEY = jax.random.key(0)
@@ -49,13 +49,13 @@ def test_noise_is_normal_with_the_deviation_it_says(name):
 
 
 def test_drift():
-    noisy = jax.jit(drift(1e4, exponent=0.05, spread=0.02))(KEY, PARAMS)
+    noisy = jax.jit(drift_noise(1e4, exponent=0.05, spread=0.02))(KEY, PARAMS)
     ratio = np.asarray(noisy["conv"]["kernel"] / PARAMS["conv"]["kernel"], np.float64)
     nu = -np.log(ratio) / np.log(1e4)
     assert stats.kstest((nu - 0.05) / 0.02, "norm").pvalue > 1e-3
-    still = drift(1, exponent=0.05, spread=0.02)(KEY, PARAMS)
+    still = drift_noise(1, exponent=0.05, spread=0.02)(KEY, PARAMS)
     np.testing.assert_allclose(still["conv"]["kernel"], PARAMS["conv"]["kernel"], rtol=1e-6)
-    even = drift(1e4, exponent=0.25)(KEY, PARAMS)
+    even = drift_noise(1e4, exponent=0.25)(KEY, PARAMS)
     np.testing.assert_allclose(even["conv"]["kernel"], PARAMS["conv"]["kernel"] / 10, rtol=1e-5)
 
 
@@ -63,18 +63,23 @@ def test_drift():
 def test_quantize(bits):
     for layer in ("conv", "dense"):
         w = np.asarray(PARAMS[layer]["kernel"], np.float64)
-        q = np.asarray(quantize(bits)(KEY, PARAMS)[layer]["kernel"], np.float64)
+        q = np.asarray(quantization_noise(bits)(KEY, PARAMS)[layer]["kernel"], np.float64)
         top, levels = np.abs(w).max(), 2**bits - 1
         grid = np.linspace(-top, top, levels)
         nearest = np.abs(w.reshape(-1, 1) - grid).min(1)
         np.testing.assert_allclose(np.abs(q - w).ravel(), nearest, atol=2e-6)
         assert np.abs(q.reshape(-1, 1) - grid).min(1).max() < 1e-6
     zero = {"kernel": jnp.zeros((2, 3))}
-    np.testing.assert_array_equal(quantize(bits)(KEY, zero)["kernel"], 0)
+    np.testing.assert_array_equal(quantization_noise(bits)(KEY, zero)["kernel"], 0)
 
 
 def test_everything_but_kernels_is_digital():
-    for noise in (RANDOM["additive"][0], drift(10.0), quantize(3), RANDOM["multiplicative"][0]):
+    for noise in (
+        RANDOM["additive"][0],
+        drift_noise(10.0),
+        quantization_noise(3),
+        RANDOM["multiplicative"][0],
+    ):
         noisy = noise(KEY, PARAMS)
         assert jax.tree.structure(noisy) == jax.tree.structure(PARAMS)
         for layer, name in (("conv", "bias"), ("norm", "scale")):
@@ -94,9 +99,9 @@ def test_static_and_dynamic():
 
 
 def test_chain():
-    both = chain_noise(quantize(4), additive_noise(0.02), multiplicative_noise(0.1))
+    both = chain_noise(quantization_noise(4), additive_noise(0.02), multiplicative_noise(0.1))
     keys = [jax.random.fold_in(KEY, i) for i in range(3)]
-    expected = quantize(4)(keys[0], PARAMS)
+    expected = quantization_noise(4)(keys[0], PARAMS)
     expected = additive_noise(0.02)(keys[1], expected)
     expected = multiplicative_noise(0.1)(keys[2], expected)
     jax.tree.map(np.testing.assert_array_equal, both(KEY, PARAMS), expected)
@@ -115,7 +120,13 @@ def test_output_noise():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "make", [additive_noise, multiplicative_noise, functools.partial(drift, spread=0.1), quantize]
+    "make",
+    [
+        additive_noise,
+        multiplicative_noise,
+        functools.partial(drift_noise, spread=0.1),
+        quantization_noise,
+    ],
 )
 def test_strengths_can_be_traced_and_mapped(make):
     """One program for a sweep; many chips at once."""
@@ -141,7 +152,12 @@ def test_strengths_can_be_traced_and_mapped(make):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_dtype_is_kept(dtype, x64):
     params = {"kernel": jnp.linspace(-1, 1, 12).astype(dtype)}
-    noises = additive_noise(0.1), multiplicative_noise(0.1), drift(10.0, spread=0.1), quantize(3)
+    noises = (
+        additive_noise(0.1),
+        multiplicative_noise(0.1),
+        drift_noise(10.0, spread=0.1),
+        quantization_noise(3),
+    )
     for noise in noises:
         assert noise(KEY, params)["kernel"].dtype == dtype
 
@@ -152,11 +168,11 @@ def test_dtype_is_kept(dtype, x64):
         (lambda: additive_noise(-0.1), r"`strength` \(=-0.1\) must be finite and not negative"),
         (lambda: multiplicative_noise(float("nan")), r"`strength` \(=nan\) must be finite"),
         (lambda: output_noise(KEY, jnp.ones(3), -1), r"`strength` \(=-1\) must be finite"),
-        (lambda: drift(0.5), r"`time` \(=0.5\) must be finite and at least 1"),
-        (lambda: drift(2.0, spread=-1), r"`spread` \(=-1\) must be finite and not negative"),
-        (lambda: quantize(1), r"`bits` \(=1\) must be at least 2"),
+        (lambda: drift_noise(0.5), r"`time` \(=0.5\) must be finite and at least 1"),
+        (lambda: drift_noise(2.0, spread=-1), r"`spread` \(=-1\) must be finite and not negative"),
+        (lambda: quantization_noise(1), r"`bits` \(=1\) must be at least 2"),
         (
-            lambda: quantize(2)(KEY, {"norm": {"scale": jnp.ones(2)}}),
+            lambda: quantization_noise(2)(KEY, {"norm": {"scale": jnp.ones(2)}}),
             "`select` chooses none of the parameters, .* paths are norm/scale. By default",
         ),
     ],
@@ -173,10 +189,10 @@ def only(noise, w):
 NOISES = {
     "additive": additive_noise(0.1),
     "multiplicative": multiplicative_noise(0.1),
-    "drift": drift(1e5, spread=0.01),
-    "quantize": quantize(17),
-    "quantize to 8": quantize(8),
-    "chain": chain_noise(additive_noise(0.1), drift(10.0)),
+    "drift": drift_noise(1e5, spread=0.01),
+    "quantize": quantization_noise(17),
+    "quantize to 8": quantization_noise(8),
+    "chain": chain_noise(additive_noise(0.1), drift_noise(10.0)),
 }
 
 
@@ -199,7 +215,7 @@ def test_half_precision_is_computed_in_float32(noise, dtype):
 def test_levels_of_any_number_and_size(bits, size):
     """None is above max |w|, and the error is half a step at most."""
     w = (size * np.random.default_rng(0).uniform(-1, 1, 1000)).astype(np.float32)
-    out = np.asarray(only(quantize(bits), jnp.asarray(w)), np.float64)
+    out = np.asarray(only(quantization_noise(bits), jnp.asarray(w)), np.float64)
     top = np.abs(w).max().astype(np.float64)
     assert np.abs(out).max() <= top
     step = top / (2.0 ** (bits - 1) - 1)
@@ -209,14 +225,14 @@ def test_levels_of_any_number_and_size(bits, size):
 
 def test_a_traced_number_of_bits_is_rounded_down():
     w = jnp.linspace(-1, 1, 101)
-    traced = jax.jit(lambda bits: only(quantize(bits), w))
-    np.testing.assert_allclose(traced(2.5), only(quantize(2), w), atol=1e-7)
-    np.testing.assert_allclose(traced(5), only(quantize(5), w), atol=1e-7)
+    traced = jax.jit(lambda bits: only(quantization_noise(bits), w))
+    np.testing.assert_allclose(traced(2.5), only(quantization_noise(2), w), atol=1e-7)
+    np.testing.assert_allclose(traced(5), only(quantization_noise(5), w), atol=1e-7)
 
 
 def test_nan_shows():
     w = jnp.asarray([1.0, np.nan, 0.2])
-    assert np.isnan(only(quantize(4), w)).all()
+    assert np.isnan(only(quantization_noise(4), w)).all()
 
 
 def test_weights_that_are_not_floating_are_refused():

@@ -75,7 +75,7 @@ def test_tables_of_a_record():
 def test_an_existing_record_is_not_overwritten(tmp_path):
     (tmp_path / "there.json").write_text("kept")
     with pytest.raises(ValueError, match="exists, and results are never overwritten"):
-        faults.FaultsConfig(json=tmp_path / "there.json")
+        faults.run(dataclasses.replace(SHORT, json=tmp_path / "there.json"), Console())
 
 
 def test_moments_are_spread():

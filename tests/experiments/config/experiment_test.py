@@ -1,8 +1,6 @@
 """Bad configurations are named, with the choices there are."""
 
-import dataclasses
 import json
-import math
 
 import flax.linen as nn
 import jax
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 
 from experiments import methods
-from experiments.common import output_folder
 from experiments.config.experiment import (
     DataConfig,
     ModelConfig,
@@ -92,15 +89,6 @@ def test_unknown_names(values, message):
 def test_impossible_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_a_study_with_infinite_options_goes_on(tmp_path):
-    @dataclasses.dataclass
-    class Options:
-        seconds: float = math.inf
-
-    for _ in range(2):
-        output_folder.open_study(tmp_path / "study", output_folder.options_of(Options()))
 
 
 def test_options_reach_the_layers():

@@ -19,7 +19,8 @@ CIFAR100 = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 NAMES10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 PER_FILE = 30
 needs_tensorflow = pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is None, reason="tensorflow (the tf extra) is missing"
+    importlib.util.find_spec("tensorflow") is None,
+    reason="tensorflow (the dependency group tf) is missing",
 )
 
 

@@ -195,7 +195,7 @@ def test_skipped_images_are_counted_once():
 
 def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ValueError, match=r"cv2 is not installed.*'unitnorm-jax\[data\]'"):
+    with pytest.raises(ValueError, match=r"cv2 is not installed.*uv pip install --group data"):
         need("cv2")
 
 

@@ -117,7 +117,7 @@ def test_every_kind_disturbs_more_where_it_is_stronger(kind, trained, networks):
     assert last < first - 0.1
 
 
-def test_command_writes_tables_and_never_overwrites(trained, tmp_path, capsys):
+def test_command_writes_tables_and_goes_on(trained, tmp_path, capsys):
     folder = tmp_path / "out"
     flags = f"--trained {trained} --run-dir {folder} --chips 2 --batch-size 360"
     flags += " --kinds additive quantization"
@@ -137,22 +137,23 @@ def test_command_writes_tables_and_never_overwrites(trained, tmp_path, capsys):
     ]
     assert f"{np.mean(values):.1f} ({np.std(values, ddof=1):.1f})" in output
     before = (folder / "noise.csv").read_bytes()
-    assert command.main(flags.split()) == 1
-    assert "a run never overwrites another" in capsys.readouterr().err
+    assert command.main(flags.split()) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert command.main([*flags.split(), "--rate", "0.5"]) == 1
+    assert "holds a study with another `rate` (=0.3, not 0.5)" in capsys.readouterr().err
     assert (folder / "noise.csv").read_bytes() == before
 
 
 def test_command_trains_what_it_is_not_given(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(command, "train", lambda config, console: seen.append(config))
-    config = command.NoiseConfig(
-        run_dir=str(tmp_path / "out"), seeds=(7,), norms=("ubn",), epochs=2
-    )
+    config = command.NoiseConfig(run_dir=tmp_path / "out", seeds=(7,), norms=("ubn",), epochs=2)
     with pytest.raises(ValueError, match=r"summary\.json does not exist"):  # of the stand-in
         command.study(config, Console(file=io.StringIO()))
     (training,) = seen
     assert (training.seeds, training.norms, training.optim.epochs) == ((7,), ("ubn",), 2)
-    assert training.run_dir == str(tmp_path / "out" / "training")
+    # A study that was cut off goes on with its training.
+    assert (training.run_dir, training.resume) == (str(tmp_path / "out" / "training"), "auto")
 
 
 @pytest.mark.parametrize(

@@ -143,28 +143,29 @@ def test_what_is_there_is_not_measured_again(done, monkeypatch, capsys):
     assert (config.out / "zoo.json").read_bytes() == before
     with pytest.raises(ValueError, match=r"holds a study with another `epochs` \(=1, not 2\)"):
         zoo.run(dataclasses.replace(config, epochs=2), Console())
-    with pytest.raises(ValueError, match="is not the folder of a study; give another --out"):
+    with pytest.raises(
+        ValueError, match="exists, and results are never overwritten; give another --out"
+    ):
         zoo.run(dataclasses.replace(config, out=config.out / "runs"), Console())
 
 
-def test_an_interrupted_run_stays(tmp_path, monkeypatch):
-    """A method that was cut off is trained anew beside it; one that diverges is reported."""
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+    """A method that was cut off is trained to its end; one that diverges is reported."""
     config = dataclasses.replace(TINY, out=tmp_path / "out", methods=("bn",))
-    monkeypatch.setattr(
-        measure, "train", lambda job, log, **options: seen.append(job.run_dir) or 1 / 0
-    )
+    monkeypatch.setattr(measure, "train", lambda job, log, **options: seen.append(job) or 1 / 0)
     seen = []
     with pytest.raises(ZeroDivisionError):
         zoo.run(config, Console())
     (config.out / "runs" / "bn").mkdir(parents=True)
 
     def diverge(job, log, **options):
-        seen.append(job.run_dir)
+        seen.append(job)
         raise NonFiniteLossError("loss is nan at update 3")
 
     monkeypatch.setattr(measure, "train", diverge)
     zoo.run(config, Console())
-    assert seen == [str(config.out / "runs" / name) for name in ("bn", "bn-2")]
+    assert [job.run_dir for job in seen] == [str(config.out / "runs" / "bn")] * 2
+    assert [job.resume for job in seen] == ["auto"] * 2
     assert "| bn | diverged | - |" in (config.out / "zoo.md").read_text()
 
 

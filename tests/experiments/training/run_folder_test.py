@@ -13,7 +13,7 @@ from experiments import train
 from experiments.common.errors import Preempted
 from experiments.common.files import read_json, write_json
 from experiments.config.experiment import TrainConfig, to_dict
-from experiments.training.run_folder import locked, new_run_dir, open_run_dir
+from experiments.training.run_folder import locked, open_run_dir
 
 
 def test_a_run_folder_is_a_local_one(tmp_path, monkeypatch):
@@ -24,28 +24,25 @@ def test_a_run_folder_is_a_local_one(tmp_path, monkeypatch):
         open_run_dir(TrainConfig(run_dir="gs://bucket/x"))
 
 
-def test_run_folder_is_never_overwritten(tmp_path, monkeypatch):
+def test_run_folder_is_never_overwritten(tmp_path):
     (tmp_path / "there").mkdir()
-    message = r"run folder \(='.*there'\) exists, .* another --run-dir, .* with --resume auto"
+    message = r"`run_dir` \(='.*there'\) exists, .* another --run-dir, .* with --resume auto"
     with pytest.raises(ValueError, match=message):
-        new_run_dir(str(tmp_path / "there"), "digits")
-    monkeypatch.chdir(tmp_path)
-    folders = {new_run_dir(None, "digits") for _ in range(3)}
-    assert len(folders) == 3
-    assert all(folder.parent == Path("runs") and folder.is_dir() for folder in folders)
+        open_run_dir(TrainConfig(run_dir=str(tmp_path / "there")))
 
 
 def test_auto_starts_what_is_not_there(tmp_path):
     folder = tmp_path / "a" / "run"
     config = TrainConfig(run_dir=str(folder), resume="auto")
     assert open_run_dir(config) == (folder, False)
-    # Killed right after that, or while it wrote the first file.
+    # Killed right after that, or while it wrote the first files.
     (folder / ".lock").touch()
+    (folder / "data.json").touch()
     (folder / "versions.tmp.json").touch()
     assert open_run_dir(config) == (folder, False)
     write_json(folder / "config.json", to_dict(config))
     assert open_run_dir(config) == (folder, True)
-    with pytest.raises(ValueError, match="never overwrites another"):
+    with pytest.raises(ValueError, match="results are never overwritten"):
         open_run_dir(TrainConfig(run_dir=str(folder)))
 
 

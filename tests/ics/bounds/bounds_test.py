@@ -116,7 +116,7 @@ def test_higher_moments_see_what_mean_and_variance_do_not():
 def test_noise_of_the_statistics_enters_u1():
     d, delta, factor = 10, 0.5, 1.2
     zero, one = jnp.zeros(d), jnp.ones(d)
-    noisy = bounds.moments_upper_bound(zero, one, zero + delta, one * factor)
+    noisy = bounds.moment_upper_bound_from_statistics(zero, one, zero + delta, one * factor)
     assert float(noisy) == pytest.approx(np.sqrt(d * (1 + factor + delta**2)), rel=WIDENED)
 
 

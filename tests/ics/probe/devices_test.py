@@ -40,7 +40,7 @@ def test_snapshot(case, keep):
     kept = keep(given)
     packed = case in ("one device", "committed", "two dtypes") and keep is pack
     assert isinstance(kept, ics.Packed) == packed
-    kept = ics.unpacked(kept)
+    kept = ics.unpack(kept)
     for x, y in zip(jax.tree.leaves(given), jax.tree.leaves(kept), strict=True):
         if isinstance(x, jax.Array):
             assert y.sharding.is_equivalent_to(x.sharding, x.ndim)

@@ -17,7 +17,7 @@ from unitnorm_jax.linen._variables import affine, batch_stats
 class BatchChannelNorm(nn.Module):
     """Batch normalization, then group normalization with one scale and bias per group.
 
-    The layer is ``functional.batch_channel_norm``, where formula and source are. With a ``rate``
+    The layer is ``batch_channel_norm``, where formula and source are. With a ``rate``
     (field or argument) its first half is that of ``EstimatedBatchNorm``, for micro-batches.
 
     Statistics are those of the global batch under ``jit`` with shardings; under ``pmap`` and

@@ -66,7 +66,7 @@ def elimination_singularities(
 ) -> list[LayerActivity]:
     """Count dead channels, and measure how near the others are, over a data set.
 
-    See ``functional.channel_activity``. The outputs of the layers must be pre-activations, what
+    See ``channel_activity``. The outputs of the layers must be pre-activations, what
     goes into a ReLU; their last axis is that of the channels.
 
     Args:

@@ -11,7 +11,7 @@ from unitnorm_jax.contrib.batch_kalman_norm._moments import Moments
 def layer_moments(layer: nn.Module, moments: Moments, input_shape: tuple[int, ...] = ()) -> Moments:
     """Moments of the output of an ``nn.Dense`` or ``nn.Conv`` whose inputs are independent.
 
-    ``functional.linear_moments`` with the layer's own weights, strides and padding. Call it after
+    ``linear_moments`` with the layer's own weights, strides and padding. Call it after
     the layer, inside the model, so that the weights exist.
 
     Args:
@@ -54,7 +54,7 @@ def layer_moments(layer: nn.Module, moments: Moments, input_shape: tuple[int, ..
     ):
         raise ValueError(
             f"`layer` ({type(layer).__name__}) must be an nn.Dense, or an nn.Conv without groups, "
-            "dilation and mask that pads with zeros: for others use functional.sampled_moments, "
+            "dilation and mask that pads with zeros: for others use sampled_moments, "
             "which takes any layer."
         )
     params = layer.variables["params"]

@@ -19,7 +19,7 @@ MOMENTS_OF = ("output", "input")
 class BatchKalmanNorm(nn.Module):
     """Batch Kalman Normalization: for batches whose statistics are of a few samples.
 
-    The layer is ``functional.batch_kalman_norm``: for each slice of the batch, the moments that
+    The layer is ``batch_kalman_norm``: for each slice of the batch, the moments that
     were observed are combined with those predicted from the layer before::
 
         mean = (1 - gain) * mean_pred + gain * mean_obs
@@ -27,8 +27,8 @@ class BatchKalmanNorm(nn.Module):
         y    = scale * (x - mean) / sqrt(var + epsilon) + bias
 
     It returns y and moments to predict from: push them through the layers up to the next
-    normalization, by ``functional.relu_moments`` and ``layer_moments`` or, as the authors' code
-    does, by ``functional.sampled_moments``. ``first=True`` marks the first of a network, which has
+    normalization, by ``relu_moments`` and ``layer_moments`` or, as the authors' code
+    does, by ``sampled_moments``. ``first=True`` marks the first of a network, which has
     no prediction.
 
     Which moments: those of y (``moments_of="output"``), mean ``bias`` and variance
@@ -36,7 +36,7 @@ class BatchKalmanNorm(nn.Module):
     authors' code hands on the posterior of x (``moments_of="input"``), which is the state before
     normalization: its predictions are in another scale than what they predict, which is why their
     guard is there. Reproduces their layer with that, ``bessel_correction=True`` for the first
-    layer, and ``functional.sampled_moments``.
+    layer, and ``sampled_moments``.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp

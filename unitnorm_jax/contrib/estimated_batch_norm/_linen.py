@@ -20,7 +20,7 @@ Rate = float | int | Callable[[Any], Any]
 class EstimatedBatchNorm(nn.Module):
     """Batch normalization whose statistics are estimates, in training as at inference.
 
-    The layer is ``functional.estimated_batch_norm``, where formula and source are: in training the
+    The layer is ``estimated_batch_norm``, where formula and source are: in training the
     estimates in ``batch_stats`` move by ``rate`` towards the batch's, then they normalize it; no
     gradient flows through them. So it works for batches of any size, one sample included.
 

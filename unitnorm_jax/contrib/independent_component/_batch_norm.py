@@ -15,7 +15,7 @@ from unitnorm_jax.linen._variables import affine, batch_stats
 
 
 class BatchNorm(nn.Module):
-    """``flax.linen.BatchNorm``, fields and variables, with ``functional.batch_norm`` inside.
+    """``flax.linen.BatchNorm``, fields and variables, with ``batch_norm`` inside.
 
     Attributes:
         use_running_average: as ``flax.linen.BatchNorm``, like the others.

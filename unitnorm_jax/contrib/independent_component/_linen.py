@@ -69,7 +69,7 @@ class IndependentComponent(nn.Module):
         deterministic: if given, whether dropout is off; by default it is on in training alone.
         broadcast_dims: axes along which values share a mask: (1, 2) drops whole channels of images.
         rng_collection: name of dropout's key in ``rngs``.
-        norm: makes the normalization, by default ``functional.batch_norm``: ``nn.BatchNorm``, but
+        norm: makes the normalization, by default ``batch_norm``: ``nn.BatchNorm``, but
             exact where the mean is large. Or ``UnitizedBatchNorm``, or a partial of one.
 
     References:

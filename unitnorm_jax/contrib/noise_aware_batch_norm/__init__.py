@@ -14,7 +14,7 @@ from unitnorm_jax.contrib.noise_aware_batch_norm._linen import (
 )
 from unitnorm_jax.contrib.noise_aware_batch_norm._linen import recalibrate as recalibrate
 from unitnorm_jax.contrib.noise_aware_batch_norm._linen import track as track
-from unitnorm_jax.contrib.noise_aware_batch_norm._noisy_outputs import (
+from unitnorm_jax.contrib.noise_aware_batch_norm._output_noise import (
     noisy_outputs as noisy_outputs,
 )
 from unitnorm_jax.contrib.noise_aware_batch_norm._output_noise import output_noise as output_noise
@@ -23,8 +23,10 @@ from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import (
     additive_noise as additive_noise,
 )
 from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import chain_noise as chain_noise
-from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import drift as drift
+from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import drift_noise as drift_noise
 from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import (
     multiplicative_noise as multiplicative_noise,
 )
-from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import quantize as quantize
+from unitnorm_jax.contrib.noise_aware_batch_norm._weight_noise import (
+    quantization_noise as quantization_noise,
+)

@@ -90,7 +90,7 @@ def multiplicative_noise(strength: jax.Array | float | int, *, select: Select = 
     return _on_selected(perturb, select)
 
 
-def drift(
+def drift_noise(
     time: jax.Array | float | int,
     *,
     exponent: float | int = 0.05,
@@ -114,8 +114,9 @@ def drift(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import drift
-        >>> noisy = drift(100.0, exponent=0.5)(jax.random.key(0), {"kernel": jnp.array([3.0])})
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import drift_noise
+        >>> noise = drift_noise(100.0, exponent=0.5)
+        >>> noisy = noise(jax.random.key(0), {"kernel": jnp.array([3.0])})
         >>> print(f"{noisy['kernel'][0]:.4f}")
         0.3000
     """
@@ -136,7 +137,7 @@ def drift(
     return _on_selected(perturb, select)
 
 
-def quantize(bits: jax.Array | float | int, *, select: Select = is_kernel) -> Noise:
+def quantization_noise(bits: jax.Array | float | int, *, select: Select = is_kernel) -> Noise:
     """Round to ``2^bits - 1`` equally spaced levels from -max|w| to max|w| of each layer.
 
     Args:
@@ -152,9 +153,9 @@ def quantize(bits: jax.Array | float | int, *, select: Select = is_kernel) -> No
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import quantize
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import quantization_noise
         >>> params = {"kernel": jnp.array([-1.0, 0.1, 0.6])}
-        >>> quantize(2)(jax.random.key(0), params)["kernel"].tolist()
+        >>> quantization_noise(2)(jax.random.key(0), params)["kernel"].tolist()
         [-1.0, 0.0, 1.0]
     """
     if not (is_within(bits, 2) and (isinstance(bits, jax.core.Tracer) or int(bits) == bits)):
@@ -191,8 +192,8 @@ def chain_noise(*noises: Noise) -> Noise:
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise, chain_noise
-        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import quantize
-        >>> noise = chain_noise(quantize(4), additive_noise(0.02))
+        >>> from unitnorm_jax.contrib.noise_aware_batch_norm import quantization_noise
+        >>> noise = chain_noise(quantization_noise(4), additive_noise(0.02))
         >>> noise(jax.random.key(0), {"kernel": jnp.ones((2, 3))})["kernel"].shape
         (2, 3)
     """

@@ -67,7 +67,7 @@ class NormPropConv(_NormProp, nn.Conv):
     inputs are taken to be Gaussian and uncorrelated; zeros at the border have less variance.
 
     Scale starts at 1 / 1.21, where the rms singular value of the layer's Jacobian is 1
-    (``functional.norm_prop_gain``). Norm, constants, scale, bias and 1.21 are the paper's (its own
+    (``norm_prop_gain``). Norm, constants, scale, bias and 1.21 are the paper's (its own
     code is not public; the starting value of scale is remembered, not read), ``activation``,
     ``epsilon`` and the constants of other activations this library's.
 
@@ -137,7 +137,7 @@ def norm_prop_avg_pool(
 def norm_prop_max_pool(
     x: Float[Array, "..."], window_shape: Sequence[int], strides: Sequence[int] | None = None
 ) -> Float[Array, "..."]:
-    """Max-pooling, normalized by ``functional.max_pool_moments``.
+    """Max-pooling, normalized by ``max_pool_moments``.
 
     Args:
         x: input, (n, ..., channels), of zero mean and unit variance.

@@ -6,6 +6,3 @@ from unitnorm_jax.contrib.weight_standardization._functional import (
 from unitnorm_jax.contrib.weight_standardization._linen import (
     WeightStandardizedConv as WeightStandardizedConv,
 )
-from unitnorm_jax.contrib.weight_standardization._linen import (
-    WeightStandardizedDense as WeightStandardizedDense,
-)

@@ -8,27 +8,10 @@ from unitnorm_jax.contrib.weight_standardization._functional import weight_stand
 
 
 @no_type_check  # Flax types fields by protocols that cannot be checked at run time
-class _WeightStandardized(nn.Module):
-    """What both layers add to Flax's; first among their bases, its fields come last."""
-
-    epsilon: float = 1e-5
-    epsilon_added_to: str = "variance"
-
-    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Return the parameter as the layer uses it: the kernel standardized."""
-        value = super().param(name, *args, **kwargs)
-        if name != "kernel":
-            return value
-        return weight_standardization(
-            value, epsilon=self.epsilon, epsilon_added_to=self.epsilon_added_to
-        )
-
-
-@no_type_check  # Flax types fields by protocols that cannot be checked at run time
-class WeightStandardizedConv(_WeightStandardized, nn.Conv):
+class WeightStandardizedConv(nn.Conv):
     """``flax.linen.Conv`` whose filters are standardized in every call.
 
-    The kernel is that of ``functional.weight_standardization``, where formula and source are; what
+    The kernel is that of ``weight_standardization``, where formula and source are; what
     ``params`` holds is the raw kernel, initialized as in ``flax.linen.Conv``. It has no gain: a
     normalization is expected to follow. In the paper's networks every convolution is one, the
     first and the 1x1 ones of shortcuts included, but not the classifier.
@@ -53,22 +36,14 @@ class WeightStandardizedConv(_WeightStandardized, nn.Conv):
         2019.
     """
 
+    epsilon: float = 1e-5
+    epsilon_added_to: str = "variance"
 
-@no_type_check  # Flax types fields by protocols that cannot be checked at run time
-class WeightStandardizedDense(_WeightStandardized, nn.Dense):
-    """``flax.linen.Dense`` whose weights are standardized in every call.
-
-    As ``WeightStandardizedConv``; a unit's weights are its filter.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from unitnorm_jax.contrib.weight_standardization import WeightStandardizedDense
-        >>> layer = WeightStandardizedDense(8)
-        >>> y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((1, 4)))
-        >>> bool(jnp.allclose(y, 0, atol=1e-6))  # the weights of each unit add to 0
-        True
-
-    Attributes:
-        epsilon: added to the variance or to the standard deviation of a unit's weights.
-        epsilon_added_to: "variance" or "std".
-    """
+    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Return the parameter as the layer uses it: the kernel standardized."""
+        value = super().param(name, *args, **kwargs)
+        if name != "kernel":
+            return value
+        return weight_standardization(
+            value, epsilon=self.epsilon, epsilon_added_to=self.epsilon_added_to
+        )

@@ -9,6 +9,8 @@ from unitnorm_jax.ics.bounds._penalty import unitized_bound_penalty as unitized_
 from unitnorm_jax.ics.bounds._unitized import unit_radius as unit_radius
 from unitnorm_jax.ics.bounds._unitized import unitized_upper_bound as unitized_upper_bound
 from unitnorm_jax.ics.bounds._upper import moment_upper_bound as moment_upper_bound
-from unitnorm_jax.ics.bounds._upper import moments_upper_bound as moments_upper_bound
+from unitnorm_jax.ics.bounds._upper import (
+    moment_upper_bound_from_statistics as moment_upper_bound_from_statistics,
+)
 from unitnorm_jax.ics.bounds._upper import pairing_upper_bound as pairing_upper_bound
 from unitnorm_jax.ics.bounds._upper import radius_upper_bound as radius_upper_bound

@@ -75,7 +75,7 @@ def moment(s: Samples) -> jax.Array:
 _moment = compiled(lambda pair: moment(_samples.prepare(pair)))
 
 
-def moments_upper_bound(
+def moment_upper_bound_from_statistics(
     x_mean: Shaped[Array | np.ndarray, "*d"],
     x_var: Shaped[Array | np.ndarray, "*d"],
     y_mean: Shaped[Array | np.ndarray, "*d"],
@@ -100,7 +100,7 @@ def moments_upper_bound(
     Example:
         >>> import jax.numpy as jnp
         >>> zero, one = jnp.zeros(8), jnp.ones(8)
-        >>> round(float(moments_upper_bound(zero, one, zero, one)), 4)
+        >>> round(float(moment_upper_bound_from_statistics(zero, one, zero, one)), 4)
         4.0
 
     References:

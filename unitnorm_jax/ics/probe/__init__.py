@@ -4,7 +4,7 @@ from unitnorm_jax.ics.probe._capture import LayerOutput as LayerOutput
 from unitnorm_jax.ics.probe._capture import layer_outputs as layer_outputs
 from unitnorm_jax.ics.probe._devices import Packed as Packed
 from unitnorm_jax.ics.probe._devices import snapshot as snapshot
-from unitnorm_jax.ics.probe._devices import unpacked as unpacked
+from unitnorm_jax.ics.probe._devices import unpack as unpack
 from unitnorm_jax.ics.probe._layers import is_normalization as is_normalization
 from unitnorm_jax.ics.probe._layers import layer_filter as layer_filter
 from unitnorm_jax.ics.probe._measure import Measure as Measure

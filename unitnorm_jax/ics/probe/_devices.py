@@ -90,7 +90,7 @@ def pack(variables: Any) -> Any:
     return Packed(_end_to_end(leaves), tree, shapes)
 
 
-def unpacked(variables: Any) -> Any:
+def unpack(variables: Any) -> Any:
     """Return the tree of arrays of what `pack` returned, or of variables that are no such thing."""
     return _unpack(variables) if isinstance(variables, Packed) else variables
 

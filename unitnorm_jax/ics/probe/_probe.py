@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from unitnorm_jax.ics.distances._assignment import Solver
 from unitnorm_jax.ics.distances._samples import METHODS
 from unitnorm_jax.ics.probe import _capture
-from unitnorm_jax.ics.probe._devices import pack, placed_by_compiler, replicated, unpacked
+from unitnorm_jax.ics.probe._devices import pack, placed_by_compiler, replicated, unpack
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
 from unitnorm_jax.ics.probe._layers import layer_filter
 from unitnorm_jax.ics.probe._measure import Measure
@@ -197,8 +197,8 @@ class ICSProbe:
         described: list[_capture.LayerOutput] = []
         # Traced once for both sides.
         outputs = jax.jit(functools.partial(self._outputs, described), inline=True)
-        sides = [outputs(unpacked(variables), args, rngs) for variables in (before, after)]
-        one_more = lambda args: self._outputs([], unpacked(before), args, rngs)  # noqa: E731
+        sides = [outputs(unpack(variables), args, rngs) for variables in (before, after)]
+        one_more = lambda args: self._outputs([], unpack(before), args, rngs)  # noqa: E731
         named = list(zip(map(_name, described), sides[0], strict=True))
         axes = sample_axes(one_more, args, self._n, named)
         pairs = [

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax.core import FrozenDict, unfreeze
 
-from unitnorm_jax.ics.probe._devices import Packed, unpacked
+from unitnorm_jax.ics.probe._devices import Packed, unpack
 
 
 def collections(name: str, variables: Any) -> Any:
@@ -45,7 +45,7 @@ def check_match(before: Any, after: Any) -> None:
         return
     shapes = [
         {jax.tree_util.keystr(k): np.shape(v) for k, v in jax.tree_util.tree_leaves_with_path(t)}
-        for t in (jax.eval_shape(unpacked, tree) for tree in (before, after))
+        for t in (jax.eval_shape(unpack, tree) for tree in (before, after))
     ]
     for key in shapes[0].keys() | shapes[1].keys():
         old, new = (s.get(key, "missing") for s in shapes)

@@ -169,7 +169,8 @@ def test_files_and_terminal(folders, tmp_path, capsys):
         for cell in [expected] if isinstance(expected, str) else expected:
             assert cell in text
     assert main([*words]) == 1
-    assert f"`out` (='{out}') exists; give the name of a new folder." in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"`out` (='{out}') exists, and results are never overwritten; give another" in error
 
 
 def test_bad_runs_leave_nothing(folders, tmp_path, capsys):

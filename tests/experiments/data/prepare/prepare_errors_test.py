@@ -71,7 +71,8 @@ def test_missing_tensorflow(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert __main__.main(["cifar10", "--data-dir", str(tmp_path)]) == 1
     error = capsys.readouterr().err
-    assert "error: preparing cifar10 needs tensorflow, which is not installed: pip" in error
+    assert "preparing cifar10 needs tensorflow" in error
+    assert "uv pip install --group tf" in error
 
 
 def test_unknown_data_set(capsys):

@@ -6,8 +6,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import shard_utils
 from tensorflow_datasets.image_classification import mnist
-from experiments import prepare
-from experiments.data import imagenet_archives
+from experiments.data.prepare import __main__ as prepare
 
 mnist._TRAIN_EXAMPLES, mnist._TEST_EXAMPLES = 60, 20  # As many as the test's files have.
 many_files, few_files = 4_000, shard_utils.ShardConfig.min_shard_size

@@ -18,7 +18,7 @@ from tests.experiments.data import archives
 from tests.experiments.data.archives import needs_tensorflow
 from tests.experiments.data.prepare.prepare_programs import PREPARE, READ
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 def run(code, *arguments, **environment):

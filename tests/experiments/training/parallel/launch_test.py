@@ -1,4 +1,4 @@
-"""The README's launch commands run as they are, but for a small network and data that is here."""
+"""The launch commands of docs/training.md run as they are, but small and on data that is here."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.experiments.training.parallel import pairs, two_processes
 
 pytestmark = pytest.mark.slow  # Three processes.
 
-README = (pairs.ROOT / "README.md").read_text()
+PAGE = (pairs.ROOT / "docs" / "training.md").read_text()
 # Later options count. (Only the tests know the network `tiny`.)
 SMALL = [
     *two_processes.TRAIN.replace("tiny", "preact --model.blocks 1 --model.widths 4").split(),
@@ -25,9 +25,9 @@ SMALL = [
 ]
 
 
-def readme_command(start: str) -> list[str]:
-    """The options of the command of README.md that begins with ``start``."""
-    (block,) = re.findall(rf"^ +{start} .*\n(?:(?<=\\\n).*\n)*", README, re.MULTILINE)
+def page_command(start: str) -> list[str]:
+    """The options of the page's command that begins with ``start``."""
+    (block,) = re.findall(rf"^ +{start} .*\n(?:(?<=\\\n).*\n)*", PAGE, re.MULTILINE)
     words = shlex.split(block.replace("\\\n", " "))
     place = words.index("experiments")
     assert words[place - 2 : place] == ["python", "-m"]
@@ -65,7 +65,7 @@ def free_job() -> int:
 
 def test_slurm_is_one_workstation(tmp_path):
     """``srun`` starts processes with these variables; JAX finds the others by them."""
-    options = readme_command("srun")
+    options = page_command("srun")
     job = {"SLURM_JOB_ID": str(free_job()), "SLURM_STEP_NODELIST": "localhost"}
     job |= {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1", "JAX_NUM_CPU_DEVICES": "1"}
     outputs = pairs.finish(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 Pair = list[subprocess.Popen[str]]
 
 
