@@ -45,7 +45,10 @@ MASKED = {name: method for name, method in METHODS.items() if "kalman" not in na
 each = pytest.mark.parametrize("name", METHODS)
 each_if_slow = pytest.mark.parametrize(  # the core's, and the others among the slow tests
     "name",
-    ["batch_norm", *(pytest.param(n, marks=pytest.mark.slow) for n in METHODS if n != "batch_norm")],
+    [
+        "batch_norm",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in METHODS if n != "batch_norm"),
+    ],
 )
 each_masked = pytest.mark.parametrize("name", MASKED)
 
