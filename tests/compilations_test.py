@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.compilations import count_compilations
-from tests.layers import LAYERS
+from tests.layers import LAYERS, parametrize
 from unitnorm_jax import contrib, linen
 from unitnorm_jax import functional as F
 from unitnorm_jax.contrib.batch_channel_norm import (
@@ -71,6 +71,7 @@ from unitnorm_jax.contrib.norm_prop import (
 )
 from unitnorm_jax.contrib.weight_standardization import weight_standardization
 
+SLOW = [pytest.mark.slow]
 Call = Callable[[jax.Array], Any]
 RNG = np.random.default_rng(0)
 X = RNG.normal(1.0, 1.0, (4, 3, 2, 6)).astype(np.float32)
@@ -173,6 +174,13 @@ FUNCTIONS: dict[str, Call] = {
     "weight_standardization-std": lambda x: weight_standardization(x, epsilon_added_to="std"),
 }
 each_function = pytest.mark.parametrize("call", FUNCTIONS.values(), ids=FUNCTIONS)
+each_function_dear = pytest.mark.parametrize(  # the core's, and the others among the slow tests
+    "call",
+    [
+        pytest.param(call, id=name, marks=[] if hasattr(F, name.partition("-")[0]) else SLOW)
+        for name, call in FUNCTIONS.items()
+    ],
+)
 
 
 def compiled_again(call: Callable[..., Any], *args: Any) -> list[str]:
@@ -201,7 +209,7 @@ def test_a_function_compiles_nothing_again(call):
     assert not compiled_again(call, jnp.asarray(X))
 
 
-@each_function
+@each_function_dear
 def test_a_gradient_compiles_nothing_again(call):
     assert not compiled_again(jax.grad(scalar(call)), jnp.asarray(X))
 
@@ -230,7 +238,7 @@ def public(module: types.ModuleType) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+@parametrize(LAYERS, dear=True)
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_a_layer_compiles_nothing_again(layer, mode):
     call = layer.apply if mode == "train" else layer.infer

@@ -1,5 +1,6 @@
 """Every run is strict: eight devices, no silent rank promotion, warnings are errors."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,15 @@ from pathlib import Path
 import hypothesis
 import jax
 import pytest
+
+# Most of the tests' time is compilation: with these options XLA needs a third of its time for it.
+# `XLA_FLAGS= pytest` (set, but empty) compiles as for users. Processes that tests start inherit it.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
+gc.set_threshold(50_000, 20, 50)  # Tracing allocates much and leaves few cycles.
 
 # Before any JAX computation: the multi-device tests need them, and must never skip.
 jax.config.update("jax_platforms", "cpu")

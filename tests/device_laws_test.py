@@ -8,18 +8,15 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tests.layers import LAYERS
+from tests.layers import LAYERS, parametrize
 from tests.oracle import assert_close
 
 AXIS = "batch"
 
 
-def parametrize(layers):
-    return pytest.mark.parametrize("layer", layers, ids=lambda layer: layer.name)
-
-
 each_layer = parametrize(LAYERS)
-collective = parametrize([layer for layer in LAYERS if layer.collective])
+each_layer_dear = parametrize(LAYERS, dear=True)
+collective = parametrize([layer for layer in LAYERS if layer.collective], dear=True)
 
 
 def axis_name(layer):
@@ -67,7 +64,9 @@ def outputs_and_gradients(run, variables, x, dy):
 
 
 @each_layer
-@pytest.mark.parametrize("mapped", [with_pmap, with_shard_map])
+@pytest.mark.parametrize(
+    "mapped", [pytest.param(with_pmap, marks=pytest.mark.slow), with_shard_map]
+)
 def test_named_axis(layer, mapped):
     args = layer.variables(), layer.inputs(), layer.inputs(9)
     run = mapped(functools.partial(layer.apply, **axis_name(layer)))
@@ -76,7 +75,7 @@ def test_named_axis(layer, mapped):
     jax.tree.map(functools.partial(assert_close, tol=1e-5), actual, expected)
 
 
-@each_layer
+@each_layer_dear
 def test_gradient_inside_shard_map(layer):
     """As users train: the loss's mean taken inside the differentiated function."""
     variables, x, dy = layer.variables(), layer.inputs(), layer.inputs(9)
@@ -95,7 +94,7 @@ def test_gradient_inside_shard_map(layer):
     jax.tree.map(functools.partial(assert_close, tol=1e-5), actual(variables, x, dy), expected)
 
 
-@each_layer
+@each_layer_dear
 def test_named_sharding(layer):
     """No axis name: `jit` alone over arrays that are spread over the devices."""
     args = layer.variables(), layer.inputs(), layer.inputs(9)

@@ -30,7 +30,12 @@ def examples():
 EXAMPLES = list(examples())
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name)
+def marks(example):
+    """Other papers' methods are among the slow tests."""
+    return [pytest.mark.slow] if example.name.startswith("unitnorm_jax.contrib.") else []
+
+
+@pytest.mark.parametrize("example", [pytest.param(e, id=e.name, marks=marks(e)) for e in EXAMPLES])
 def test_docstring(example):
     report = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import pytest
 
 from unitnorm_jax.contrib.batch_channel_norm import BatchChannelNorm
 from unitnorm_jax.contrib.batch_kalman_norm import BatchKalmanNorm, Moments
@@ -41,6 +42,11 @@ class Layer:
     collective: bool = True
     stops_gradients: bool = False
     half_atol: float = 1e-2
+
+    @property
+    def core(self) -> bool:
+        """Whether it is this library's layer or Flax's, and no other paper's."""
+        return self.name.startswith(("BatchNorm", "UnitizedBatchNorm"))
 
     def inputs(self, seed: int = 0) -> jax.Array:
         """A batch with a mean and a spread of its own in every channel."""
@@ -167,3 +173,12 @@ LAYERS = [
     _kalman("first", first=True, slice_size=2),
     _kalman("slices", slice_size=2),
 ]
+
+
+def parametrize(layers: Iterable[Layer], *, dear: bool = False) -> pytest.MarkDecorator:
+    """A test of each layer; of a ``dear`` law only the core's layers are among the fast tests."""
+    rows = [
+        pytest.param(layer, marks=[pytest.mark.slow] if dear and not layer.core else [])
+        for layer in layers
+    ]
+    return pytest.mark.parametrize("layer", rows, ids=lambda layer: layer.name)

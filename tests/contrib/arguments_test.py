@@ -69,6 +69,7 @@ def variables(name: str) -> Any:
     return LAYERS[name]().init(jax.random.key(0), X, use_running_average=True)
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
 def test_integers_are_converted(name, dtype):
@@ -89,6 +90,7 @@ WEIGHTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", WEIGHTS.values(), ids=WEIGHTS)
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
 def test_layers_of_weights_convert_integers(layer, dtype):
@@ -115,6 +117,7 @@ def exported(f: Any, *args: Any) -> Any:
     return jax.export.export(jax.jit(f))(*structs, shape).call(*args)
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
 def test_export_with_a_symbolic_batch(name, train, unchecked):

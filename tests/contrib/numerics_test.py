@@ -43,6 +43,13 @@ METHODS = {
 }
 MASKED = {name: method for name, method in METHODS.items() if "kalman" not in name}
 each = pytest.mark.parametrize("name", METHODS)
+each_if_slow = pytest.mark.parametrize(  # the core's, and the others among the slow tests
+    "name",
+    [
+        "batch_norm",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in METHODS if n != "batch_norm"),
+    ],
+)
 each_masked = pytest.mark.parametrize("name", MASKED)
 
 
@@ -70,7 +77,7 @@ def in_float64(name: str, x: Any, stats: Any, mask: Any, train: bool) -> Any:
         return jax.tree.map(np.asarray, run(name, x, stats, mask, train))
 
 
-@each
+@each_if_slow
 @pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
 @pytest.mark.parametrize("masked", [False, True], ids=["", "mask"])
 def test_a_mean_of_ten_thousand_standard_deviations(name, train, masked):
@@ -136,7 +143,7 @@ def test_one_channel_of_a_constant_is_no_nan(name):
     assert all(np.isfinite(a).all() for a in (y, *new, dx))
 
 
-@each
+@each_if_slow
 def test_statistics_in_float16(name):
     """Sums of 70,000 values overflow in float16, counts do above 2,048; means need neither."""
     x = np.asarray(3 * RNG.normal(size=(70_000, 4)), np.float16)
@@ -157,7 +164,7 @@ def test_statistics_in_float16(name):
 GROUPS = [[0, 1, 2], [3, 4, 5, 6, 7]]
 
 
-@each
+@each_if_slow
 def test_groups_of_devices_of_unequal_sizes(name):
     """The statistics of each group are those of its values: `lax.pmean` divides by the first."""
     stats, options = near(Z), {"use_running_average": False}

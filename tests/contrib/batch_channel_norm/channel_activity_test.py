@@ -31,6 +31,7 @@ def test_one_batch_and_axis():
     assert_is(channel_activity(jnp.asarray(X.transpose(0, 2, 1)), axis=1), expected, 1e-5)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.sampled_from([0.0, 1e3]))
 def test_batches_of_any_size_merge_exactly(sizes, offset):
     """A mean of the batches' means would be wrong; so would E[x^2] - E[x]^2."""

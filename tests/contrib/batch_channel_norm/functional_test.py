@@ -235,6 +235,7 @@ def test_derivatives_of_first_and_second_order(train, mask, x64):
         check_grads(jax.jit(f), args, order=2, modes=["rev"], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_the_first_half_undoes_any_change_of_units(data):
     """A channel's scale and shift are gone after it, so also after both."""

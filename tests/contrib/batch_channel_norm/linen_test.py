@@ -70,6 +70,7 @@ def ids(options):
     return "-".join(map(str, options.items()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", FIELDS, ids=ids)
 @pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
 def test_every_field_reaches_the_function(options, train):

@@ -77,6 +77,7 @@ def as_they_pad(moments, out):
     return jax.tree.map(lambda o, r, t: o - r + t, out, right, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_residual_blocks_of_the_authors(name, x64):
     config, a = CASES[name]

@@ -21,6 +21,7 @@ def moments_of(*rows):
     return Moments(*(jnp.asarray([row]) for row in rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_relu_moments_by_quadrature(dtype, x64):
     mean = np.array([0.0, 1e-3, 0.7, -0.7, 3.0, -3.0, 6.0, -6.0, 40.0, 1e4, 0.2])
@@ -144,6 +145,7 @@ def test_interior_formula_and_dense(x64):
     assert_close(total.mean, valid.mean, 1e-12)
 
 
+@pytest.mark.slow
 def test_sampling_tends_to_the_deterministic_moments():
     """Two oracles of one another: the Monte Carlo form of the code, and the formulas."""
     rng = np.random.default_rng(0)

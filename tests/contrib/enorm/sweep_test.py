@@ -60,6 +60,7 @@ def test_every_published_case_is_run():
     }
 
 
+@pytest.mark.slow
 def test_between_published_updates(x64):
     """SGD with momentum and weight decay as theirs; their dense path leaves the momenta alone."""
     case = CASES["traj_mlp4"]
@@ -100,6 +101,7 @@ def restated(kernels, c, p):
     return after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [0.5, 8])
 def test_any_p_and_mixed_ranks(p):
     rng = np.random.default_rng(0)

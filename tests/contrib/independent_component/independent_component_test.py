@@ -199,6 +199,7 @@ def mutual_information(y):
     return (joint[seen] * np.log(joint[seen] / independent[seen])).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.3, 0.5])
 def test_correlation_is_p_times_mutual_information_p_squared_times(rate):
     before, after = dropped_units(0.0), dropped_units(rate)
@@ -215,6 +216,7 @@ def test_correlation_is_p_times_mutual_information_p_squared_times(rate):
     assert abs(mutual_information(after) - p * mutual_information(before)) > 5 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.4])
 def test_variance_behind_the_next_weight_layer(rate):
     """1 / p times as large in training as at inference, of uncorrelated units."""

@@ -86,6 +86,7 @@ def test_one_batch_is_calibrated_exactly(norm):
     jax.tree.map(np.testing.assert_array_equal, new["params"], variables["params"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["bn"])
 def test_rate_1_is_normalization_by_the_batch(norm):
     """As in training, but that dropout and other parts stay in inference."""
@@ -197,6 +198,7 @@ def test_a_layer_that_is_called_twice_pools_its_calls_and_masks_count():
     assert_close(stats["var"], both.var(0), 1e-6)
 
 
+@pytest.mark.slow
 def test_layers_inside_a_scan():
     class Body(nn.Module):
         @nn.compact

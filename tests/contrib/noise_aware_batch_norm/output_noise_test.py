@@ -73,6 +73,7 @@ class Inside(nn.Module):
         return dense(dense(x))
 
 
+@pytest.mark.slow
 def test_passes_in_one_context_have_the_same_noise():
     model, x = Pair(), jnp.ones((2, 3))
     variables = model.init(jax.random.key(0), x)

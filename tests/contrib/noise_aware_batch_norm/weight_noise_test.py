@@ -118,6 +118,7 @@ def test_output_noise():
     assert np.isfinite(half).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -147,6 +148,7 @@ def test_strengths_can_be_traced_and_mapped(make):
     np.testing.assert_allclose(direct, each[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_dtype_is_kept(dtype, x64):
     params = {"kernel": jnp.linspace(-1, 1, 12).astype(dtype)}

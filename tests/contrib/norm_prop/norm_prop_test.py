@@ -109,6 +109,7 @@ def test_jacobian_at_scale_one(x64):
     assert np.sqrt((values**2).mean()) == pytest.approx(1.2112, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", None])
 def test_jacobian_at_the_initial_scale(activation, x64):
     """The scale that makes the rms singular value 1, for Gaussian filters too."""
@@ -127,6 +128,7 @@ def test_jacobian_at_the_initial_scale(activation, x64):
         assert o.std() == pytest.approx(0.8256, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["gaussian", "uniform"])
 def test_moments_are_propagated_through_eight_layers(data):
     """At scale 1, as printed: the deviation stays 1, the mean 0; no statistics were taken."""
@@ -140,6 +142,7 @@ def test_moments_are_propagated_through_eight_layers(data):
     assert float(jnp.abs(o.mean(0)).mean()) < 0.08
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(0.01, 100), min_size=3, max_size=3),
     st.integers(0, 99),
@@ -165,6 +168,7 @@ def test_filters_of_zeros_are_finite():
     assert np.isfinite(pull(jnp.ones((4, 3)))[0]).all()
 
 
+@pytest.mark.slow
 def test_feature_axes(x64):
     w = jnp.asarray(RNG.standard_normal((4, 3, 2)))
     first = norm_prop_kernel(jnp.moveaxis(w, -1, 0), feature_axes=0)
@@ -173,6 +177,7 @@ def test_feature_axes(x64):
     assert_close(jnp.square(both).sum(0), np.full((3, 2), 4.0), 1e-10)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 5), st.integers(2, 6), st.integers(0, 99), st.floats(0.1, 3))
 def test_covariance_bound(inputs, outputs, seed, variance):
     """S = variance W'W, whatever the filters; exact for two of them."""

@@ -39,6 +39,7 @@ def restated(w, epsilon, epsilon_added_to, axis=-1):
     return np.moveaxis(out, 0, axis)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FINITE.values(), ids=FINITE)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_published_code(case, dtype):

@@ -63,7 +63,7 @@ def test_every_function_can_be_traced_wherever_the_arrays_lie(kind, spec, within
         jax.jit(every).trace(x, y)
 
 
-@pytest.mark.parametrize("kind", MESHES)
+@pytest.mark.parametrize("kind", ["Auto", pytest.param("Explicit", marks=pytest.mark.slow)])
 def test_sharded_samples_give_the_same(kind, expected):
     x, y = placed(kind, ("i",))
     found = jax.tree.map(np.asarray, jax.jit(some)(x, y))

@@ -48,7 +48,6 @@ def launch(options: list[str], run_dir: Path, **environment: str) -> subprocess.
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
             **environment,
         },
     )

@@ -22,8 +22,6 @@ def start(module: str, folder: Path) -> Pair:
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONWARNINGS": "error",
-        # Most of the time is compilation.
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
     return [
         subprocess.Popen(
