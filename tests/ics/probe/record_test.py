@@ -135,7 +135,7 @@ def test_it_goes_on_from_a_checkpoint_and_rows_are_taken_once(probe):
     assert before.take() == []
     step, kept = before.kept
     assert step == 1
-    after.resume(step, jax.tree.map(np.asarray, ics.unpacked(kept)))
+    after.resume(step, jax.tree.map(np.asarray, ics.unpack(kept)))
     for step in range(2, 7):
         assert after.looks_at(step) == (step in (3, 4, 6))
         after(step, seen[step])

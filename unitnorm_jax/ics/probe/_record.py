@@ -31,7 +31,7 @@ MeasuredOut = TypeVar("MeasuredOut", bound=Report, covariant=True)
 class Probe(Protocol[MeasuredOut]):
     """What measures: an `ICSProbe`, or one that measures more."""
 
-    def __call__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> MeasuredOut:
+    def __call__(self, before: Any, after: Any, /) -> MeasuredOut:
         """Measure the shift between two states."""
         ...
 
