@@ -7,12 +7,13 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint bench clean
+.PHONY: help setup train test test-slow test-all lint bench clean
 
 help:
 	@echo "make train [ARGS=...]  train BN and unitized BN on real images, offline"
 	@echo "make test [ARGS=...]   lint, type check and tests"
-	@echo "make test-all          the slow ones too: whole studies (20 minutes on 2 cores)"
+	@echo "make test-slow         the slow tests: whole studies, processes, rounding as users get it"
+	@echo "make test-all          make test, then make test-slow"
 	@echo "make lint              ruff and mypy alone"
 	@echo "make bench             the layer against flax.linen.BatchNorm"
 	@echo "make clean             remove $(VENV) and caches; runs/ stays"
@@ -45,8 +46,12 @@ lint: $(VENV)/.installed-dev
 test: lint
 	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
-test-all: lint
-	$(BIN)/python -m pytest -n auto $(ARGS)
+# Then the laws of rounding with the programs that users get: XLA's own options, not conftest.py's.
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto -m slow $(ARGS)
+	XLA_FLAGS= $(BIN)/python -m pytest -n auto -m rounding $(ARGS)
+
+test-all: test test-slow
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m experiments bench layer $(ARGS)

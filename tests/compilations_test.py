@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -218,13 +219,11 @@ def test_a_jitted_function_is_traced_once():
     """All in one program: each alone would compile as much again."""
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def everything(x):
-        traces.append(x)
         return [scalar(call)(x) for call in FUNCTIONS.values()]
 
-    traces: list[Any] = []
     assert not compiled_again(everything, jnp.asarray(X))
-    assert len(traces) == 1
 
 
 def public(module: types.ModuleType) -> set[str]:

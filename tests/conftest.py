@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import chex
 import hypothesis
 import jax
 import pytest
@@ -52,6 +53,12 @@ def _few_programs_in_memory() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 25_000:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _traces_are_counted_for_each_test() -> None:
+    """`chex.assert_max_traces` counts by a function's name, in all tests together."""
+    chex.clear_trace_counter()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from tests.golden import cases, layer_cases
 from tests.oracle import assert_close
 from unitnorm_jax import linen
 
+pytestmark = pytest.mark.rounding
+
 CASES = layer_cases()
 EPS32 = np.finfo(np.float32).eps
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

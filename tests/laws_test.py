@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,18 +32,15 @@ def test_jit(layer):
 
 @each_layer
 def test_compiles_once(layer):
-    traces = []
-
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def step(variables, x):
-        traces.append(x)
         y, updated = layer.apply(variables, x)
         return y, {**variables, **updated}
 
     variables = layer.variables()
     for seed in range(3):
         _, variables = step(variables, layer.inputs(seed))
-    assert len(traces) == 1
 
 
 @with_statistics

@@ -5,10 +5,13 @@ import inspect
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from unitnorm_jax.contrib.noise_aware_batch_norm import output_noise
 from unitnorm_jax.contrib.norm_prop import dataset_stats, norm_prop_kernel
 from unitnorm_jax.contrib.weight_standardization import weight_standardization
+
+pytestmark = pytest.mark.rounding
 
 
 def plain(function):

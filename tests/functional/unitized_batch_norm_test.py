@@ -12,6 +12,8 @@ from tests import layer, oracle, reference
 from tests.oracle import assert_close
 from unitnorm_jax import functional
 
+pytestmark = pytest.mark.rounding
+
 UNITS = ["reference", "sample", "rms", "position", 0.3]
 each_unit = pytest.mark.parametrize("unit", UNITS)
 

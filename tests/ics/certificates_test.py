@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tests.ics.catalogue import BOUNDS, DIFFERENT
 from unitnorm_jax import ics
 
+pytestmark = pytest.mark.rounding
+
 DTYPES = {
     name: np.dtype(getattr(ml_dtypes, name, name))
     for name in ("float64", "float32", "bfloat16", "bool", "uint8", "int32", "int64")

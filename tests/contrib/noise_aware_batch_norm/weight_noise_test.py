@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,15 +134,13 @@ def test_strengths_can_be_traced_and_mapped(make):
     params = {"kernel": jnp.linspace(-1, 1, 12)}
     strengths = jnp.array([2.0, 3.0, 4.0])
     keys = jax.random.split(KEY, 3)
-    traces = []
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def run(strength, key):
-        traces.append(strength)
         return make(strength)(key, params)["kernel"]
 
     each = [run(s, k) for s, k in zip(strengths, keys, strict=True)]
-    assert len(traces) == 1
     mapped = jax.vmap(run)(strengths, keys)
     np.testing.assert_allclose(mapped, jnp.stack(each), rtol=1e-6)
     direct = make(3.0)(keys[1], params)["kernel"]

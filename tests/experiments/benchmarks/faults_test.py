@@ -20,6 +20,7 @@ SHORT = faults.FaultsConfig(
 )
 
 
+@pytest.mark.slow
 def test_killed_training_ends_as_if_it_had_not_been(tmp_path):
     output = io.StringIO()
     path = tmp_path / "results" / "faults.json"

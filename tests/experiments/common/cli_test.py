@@ -65,6 +65,7 @@ def test_addresses_are_no_folders(words, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_notebooks_backend_does_not_matter():
     """Commands draw into files; the backend of the shell need not be installed here."""
     for backend in ("module://matplotlib_inline.backend_inline", "unknown"):

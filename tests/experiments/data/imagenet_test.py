@@ -189,6 +189,7 @@ def test_memory_is_bounded(root):
     assert len(made) <= 4  # One is taken, two wait, and one may be on its way.
 
 
+@pytest.mark.slow
 def test_trains_from_the_command_line(root, tmp_path):
     options = (
         f"--data.dataset imagenet2012 --data.data-dir {root} --data.image-size 16 "

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import numpy as np
 import optax
@@ -105,7 +106,7 @@ def test_rule_holds_with_other_weights(dataset, conv):
         np.testing.assert_array_equal(alpha, np.full_like(alpha, 0.75))
     balanced = balance_state(moved) if conv == "enorm" else moved
     kernels = ruled.params["block_0"]["conv_0"], balanced.params["block_0"]["conv_0"]
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), *kernels)
+    chex.assert_trees_all_close(*kernels, rtol=1e-6)
     if conv == "enorm":  # The balance did something.
         assert not np.allclose(kernels[0]["kernel"], moved.params["block_0"]["conv_0"]["kernel"])
 

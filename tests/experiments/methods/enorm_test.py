@@ -67,7 +67,9 @@ def factors_of(params):
 balance = jax.jit(balance_state, static_argnames=("every", "c", "p"))
 
 
-@pytest.mark.parametrize(("norm", "net"), [("none", "bottleneck"), ("ubn", "plain")])
+@pytest.mark.parametrize(
+    ("norm", "net"), [pytest.param("none", "bottleneck", marks=pytest.mark.slow), ("ubn", "plain")]
+)
 def test_the_function_stays(norm, net):
     before = make_state(norm, net)
     after = balance(before)
@@ -116,6 +118,7 @@ def test_depths():
     }
 
 
+@pytest.mark.slow
 def test_the_optimizer_is_that_of_the_balanced_network(x64):
     """Its buffers after a gradient of the balanced network are those before, rescaled."""
     state = make_state("none")

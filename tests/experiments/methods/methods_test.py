@@ -167,6 +167,7 @@ def digits_accuracy(name, updates, learning_rate):
     return steps.evaluate(step, state, dataset.test_batches(360))["accuracy"]
 
 
+@pytest.mark.slow
 def test_normprop_trains_at_batch_size_one():
     """One pass over single images of digits; batch normalization learns next to nothing."""
     accuracies = {name: digits_accuracy(name, 1400, 0.02) for name in ("normprop", "bn")}
@@ -221,6 +222,7 @@ def spread_and_gain(method):
     return tuple(map(float, run(x, jax.random.normal(jax.random.key(2), x.shape))))
 
 
+@pytest.mark.slow
 def test_residual_normprop():
     """Through five blocks: unit variance at scale 1, unit gradients at the initial 1 / 1.21.
 

@@ -3,6 +3,7 @@
 import functools
 from functools import partial
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -121,6 +122,7 @@ def test_predictions_foretell_what_comes(prediction):
         assert off < (0.15 if prediction == "moments" else 0.6), (path, off)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strides", [2])
 def test_block_follows_the_residual_rule(strides):
     rows = Moments(
@@ -151,6 +153,7 @@ def test_block_follows_the_residual_rule(strides):
     assert_close(handed.var, expected.var, 1e-4)
 
 
+@pytest.mark.slow
 def test_other_convolutions_can_be_sampled():
     """Weight standardization has other weights than it stores: no formula for them here."""
     method = methods.make_method("kalman-published+ws", methods.NormConfig(slice_size=4))
@@ -174,6 +177,7 @@ def test_bad_prediction():
         make(prediction="guess").init(jax.random.key(0), X, train=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["kalman-published"])
 def test_the_other_choices_train(norm):
     method = methods.make_method(norm, methods.NormConfig(slice_size=4))
@@ -187,9 +191,7 @@ def test_the_other_choices_train(norm):
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.9 * losses[0]
-    assert all(
-        np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, state.batch_stats))
-    )
+    chex.assert_tree_all_finite((state.params, state.batch_stats))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from unitnorm_jax import functional
 from unitnorm_jax.functional._numerics import folded_sums
 from unitnorm_jax.functional._numerics.folded_sums import Fold, choose_fold
 
+pytestmark = pytest.mark.rounding
+
 LARGE = {
     "images": ((32, 16, 8, 16), -1, 0, None),
     "channels first": ((16, 16, 14, 19), 1, 0, None),

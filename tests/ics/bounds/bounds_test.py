@@ -64,7 +64,7 @@ def test_given_points_and_directions_in_float32(exact, pair, seed, offset):
     assert float(bounds.radius_upper_bound(x, y, point)) == pytest.approx(away, rel=1e-5)
 
 
-@pytest.mark.parametrize("d", [4, 16, 64, 256])
+@pytest.mark.parametrize("d", [4, 256])
 def test_batch_normalization_bounds_but_does_not_reduce(exact, d):
     """Two outputs with the same means and variances, as far apart as U1 allows: sqrt(2 d)."""
     signs = np.array([[1.0], [-1.0]], np.float32)

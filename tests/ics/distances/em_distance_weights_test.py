@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tests.ics.samples import KINDS, RELATIONS, assert_certified, swapped
 from unitnorm_jax import ics
 
+pytestmark = pytest.mark.rounding
+
 
 @settings(max_examples=60, deadline=None)
 @given(

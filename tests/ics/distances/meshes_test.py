@@ -134,7 +134,6 @@ def test_the_count_counts():
 
 
 def test_one_trace_for_all_samples_of_a_shape():
-    chex.clear_trace_counter()
     traced = jax.jit(chex.assert_max_traces(ics.mean_lower_bound, n=1))
     x, y = samples()
     for shift in range(2):

@@ -7,6 +7,8 @@ import pytest
 
 from unitnorm_jax.ics.distances import _rounding
 
+pytestmark = pytest.mark.rounding
+
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 1000])
 def test_tree_sum_is_within_its_error(n):

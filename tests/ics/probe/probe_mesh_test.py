@@ -48,7 +48,9 @@ def expected():
 
 
 @pytest.mark.parametrize("inside", [True, False])
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    "axis_type", [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.slow)]
+)
 def test_a_mesh_changes_nothing(axis_type, inside):
     mesh = jax.make_mesh((8,), ("d",), axis_types=(axis_type,))
     places = [None, PartitionSpec(), PartitionSpec("d")]

@@ -1,5 +1,6 @@
 import re
 
+import chex
 import flax
 import flax.linen as nn
 import jax
@@ -38,11 +39,7 @@ def numbers(report):
 
 
 def assert_close(one, other):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
-        numbers(one),
-        numbers(other),
-    )
+    chex.assert_trees_all_close(numbers(one), numbers(other), rtol=2e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -109,18 +106,16 @@ def test_compiled_once_and_the_state_is_untouched(probe):
 
 def test_as_an_argument_of_a_function(probe):
     """Its batch is an argument of the program too, and no constant in it."""
-    traces = []
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def both(probe, before, after):
-        traces.append(None)
         return probe(before, after), probe(after, before)
 
     before, after = states()
     for _ in range(2):
         for report, sides in zip(both(probe, before, after), [(0, 1), (1, 0)], strict=True):
             assert_close(report, probe(*((before, after)[i] for i in sides)))
-    assert len(traces) == 1
 
     def programs(*args):
         closed = jax.jit(lambda before, after: both(probe, before, after))

@@ -106,7 +106,9 @@ def by_hand(model, variables):
     return np.stack(found, 1).reshape(N, -1)
 
 
-@pytest.mark.parametrize("model", [Scanned(0), Scanned(1), Mapped()])
+@pytest.mark.parametrize(
+    "model", [Scanned(0), pytest.param(Scanned(1), marks=pytest.mark.slow), Mapped()]
+)
 def test_layers_under_transforms_are_measured_together(model, exact):
     before = model.init(jax.random.key(0), X)
     after = jax.tree.map(lambda p: p + 0.1 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), before)

@@ -88,12 +88,14 @@ def finished(interrupted):
     return folder, numbers, messages, outputs
 
 
+@pytest.mark.slow
 def test_there_are_two_processes(finished):
     for message in finished[2]:
         assert message["processes"] == 2
         assert message["devices"] == [8, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", two_processes.MODES)
 def test_numbers_are_those_of_one_device(finished, mode):
     expected = job.one_device("ubn")
@@ -105,6 +107,7 @@ def test_numbers_are_those_of_one_device(finished, mode):
             np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", two_processes.MODES)
 def test_statistics_of_groups_of_both_processes(finished, mode):
     """Each group has a device of either process; as if all were of one, and in float64."""
@@ -117,6 +120,7 @@ def test_statistics_of_groups_of_both_processes(finished, mode):
     assert np.abs(one["mean"][0] - one["mean"][1]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_training_with_grouped_statistics(finished):
     expected = job.run(job.configure(**two_processes.GROUPED), "ubn")
     for numbers in finished[1]:
@@ -125,6 +129,7 @@ def test_training_with_grouped_statistics(finished):
             np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_masks_with_different_counts(finished):
     for numbers in finished[1]:
         for name, value in masks.reference().items():
@@ -132,6 +137,7 @@ def test_masks_with_different_counts(finished):
             np.testing.assert_allclose(found, value, rtol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_same_configuration(finished):
     host = socket.gethostname()
     for messages in finished[2]:
@@ -157,6 +163,7 @@ def test_difference_names_every_process_and_field():
     assert "process 1" not in text
 
 
+@pytest.mark.slow
 def test_files_are_the_work_of_process_0(finished):
     folder, _, messages, _ = finished
     for message in messages:
@@ -184,6 +191,7 @@ def alone():
     return program, state, rows, evaluate_test(program, state, dataset)
 
 
+@pytest.mark.slow
 def test_training_job(finished):
     """A run of one device goes on with two processes, as if nothing had happened.
 
@@ -208,6 +216,7 @@ def test_training_job(finished):
     assert files.read_json(folder / "run" / "summary.json")["results"][0]["norm"] == "ubn"
 
 
+@pytest.mark.slow
 def test_checkpoint_of_all_processes(finished):
     """It is complete, and one process with one device can read it."""
     program, state, *_ = alone()
@@ -220,6 +229,7 @@ def test_checkpoint_of_all_processes(finished):
     )
 
 
+@pytest.mark.slow
 def test_stopped_and_damaged_runs_go_on(finished):
     """Both processes from the same update: the one agreed on, or the one before if it is damaged.
 
@@ -248,6 +258,7 @@ def test_stopped_and_damaged_runs_go_on(finished):
         assert [text for check in checks for text in check.differences] == []
 
 
+@pytest.mark.slow
 def test_nobody_else_asks_whether_to_stop(finished):
     """Orbax would, at each save, with smaller numbers: a notice right after that was lost."""
     for process in finished[2]:

@@ -44,7 +44,7 @@ def shift(tmp_path_factory):
     return rows
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize("mode", [pytest.param("pmap", marks=pytest.mark.slow), "shard_map"])
 def test_the_probe_sees_what_one_device_would(shift, mode):
     """Every number of every row.
 
