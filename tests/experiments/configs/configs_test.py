@@ -40,7 +40,7 @@ def test_card_and_command(name):
 @pytest.mark.parametrize("name", ["cifar100_resnet164_short", "imagenet_resnet50", "digits_slices"])
 def test_command_repeats_the_configuration(name):
     config, _ = load(name)
-    words = shlex.split(train_command(config))[3:]
+    words = shlex.split(train_command(config))[4:]
     found = tyro.cli(TrainConfig, args=words)
     # How often to save changes no number, and is no part of the command.
     assert dataclasses.replace(found, checkpoint_every=config.checkpoint_every) == config

@@ -64,6 +64,7 @@ class ICSRecord(Generic[Measured]):
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from unitnorm_jax.ics import ICSProbe
         >>> model = nn.Sequential([nn.Dense(4), nn.LayerNorm()])
         >>> x = jax.random.normal(jax.random.key(0), (8, 3))
         >>> variables = model.init(jax.random.key(1), x)

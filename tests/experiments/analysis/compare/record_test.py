@@ -193,7 +193,7 @@ def test_train_command_gives_the_configuration():
         norm=NormConfig(unit=0.25, momentum=0.123456789),
         optim=OptimConfig(epochs=3),
     )
-    assert tyro.cli(TrainConfig, args=train_command(config).split()[3:]) == config
+    assert tyro.cli(TrainConfig, args=train_command(config).split()[4:]) == config
 
 
 def test_markdown_escapes():
