@@ -8,6 +8,7 @@ options goes on in their folder (``open_study``). What is made at once comes at 
 import dataclasses
 import datetime
 import json
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,8 +72,8 @@ def whole_folder(option: str, path: Path) -> Iterator[Path]:
         ValueError: If ``path`` exists.
     """
     check_new(option, path)
-    unfinished = path.with_name(f"{path.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)  # Of a process that was killed.
+    # A name that nobody else has: what is deleted below is ours.
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     unfinished.mkdir(parents=True)
     try:
         yield unfinished

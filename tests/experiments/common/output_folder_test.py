@@ -58,12 +58,14 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
         (folder / "half").touch()
         raise OSError
     assert list(out.parent.iterdir()) == []
-    (out.parent / "out.tmp").mkdir()  # Of a process that was killed.
-    (out.parent / "out.tmp" / "half").touch()
+    mine = out.parent / "out.tmp" / "mine"
+    mine.parent.mkdir()
+    mine.touch()  # Somebody's, whatever its name.
     with whole_folder("out", out) as folder:
         (folder / "all").touch()
     assert [path.name for path in out.iterdir()] == ["all"]
-    assert list(out.parent.iterdir()) == [out]
+    assert sorted(out.parent.iterdir()) == [out, mine.parent]
+    assert mine.exists()
     with refused("out", out), whole_folder("out", out):
         pytest.fail("it exists")
 
