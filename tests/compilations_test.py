@@ -174,8 +174,7 @@ FUNCTIONS: dict[str, Call] = {
     "weight_standardization": lambda x: weight_standardization(x),
     "weight_standardization-std": lambda x: weight_standardization(x, epsilon_added_to="std"),
 }
-each_function = pytest.mark.parametrize("call", FUNCTIONS.values(), ids=FUNCTIONS)
-each_function_dear = pytest.mark.parametrize(  # the core's, and the others among the slow tests
+each_function = pytest.mark.parametrize(  # the core's, and the others among the slow tests
     "call",
     [
         pytest.param(call, id=name, marks=[] if hasattr(F, name.partition("-")[0]) else SLOW)
@@ -210,7 +209,7 @@ def test_a_function_compiles_nothing_again(call):
     assert not compiled_again(call, jnp.asarray(X))
 
 
-@each_function_dear
+@each_function
 def test_a_gradient_compiles_nothing_again(call):
     assert not compiled_again(jax.grad(scalar(call)), jnp.asarray(X))
 
@@ -237,7 +236,7 @@ def public(module: types.ModuleType) -> set[str]:
     }
 
 
-@parametrize(LAYERS, dear=True)
+@parametrize(LAYERS)
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_a_layer_compiles_nothing_again(layer, mode):
     call = layer.apply if mode == "train" else layer.infer

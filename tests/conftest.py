@@ -19,6 +19,16 @@ os.environ.setdefault(
 )
 gc.set_threshold(50_000, 20, 50)  # Tracing allocates much and leaves few cycles.
 
+# Other papers' methods and whole studies: `make test-slow` tests them.
+SLOW = (
+    "contrib",
+    "experiments/data/prepare/prepare_test.py",
+    "experiments/methods/enorm_test.py",
+    "experiments/models/ic_resnet_test.py",
+    "experiments/models/kalman_resnet_test.py",
+    "experiments/studies",
+)
+
 # Before any JAX computation: the multi-device tests need them, and must never skip.
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -34,6 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -m chooses by the marks.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    for item in items:
+        if any(item.path.is_relative_to(tests / name) for name in SLOW):
+            item.add_marker("slow")
 
 
 def pytest_sessionstart() -> None:

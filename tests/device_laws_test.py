@@ -15,8 +15,7 @@ AXIS = "batch"
 
 
 each_layer = parametrize(LAYERS)
-each_layer_dear = parametrize(LAYERS, dear=True)
-collective = parametrize([layer for layer in LAYERS if layer.collective], dear=True)
+collective = parametrize([layer for layer in LAYERS if layer.collective])
 
 
 def axis_name(layer):
@@ -75,7 +74,7 @@ def test_named_axis(layer, mapped):
     jax.tree.map(functools.partial(assert_close, tol=1e-5), actual, expected)
 
 
-@each_layer_dear
+@each_layer
 def test_gradient_inside_shard_map(layer):
     """As users train: the loss's mean taken inside the differentiated function."""
     variables, x, dy = layer.variables(), layer.inputs(), layer.inputs(9)
@@ -94,7 +93,7 @@ def test_gradient_inside_shard_map(layer):
     jax.tree.map(functools.partial(assert_close, tol=1e-5), actual(variables, x, dy), expected)
 
 
-@each_layer_dear
+@each_layer
 def test_named_sharding(layer):
     """No axis name: `jit` alone over arrays that are spread over the devices."""
     args = layer.variables(), layer.inputs(), layer.inputs(9)

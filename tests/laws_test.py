@@ -14,9 +14,8 @@ from tests.layers import LAYERS, averages, parametrize
 from tests.oracle import assert_close
 
 each_layer = parametrize(LAYERS)
-each_layer_dear = parametrize(LAYERS, dear=True)
 with_statistics = parametrize([layer for layer in LAYERS if layer.statistics])
-differentiable = parametrize([layer for layer in LAYERS if not layer.stops_gradients], dear=True)
+differentiable = parametrize([layer for layer in LAYERS if not layer.stops_gradients])
 ROUNDING = 3e-6  # float32, relative to the largest entry
 
 
@@ -61,7 +60,7 @@ def test_training_steps_in_a_scan(layer):
     assert_trees_close(scanned, (stats, jnp.stack(ys)))
 
 
-@each_layer_dear
+@each_layer
 def test_vmap_over_independent_replicas(layer):
     replicas = [(layer.variables(seed), layer.inputs(seed)) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *replicas)
@@ -89,7 +88,7 @@ def test_inference_follows_the_averages(layer):
     assert np.abs(layer.infer({**variables, "batch_stats": moved}, x) - y).max() > 1e-2
 
 
-@each_layer_dear
+@each_layer
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
 def test_half_precision(layer, dtype, train):
@@ -110,7 +109,7 @@ def test_half_precision(layer, dtype, train):
     np.testing.assert_allclose(y.astype(np.float32), expected, rtol=rtol, atol=layer.half_atol)
 
 
-@each_layer_dear
+@each_layer
 def test_float64(layer, x64):
     variables = jax.tree.map(lambda leaf: leaf.astype(float), layer.variables())
     x = layer.inputs().astype(float)
@@ -123,7 +122,7 @@ def test_float64(layer, x64):
     assert np.abs(layer.jitted(variables, moved)[0] - y).max() > 1e-13
 
 
-@each_layer_dear
+@each_layer
 def test_remat(layer):
     args = layer.variables(), layer.inputs()
     dy = layer.inputs(9)
@@ -208,7 +207,7 @@ LIFTED = {
 }
 
 
-@each_layer_dear
+@each_layer
 @pytest.mark.parametrize("lift", LIFTED)
 def test_lifted_modules(layer, lift):
     module, x = LIFTED[lift](Stack)(layer.make(), layer.mode(train=True)), layer.inputs()

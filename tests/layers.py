@@ -175,10 +175,7 @@ LAYERS = [
 ]
 
 
-def parametrize(layers: Iterable[Layer], *, dear: bool = False) -> pytest.MarkDecorator:
-    """A test of each layer; of a ``dear`` law only the core's layers are among the fast tests."""
-    rows = [
-        pytest.param(layer, marks=[pytest.mark.slow] if dear and not layer.core else [])
-        for layer in layers
-    ]
+def parametrize(layers: Iterable[Layer]) -> pytest.MarkDecorator:
+    """A test of each layer; those of contrib are among the slow ones."""
+    rows = [pytest.param(row, marks=[] if row.core else [pytest.mark.slow]) for row in layers]
     return pytest.mark.parametrize("layer", rows, ids=lambda layer: layer.name)

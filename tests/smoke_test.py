@@ -132,6 +132,7 @@ def test_distance():
     assert_array_equal(truth <= found.upper * (1 + 1e-6), True)
 
 
+@pytest.mark.slow
 def test_without_assertions():
     """The tests above in a Python that has no ``assert``."""
     command = [

@@ -12,6 +12,7 @@ from experiments import minimal
 SOURCE = Path(minimal.__file__).read_text()
 
 
+@pytest.mark.slow
 def test_it_trains_measures_and_draws(tmp_path, capsys):
     path = tmp_path / "a.png"
     minimal.main(["--steps", "30", "--every", "10", "--out", str(path)])

@@ -221,6 +221,7 @@ def test_unreadable_image(root):
         load(root)
 
 
+@pytest.mark.slow
 def test_trains_from_the_command_line(tmp_path, capsys):
     """Real images where they are at hand: a skipped one is in the record, accuracies reproduce."""
     root = tmp_path / "pictures"

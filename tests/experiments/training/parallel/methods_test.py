@@ -16,8 +16,6 @@ from experiments.methods import NORMS, NormConfig
 from tests.experiments.training.parallel import job
 from tests.experiments.training.parallel.transform_test import assert_same
 
-# In every run of the tests; all of them in make test-all.
-FEW = ("bcn-micro",)
 METHODS = (*NORMS, "gn+ws", "none+wn", "bn+enorm", "ubn+enorm")
 SAMPLED = "kalman-published"
 
@@ -36,10 +34,8 @@ def one_device(method: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("mode", job.TRANSFORMS)
-@pytest.mark.parametrize(
-    "method",
-    [pytest.param(m, marks=[] if m in FEW else pytest.mark.slow) for m in METHODS if m != SAMPLED],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [m for m in METHODS if m != SAMPLED])
 def test_eight_devices_are_one(method, mode):
     actual = job.run(configure(parallel=mode), method, init=True, test=True)
     # Equi-normalization rescales weights after each update, and their rounding with them.
