@@ -127,7 +127,7 @@ class ICSRecord(Generic[Measured]):
     def kept(self) -> tuple[int, Any] | None:
         """The copy that is kept for the next measurement, and its step; None if there is none.
 
-        With it in a checkpoint (as `unpacked` gives it) and `resume`, no measurement is left out.
+        With it in a checkpoint (as `unpack` gives it) and `resume`, no measurement is left out.
         """
         return self._kept
 
