@@ -19,14 +19,17 @@ os.environ.setdefault(
 )
 gc.set_threshold(50_000, 20, 50)  # Tracing allocates much and leaves few cycles.
 
-# Other papers' methods and whole studies: `make test-slow` tests them.
+# Other papers' methods, whole studies, and more of what others test, too: in `make test-slow`.
 SLOW = (
     "contrib",
     "experiments/data/prepare/prepare_test.py",
     "experiments/methods/enorm_test.py",
+    "experiments/methods/own_bounds_test.py",
     "experiments/models/ic_resnet_test.py",
     "experiments/models/kalman_resnet_test.py",
+    "experiments/old_run_test.py",
     "experiments/studies",
+    "experiments/training/parallel/run_test.py",
 )
 
 # Before any JAX computation: the multi-device tests need them, and must never skip.
@@ -69,7 +72,7 @@ def _few_programs_in_memory() -> Iterator[None]:
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 25_000:
+    if maps.exists() and maps.read_bytes().count(b"\n") > 40_000:
         jax.clear_caches()
 
 

@@ -93,7 +93,7 @@ def train_full(folder: Path, disk: Path, monkeypatch, kind: str, step: int) -> P
     return filler[0]
 
 
-@pytest.mark.parametrize("kind", ["eval", "train"])
+@pytest.mark.parametrize("kind", [pytest.param("eval", marks=pytest.mark.slow), "train"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_full_while_training(undisturbed, tmp_path, monkeypatch, kind):
     """At a save (after the last evaluation of an epoch), or at the next row."""
@@ -117,7 +117,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("size", [5000, 9000])
+@pytest.mark.parametrize("size", [5000, pytest.param(9000, marks=pytest.mark.slow)])
 def test_full_while_training_from_the_command_line(tmp_path, capfd, size):
     """Wherever the tests run: no file may be longer. The rows reach it first, or a checkpoint."""
     folder, before = tmp_path / "run", set(threading.enumerate())

@@ -80,6 +80,7 @@ def test_weight_layers():
     assert list(kinds.values()) == [NormPropConv, NormPropConv, NormPropDense]
 
 
+@pytest.mark.slow
 def test_wn_is_the_weight_normalization_of_flax():
     """At the scales it starts with; sqrt(2) is what keeps the network as it would start without."""
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
@@ -115,6 +116,7 @@ def plain_weights():
     return weights("bn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["normprop", "ic-conv-relu", "kalman", "gn+ws", "bn+wn"])
 def test_initial_weights_are_the_same(name, plain_weights):
     ours = weights(name)
@@ -123,6 +125,7 @@ def test_initial_weights_are_the_same(name, plain_weights):
         np.testing.assert_array_equal(ours[path], leaf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_trains(name):
     tx = optax.sgd(0.05, momentum=0.9, nesterov=True)
@@ -175,6 +178,7 @@ def test_normprop_trains_at_batch_size_one():
     assert accuracies["bn"] < 0.4, accuracies
 
 
+@pytest.mark.slow
 def test_normprop_is_the_same_function_in_training_and_inference():
     model = network("normprop")
     variables = model.init(jax.random.key(0), IMAGES, train=False)

@@ -80,7 +80,9 @@ def test_all_norms_are_probed_in_the_same_layers_at_the_same_updates(programs, p
             assert 0 < row["certified_lower"] <= row["value"] <= row["certified_upper"]
 
 
-@pytest.mark.parametrize(("lag", "mode"), [(1, "train"), (5, "eval")])
+@pytest.mark.parametrize(
+    ("lag", "mode"), [(1, "train"), pytest.param(5, "eval", marks=pytest.mark.slow)]
+)
 def test_rows_are_distances_between_outputs_on_the_probe_images(lag, mode, tmp_path):
     """An optimal assignment in float64, of outputs that the model itself captures."""
     config = ProbeConfig(every=5, images=12, mode=mode, lag=lag)

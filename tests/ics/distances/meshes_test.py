@@ -115,7 +115,8 @@ def test_inside_of_shard_map_with_its_check(name):
         )
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])  # float64: what JAX narrows
+# float64: what JAX narrows
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_a_second_call_compiles_nothing(dtype):
     x, y = (z.astype(dtype) + (1e-9 if dtype == np.float64 else 0) for z in samples())
     names = [name for name in EVERY if name != "em_distance, sinkhorn"]
