@@ -48,9 +48,13 @@ def _prepare(module: str | None) -> None:
     # Commands draw into files, with no backend chosen. That of a notebook, in whose shell they may
     # be started, need not be installed here, and matplotlib then fails as it is imported.
     os.environ.pop("MPLBACKEND", None)
-    name = (module or "").removeprefix("experiments").lstrip(".").partition(".")[0]
-    new = {"readme": "publish"}.get(name, name)
-    if new in COMMANDS and name not in ("train", "evaluate", "minimal", "publish"):
+    place = (module or "").removeprefix("experiments").lstrip(".")
+    places = {where.removesuffix(".__main__"): name for name, (where, _) in COMMANDS.items()}
+    first = place.partition(".")[0]
+    names = places | {"readme": "publish", "micro_batch": "train digits_slices"}
+    new = names.get(place.removesuffix(".__main__")) or names.get(first)
+    new = new or (first if first in COMMANDS else None)
+    if new is not None and place not in ("train", "evaluate"):
         print(f"error: python -m {module} is now: python -m experiments {new}", file=sys.stderr)
         sys.exit(2)
 

@@ -17,9 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, (_, what) in COMMANDS.items():
             print(f"  {name:{width}}  {what}")
         return 0
-    name = words[0].replace("-", "_")
+    name = words[0].replace("-", "_").lower()
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
+        near = get_close_matches(name, COMMANDS, n=1, cutoff=0.7)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}."
         print(f"error: there is no command {words[0]!r}; {hint}", file=sys.stderr)
         return 2

@@ -24,17 +24,17 @@ class NotReproducedError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """Restores the checkpoints of a run and checks the accuracies it reported."""
+    """Restore the checkpoints of a run and checks the accuracies it reported."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
-    """Folder that experiments.train wrote."""
+    """Folder that train wrote."""
 
 
 def evaluate_run(run_folder: Path, console: Console) -> list[dict[str, Any]]:
     """Evaluate the final checkpoint of every norm and seed of a run.
 
     Args:
-        run_folder: Folder that ``experiments.train`` wrote.
+        run_folder: Folder that ``train`` wrote.
         console: Where the findings go.
 
     Returns:

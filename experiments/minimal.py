@@ -108,19 +108,15 @@ def train(name: str, steps: int, every: int) -> tuple[float, list[dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train both, print the table, save the figure."""
-    parser = argparse.ArgumentParser("minimal", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--steps", type=int, default=300, help="updates of each network (%(default)s)"
-    )
-    parser.add_argument(
-        "--every", type=int, default=10, help="updates between probes (%(default)s)"
-    )
+    parser = argparse.ArgumentParser("python -m experiments minimal")
+    parser.add_argument("--steps", type=int, default=300, help="updates (%(default)s)")
+    parser.add_argument("--every", type=int, default=10, help="probe every so many (%(default)s)")
     parser.add_argument("--out", default="minimal.png", help="figure to write (%(default)s)")
     options = parser.parse_args(arguments)
     if not 1 <= options.every <= options.steps:
         parser.error("--every must be from 1 to --steps, or nothing would be measured")
-    if Path(options.out).exists():
-        parser.error(f"--out {options.out} exists and is not overwritten; give another name")
+    if Path(options.out).exists() or not Path(options.out).parent.is_dir():
+        parser.error(f"--out {options.out} exists, or its folder does not; give another name")
     start = time.perf_counter()
     results = {name: train(name, options.steps, options.every) for name in NORMS}
     headings = ("layer", *NORMS, *(f"{name} / spread" for name in NORMS))

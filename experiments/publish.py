@@ -144,6 +144,8 @@ class PublishConfig:
 def publish(config: PublishConfig) -> None:
     """Write the tables and figures of the files again."""
     for path in config.files or pages():
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist; give Markdown files, or none for all pages.")
         write_text(path, update(path.read_text(encoding="utf-8")))
         for figure in figures(path):
             draw(figure)

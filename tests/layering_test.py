@@ -6,6 +6,7 @@ standard library; a folder that is not listed fails, so a new one is a decision.
 
 import ast
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +22,11 @@ METHOD = ARRAYS | CORE | LINEN | {"unitnorm_jax.linen"}
 CONTRIB = "unitnorm_jax.contrib."
 
 LIBRARY: dict[str, set[str]] = {
-    "unitnorm_jax": ARRAYS | {"flax", "unitnorm_jax.*"},
+    "unitnorm_jax": {"unitnorm_jax.*"},  # its __init__ alone
+    "unitnorm_jax._interception": {"flax"},
     "unitnorm_jax.functional._numerics": ARRAYS,
     "unitnorm_jax.functional": ARRAYS | CORE,
     "unitnorm_jax.linen": ARRAYS | CORE | LINEN,
-    "unitnorm_jax.nnx": ARRAYS | CORE | {"flax"},
     # scipy: assignment, linear programs; matplotlib: inside plot alone.
     "unitnorm_jax.ics.distances": ARRAYS | {"scipy"},
     "unitnorm_jax.ics.bounds": ARRAYS | LINEN | {"unitnorm_jax.ics.distances"},
@@ -62,6 +63,8 @@ ORDER = (
 )
 # Those that run a page of code of their own, or list all commands: they use any room, or none.
 ENTRIES = {"__init__", "__main__", "minimal"}
+# Libraries of training, and who needs them before the room of that name.
+TRAINING = {"optax": {"methods"}, "orbax": set()}
 UNWANTED = {"optax", "experiments", "matplotlib", "tests", "tyro", "sklearn", "tensorboardX"}
 
 
@@ -94,8 +97,14 @@ def imports(path: Path) -> set[str]:
                 full = f"{node.module}.{alias.name}"
                 file = ROOT / full.replace(".", "/")
                 is_module = file.is_dir() or file.with_suffix(".py").exists()
-                names.add(full if is_module else node.module)
+                hidden = node.module.startswith("unitnorm_jax") and alias.name.startswith("_")
+                names.add(full if is_module or hidden else node.module)
     return names
+
+
+def names_in_text(path: Path) -> set[str]:
+    """Dotted names of the library anywhere in a source: by attribute, or in a string."""
+    return set(re.findall(r"unitnorm_jax(?:\.\w+)+", path.read_text()))
 
 
 def may_import(room: str, name: str, rooms: dict[str, set[str]] = LIBRARY) -> bool:
@@ -149,32 +158,55 @@ def test_modules_of_the_library_are_private(path):
     assert path.name == "__init__.py" or any(part.startswith("_") for part in parts)
 
 
+def why_not(name: str, imported: str) -> str | None:
+    """What forbids a module of the experiments an import; None if nothing does."""
+    top, _, rest = imported.partition(".")
+    if top == "tests":
+        return "tests"
+    if top == "unitnorm_jax" and is_private(imported):
+        return "private"
+    own = name.split(".")[1] if "." in name else ""
+    if top in TRAINING and own in ORDER and rank(name) < rank("experiments.training"):
+        return None if own in TRAINING[top] else "training alone"
+    if top != "experiments" or own in ("__main__", ""):
+        return None
+    if own == "minimal":
+        return "one page"
+    if rest.partition(".")[0] in ENTRIES | {""}:
+        return "no room"
+    return "upward" if rank(imported) > rank(name) else None
+
+
 @pytest.mark.parametrize("path", sources("experiments"), ids=name_of)
 def test_experiments(path):
     name = name_of(path)
-    for imported in imports(path):
-        top = imported.split(".")[0]
-        assert top != "tests"
-        assert top != "unitnorm_jax" or not is_private(imported), f"{imported} is private"
-        if top == "experiments" and name.count(".") and name.split(".")[1] not in ENTRIES:
-            assert imported != "experiments"
-            assert imported.split(".")[1] not in ENTRIES
-            assert rank(imported) <= rank(name), f"{name} must not import {imported}"
+    for imported in imports(path) | names_in_text(path):
+        assert why_not(name, imported) is None, f"{name} must not import {imported}"
 
 
-def test_each_rule_of_the_experiments_can_fail(tmp_path):
-    for lower, upper in itertools.pairwise(ORDER):
-        assert rank(f"experiments.{lower}.a") < rank(f"experiments.{upper}.b")
+def test_each_rule_of_the_experiments_can_fail():
+    for lower, upper in itertools.combinations(ORDER, 2):
+        assert why_not(f"experiments.{lower}.a", f"experiments.{upper}.b") == "upward"
+        assert why_not(f"experiments.{upper}.a", f"experiments.{lower}.b") is None
     with pytest.raises(ValueError, match="not in"):
         rank("experiments.new_room")
-    assert is_private("unitnorm_jax.ics.distances._line")
-    assert not is_private("unitnorm_jax.contrib.enorm")
+    assert why_not("experiments.common.a", "unitnorm_jax.ics.distances._line") == "private"
+    assert why_not("experiments.common.a", "unitnorm_jax.ics._hidden") == "private"
+    assert why_not("experiments.common.a", "unitnorm_jax.contrib.enorm") is None
+    assert why_not("experiments.common.a", "tests.oracle") == "tests"
+    assert why_not("experiments.analysis.a", "optax") == "training alone"
+    assert why_not("experiments.minimal", "experiments.common.files") == "one page"
+    assert why_not("experiments.training.a", "experiments.minimal") == "no room"
 
 
 def test_imports_are_found_wherever_they_stand(tmp_path):
     source = tmp_path / "a.py"
-    source.write_text("def f():\n    from unitnorm_jax import linen\n    import flax.linen as nn\n")
-    assert imports(source) == {"unitnorm_jax.linen", "flax.linen"}
+    source.write_text(
+        "def f():\n    from unitnorm_jax import linen\n    import flax.linen as nn\n"
+        "    from unitnorm_jax.ics import _hidden\n    ics.x = unitnorm_jax.ics.distances._line\n"
+    )
+    assert imports(source) == {"unitnorm_jax.linen", "flax.linen", "unitnorm_jax.ics._hidden"}
+    assert names_in_text(source) >= {"unitnorm_jax.ics.distances._line"}
 
 
 def test_import_is_light():
@@ -184,7 +216,9 @@ def test_import_is_light():
         "assert not {'jax', 'flax'} & set(sys.modules)\n"
         "unitnorm_jax.UnitizedBatchNorm, unitnorm_jax.ICSProbe, unitnorm_jax.em_distance\n"
         "unitnorm_jax.contrib, unitnorm_jax.functional, unitnorm_jax.ics, unitnorm_jax.linen\n"
-        "assert set(unitnorm_jax._NAMES) <= set(dir(unitnorm_jax))\n"
+        "assert {*unitnorm_jax._NAMES, *unitnorm_jax._PACKAGES} == set(unitnorm_jax.__all__)\n"
+        "from unitnorm_jax import *\n"
+        "assert callable(em_distance)\n"
         "print(*{name.split('.')[0] for name in sys.modules})\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"

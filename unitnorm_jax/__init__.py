@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 _PACKAGES = ("contrib", "functional", "ics", "linen")
 _NAMES = {"ICSProbe": "ics", "em_distance": "ics", "UnitizedBatchNorm": "linen"}
+__all__ = ["ICSProbe", "UnitizedBatchNorm", "contrib", "em_distance", "functional", "ics", "linen"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,4 +31,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PACKAGES, *_NAMES})
+    return sorted([*__all__, "__version__", "__doc__", "__name__", "__file__", "__path__"])

@@ -89,8 +89,7 @@ def read_config(folder: Path) -> TrainConfig:
 def _check(path: Path, fits: bool) -> None:
     if not fits:
         raise ValueError(
-            f"{path} is not what experiments.train writes; restore it from a copy, or repeat the "
-            "run."
+            f"{path} is not what a run writes; restore it from a copy, or repeat the run."
         )
 
 

@@ -98,7 +98,7 @@ def _jpegs(count: int, prefix: str) -> Iterator[Record]:
 
 
 def _pipeline(dataset: Dataset, batch_size: int) -> Pipeline:
-    """Return the data set's pipeline; record come again and again in one endless epoch."""
+    """Return the data set's pipeline; records come again and again in one endless epoch."""
     if not isinstance(dataset, RecordDataset):
         return dataset.pipeline(0, batch_size)
 
@@ -179,7 +179,7 @@ def _imitate(seconds: float) -> Callable[[Batch], None]:
 
 
 def _rate(function: Callable[[], Any], seconds: float) -> float:
-    """Call per second, after one to warm up: as many as fit, and at least two."""
+    """Return calls per second, after one to warm up: as many as fit, and at least two."""
     jax.block_until_ready(function())
     start = time.perf_counter()
     count, result = 0, None

@@ -56,7 +56,7 @@ class DescribedDataset(Dataset):
         self._fail()
 
     def _fail(self) -> NoReturn:
-        raise ValueError(f"{self.name} has no images here; train with experiments.train.")
+        raise ValueError(f"{self.name} has no images here; train with python -m experiments train.")
 
 
 class Recipe(NamedTuple):
@@ -87,7 +87,7 @@ def on_cifar(blocks: tuple[int, ...], batch_size: int) -> Recipe:
     """Pre-activation ResNet on CIFAR-10, as ``pod_check`` compiles it: not to train by.
 
     The network, images and batch are those of the paper's; the schedule, norm and penalty are the
-    defaults of ``experiments.train``, which change next to nothing of the program. What to train is
+    defaults of ``train``, which change next to nothing of the program. What to train is
     ``experiments.configs``, made by ``configs.recipes.authors``.
 
     Args:

@@ -53,7 +53,7 @@ class Probe:
     First, the cost matrix given: ours, with its certificate, against scipy's
     linear_sum_assignment, POT's emd2 (both exact, in float64, without one), and OTT-JAX's Sinkhorn
     at the largest regularization that is within 1 %. Then what probing every few updates adds to
-    training: the time of a measurement by itself, and the digits run of experiments.train with and
+    training: the time of a measurement by itself, and the digits run of train with and
     without the probe, epochs in turns. Needs the dependency group `bench`.
     """
 
@@ -97,7 +97,7 @@ class Data:
 class Seeds:
     """Time an update of several seeds in one program against one seed after another.
 
-    The network and batch are those of experiments.train on the digits. On a processor there is
+    The network and batch are those of train on the digits. On a processor there is
     little to gain: one small network fills it, and convolutions with several kernels are slow.
     """
 
@@ -122,7 +122,7 @@ class Step:
     """
 
     networks: tuple[str, ...] = ("digits", "resnet18")
-    """Networks: digits (that of experiments.train), resnet18 and resnet110 (the paper's, on images
+    """Networks: digits (that of train), resnet18 and resnet110 (the paper's, on images
     of 32x32 pixels), resnet50 and resnet101 (224x224 pixels)."""
     norms: tuple[str, ...] = ("ubn", "none")
     """Methods besides bn."""

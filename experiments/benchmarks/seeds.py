@@ -44,7 +44,7 @@ def measure(
         batch_size: Images per update and seed.
         count: Number of seeds.
         seconds: How long to measure.
-        model: The network; default: that of ``experiments.train``.
+        model: The network; default: that of ``train``.
     """
     optim = OptimConfig(batch_size=batch_size)
     config = TrainConfig(optim=optim, model=model or ModelConfig())

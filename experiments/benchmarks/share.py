@@ -108,7 +108,7 @@ def measure(
 
 @dataclasses.dataclass(frozen=True)
 class RunRow:
-    """What probing adds to the run of ``experiments.train`` on the digits.
+    """What probing adds to the run of ``train`` on the digits.
 
     Attributes:
         norm: The method.
@@ -138,7 +138,7 @@ def measure_run(
     seconds: float,
     track: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> RunRow:
-    """Train with and without the probe, as ``experiments.train`` does, in turns.
+    """Train with and without the probe, as ``train`` does, in turns.
 
     Args:
         norm: The method.

@@ -45,9 +45,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise ValueError(
-            f"{path} does not exist; give the folder of a finished run of experiments.train."
-        ) from None
+        raise ValueError(f"{path} does not exist; give the folder of a finished run.") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # Not JSON, or not even text.
@@ -151,7 +149,7 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, in the place of the one before; makes its folder."""
+    """Write a file whole or not at all, in the place of the one before; make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

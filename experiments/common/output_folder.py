@@ -8,6 +8,7 @@ options goes on in their folder (``open_study``). What is made at once comes at 
 import dataclasses
 import datetime
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -84,10 +85,22 @@ def whole_folder(option: str, path: Path) -> Iterator[Path]:
 
 def is_begun(folder: Path) -> bool:
     """Return whether there is a folder with more than a process leaves that was killed at once."""
-    left = ("versions.json", "data.json", LOCK)
-    return folder.is_dir() and not all(
-        path.name in left or ".tmp" in path.name for path in folder.iterdir()
-    )
+    return folder.is_dir() and not all(_is_left_over(path) for path in folder.iterdir())
+
+
+def _is_left_over(path: Path) -> bool:
+    """Return whether a file is one that is written before ``CONFIG``, by us."""
+    if path.name == LOCK:
+        return path.stat().st_size == 0
+    # As ``files.replacing`` calls them.
+    if re.fullmatch(r"(versions|data|config)\.tmp\.json", path.name):
+        return True
+    try:
+        return path.name in ("versions.json", "data.json") and isinstance(
+            files.read_json(path), dict
+        )
+    except ValueError:
+        return False
 
 
 def options_of(config: Any, *apart: str) -> dict[str, Any]:

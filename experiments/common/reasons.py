@@ -68,7 +68,7 @@ def way_out(problem: str) -> str:
 
 
 def ignore_closed_loop() -> None:
-    """Ignores the threads that a failed save or restore leaves behind, with their loop closed.
+    """Ignore the threads that a failed save or restore leaves behind, with their loop closed.
 
     Python prints a traceback for each that no caller can catch, through one of two hooks.
     """

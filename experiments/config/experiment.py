@@ -147,7 +147,7 @@ class ProbeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Trains the same network with each normalization, from the same initial weights.
+    """Train the same network with each normalization, from the same initial weights.
 
     For each seed all norms start from the same convolution and dense weights and see the same
     images in the same order. Everything is written to a new run folder.

@@ -1,4 +1,4 @@
-"""Lists the experiments, or shows one: ``python -m experiments configs [NAME]``."""
+"""List the experiments, or shows one: ``python -m experiments configs [NAME]``."""
 
 import dataclasses
 import sys
@@ -14,7 +14,7 @@ from experiments.configs import load, names
 
 @dataclasses.dataclass(frozen=True)
 class ConfigsConfig:
-    """Lists the experiments that experiments.train knows by name, or shows the card of one."""
+    """List the experiments that train knows by name, or shows the card of one."""
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
     """The experiment to show; default: list all."""

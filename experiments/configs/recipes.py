@@ -29,7 +29,7 @@ def authors(
     some thousand updates), and initial kernels have 0.88 times He's standard deviation.
 
     It is what to train; ``benchmarks.networks.on_cifar`` has the same ResNet-110 to be compiled
-    alone, with the defaults of ``experiments.train`` for all that hardly changes the program.
+    alone, with the defaults of ``train`` for all that hardly changes the program.
 
     Args:
         dataset: cifar10 or cifar100.

@@ -23,7 +23,7 @@ WHOLE = Part()
 
 
 def random_flip(key: jax.Array, images: jax.Array, part: Part = WHOLE) -> jax.Array:
-    """Mirrors each image, left to right, with probability 1/2.
+    """Mirror each image, left to right, with probability 1/2.
 
     Args:
         key: Random key of the batch.

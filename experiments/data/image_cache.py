@@ -24,7 +24,7 @@ class ImageCacheConfig:
 
 
 def image_cache(config: ImageCacheConfig, console: Console) -> None:
-    """Print what is kept, and deletes it if it is to be cleared."""
+    """Print what is kept, and delete it if it is to be cleared."""
     root = cache_root(config.cache_dir)
     found = caches_in(root)
     for path in found:

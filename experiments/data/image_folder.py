@@ -83,7 +83,7 @@ def load_image_folder(config: DataConfig) -> ArrayDataset:
 
 
 def list_images(root: Path) -> Listing:
-    """Return the images of a folder; name that begin with a dot are passed over.
+    """Return the images of a folder; names that begin with a dot are passed over.
 
     Sub-folders of a class, and files of other kinds, are counted and not used.
 

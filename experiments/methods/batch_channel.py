@@ -8,7 +8,7 @@ from unitnorm_jax.contrib.batch_channel_norm import BatchChannelNorm
 
 
 def bcn(config: NormConfig, context: Context) -> Method:
-    """``unitnorm_jax.linen.BatchChannelNorm``."""
+    """``contrib.batch_channel_norm.BatchChannelNorm``."""
     norm = partial(
         _batch_channel_norm,
         num_groups=config.num_groups,

@@ -15,7 +15,7 @@ NORMS = ("none", "bn", "ubn")
 
 
 def enorm(config: NormConfig, context: Context) -> Method:
-    """Return one cycle of ``functional.enorm_factors`` after every ``enorm_every`` updates."""
+    """Return one cycle of ``enorm_factors`` after every ``enorm_every`` updates."""
     del context
     balance = partial(balance_state, every=config.enorm_every, c=config.enorm_c, p=config.enorm_p)
     return Method(after_update=balance)
@@ -80,7 +80,7 @@ def rescale_optimizer(opt_state: Any, factors: EnormFactors) -> Any:
 
     Args:
         opt_state: State of ``optax.sgd``, ``optax.adam``, ``optax.adamw`` or a chain of such.
-        factors: Of ``functional.enorm_factors``.
+        factors: Of ``enorm_factors``.
 
     Raises:
         ValueError: If it has arrays of any other kind.

@@ -8,7 +8,7 @@ from unitnorm_jax.contrib.independent_component import IndependentComponent
 
 
 def ic(config: NormConfig, context: Context, order: str = "relu-ic-conv") -> Method:
-    """``unitnorm_jax.linen.IndependentComponent`` in an ``ICResNet`` of that order."""
+    """``IndependentComponent`` in an ``ICResNet`` of that order."""
     norm = partial(
         IndependentComponent,
         momentum=config.momentum,

@@ -8,7 +8,7 @@ from unitnorm_jax.contrib.batch_kalman_norm import BatchKalmanNorm
 
 
 def kalman(config: NormConfig, context: Context) -> Method:
-    """``unitnorm_jax.linen.BatchKalmanNorm``, predictions by formulas."""
+    """``contrib.batch_kalman_norm.BatchKalmanNorm``, predictions by formulas."""
     norm = partial(
         BatchKalmanNorm,
         momentum=config.momentum,

@@ -7,7 +7,7 @@ from unitnorm_jax.contrib.enorm import EnormGroup
 
 
 def preact_groups(params: Any) -> tuple[tuple[EnormGroup, ...], dict[str, int]]:
-    """Return the groups of ``functional.enorm_factors``, and the depth of every layer.
+    """Return the groups of ``enorm_factors``, and the depth of every layer.
 
     Each stage is one residual stream: the stem or the shortcut and the last convolution of every
     block write it; the first convolution of every block, the next shortcut and the classifier read

@@ -28,10 +28,10 @@ from unitnorm_jax.contrib.batch_channel_norm import LayerActivity, elimination_s
 
 @dataclasses.dataclass(frozen=True)
 class SingularitiesConfig:
-    """Counts the dead channels of a run's networks, over the test images."""
+    """Count the dead channels of a run's networks, over the test images."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
-    """Folder that experiments.train wrote."""
+    """Folder that train wrote."""
     layers: bool = False
     """A row for every layer, instead of one for every network."""
 

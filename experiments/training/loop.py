@@ -103,7 +103,7 @@ def _stretches(config: TrainConfig, updates: int) -> Iterator[tuple[int, int, bo
 
 
 def train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> None:
-    """Train until ``end`` updates are done, where that is not so already, and writes the rows.
+    """Train until ``end`` updates are done, where that is not so already, and write the rows.
 
     Args:
         run: Where it is.
@@ -172,7 +172,7 @@ def _train_group(runs: list[Run], epoch: int, end: int, preemption: Preemption) 
 def _record(
     run: Run, epoch: int, metrics: list[Any], seconds: float, problem: OSError | None = None
 ) -> None:
-    """Write the rows of a stretch that took so many seconds, and checks them.
+    """Write the rows of a stretch that took so many seconds, and check them.
 
     Args:
         run: What was trained.

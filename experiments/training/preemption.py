@@ -119,7 +119,7 @@ class Preemption:
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """Handle the signal: without a handler of Python's own, nothing is written to the socket."""
+    """Do nothing: Python writes to the socket only where a signal has a handler."""
 
 
 def _exit(status: int, message: str) -> None:

@@ -134,7 +134,7 @@ class RunProbe:
     """
 
     def __init__(self, program: Program, config: ProbeConfig, recorder: Recorder) -> None:
-        """Has seen no state yet."""
+        """Start before the first state."""
         self.seconds = 0.0
         self._each, self._recorder = program.probe_seconds, recorder
         probe: Any = program.probe  # A BoundedProbe measures like an ICSProbe.

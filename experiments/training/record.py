@@ -111,7 +111,7 @@ class Recorder(files.Closing):
         self._events.write(event.SerializeToString())
 
     def close(self) -> None:
-        """Write what is left and closes the files."""
+        """Write what is left and close the files."""
         with ExitStack() as stack:  # Closes all, whichever fails.
             stack.callback(self._events.close)
             for file in self._files.values():

@@ -1,4 +1,4 @@
-"""The final states of a finished run of ``experiments.train``, on the devices that are here."""
+"""The final states of a finished run of ``train``, on the devices that are here."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def restored(folder: Path, dataset: Dataset) -> Iterator[Restored]:
 
 
 def _on_this_machine(config: configs.TrainConfig) -> configs.TrainConfig:
-    """Return the devices that a run was trained on need not be here."""
+    """Return the options for the devices that are here; those of the training need not be."""
     fits = config.optim.batch_size % (jax.device_count() * config.optim.accumulate) == 0
     devices = configs.DevicesConfig(
         num_devices=None if fits else 1, precision=config.devices.precision

@@ -28,7 +28,8 @@ def test_it_trains_measures_and_draws(tmp_path, capsys):
     [
         (["--every", "0"], "--every must be from 1 to --steps"),
         (["--steps", "5"], "--every must be from 1 to --steps"),
-        (["--out", __file__], "exists and is not overwritten"),
+        (["--out", __file__], "exists, or its folder does not"),
+        (["--out", "no-folder/a.png"], "exists, or its folder does not"),
     ],
 )
 def test_bad_options_end_before_anything_is_trained(arguments, message, capsys):
@@ -39,5 +40,7 @@ def test_bad_options_end_before_anything_is_trained(arguments, message, capsys):
 
 def test_it_is_one_page_that_imports_no_other_room():
     assert SOURCE.count("\n") <= 150
-    imported = [n.module for n in ast.walk(ast.parse(SOURCE)) if isinstance(n, ast.ImportFrom)]
+    nodes = list(ast.walk(ast.parse(SOURCE)))
+    imported = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    imported += [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
     assert not [name for name in imported if name.split(".")[0] == "experiments"]

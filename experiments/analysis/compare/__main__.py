@@ -1,4 +1,4 @@
-"""Compares finished runs: ``python -m experiments compare RUN...``."""
+"""Compare finished runs: ``python -m experiments compare RUN...``."""
 
 import dataclasses
 import shlex
@@ -25,7 +25,7 @@ ALSO = ("distances", "layers", "alpha", "bounds", "epochs")
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
-    """Compares the methods of one or several finished runs, seed by seed.
+    """Compare the methods of one or several finished runs, seed by seed.
 
     Prints test accuracy (n, mean, standard deviation, paired differences with 95 % confidence
     intervals and p-values), epochs to a target, time per step and in which layers the outputs
@@ -38,7 +38,7 @@ class CompareConfig:
     run_folders: Annotated[
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
     ]
-    """Folders that experiments.train wrote; each may hold several methods and seeds."""
+    """Folders that train wrote; each may hold several methods and seeds."""
     base: str | None = None
     """Method with which the others are compared, by its name in the table ('ubn unit=rms').
     Default: the first."""

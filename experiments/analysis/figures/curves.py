@@ -220,7 +220,7 @@ def depth_ticks(axis: Axes, layers: Sequence[str], most: int = 12) -> None:
 
 
 def plain_log(axis: Axes, fewest: int = 4) -> None:
-    """Labels a logarithmic axis with plain numbers, however little of a decade it spans."""
+    """Label a logarithmic axis with plain numbers, however little of a decade it spans."""
     low, high = axis.get_ylim()
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
     for steps in _TICKS:

@@ -1,4 +1,4 @@
-"""Writes the report of a finished run again: ``python -m experiments page RUN_FOLDER``."""
+"""Write the report of a finished run again: ``python -m experiments page RUN_FOLDER``."""
 
 import dataclasses
 import sys
@@ -15,10 +15,10 @@ from experiments.common.cli import command
 
 @dataclasses.dataclass(frozen=True)
 class PageConfig:
-    """Writes report.html of a finished run, from the rows in its folder."""
+    """Write report.html of a finished run, from the rows in its folder."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
-    """Folder that experiments.train wrote."""
+    """Folder that train wrote."""
 
 
 def write(config: PageConfig, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Kills training with SIGKILL, again and again: ``python -m experiments faults --kills 20``.
+"""Kill training with SIGKILL, again and again: ``python -m experiments faults --kills 20``.
 
 A training job on digits is run once undisturbed and once killed at random moments, some of them
 during saves, and restarted with ``--resume auto`` until it is done. Then the two are compared:
@@ -45,7 +45,7 @@ class DifferenceError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class FaultsConfig:
-    """Kills a training job on digits again and again, and compares it with an undisturbed one."""
+    """Kill a training job on digits again and again, and compares it with an undisturbed one."""
 
     kills: int = 20
     """How often the process is killed: a third during saves, a third while it trains, a third

@@ -30,7 +30,7 @@ PROG = "python -m experiments pod_check"
 class PodCheckConfig:
     """Compile the training step for a TPU pod, with a norm and with BatchNorm, and compare.
 
-    It is the step of experiments.train, in the recipe of the network (100 epochs of ImageNet for
+    It is the step of train, in the recipe of the network (100 epochs of ImageNet for
     resnet50 and resnet101, CIFAR-10 for resnet110), compiled by the TPU compiler: that needs
     `pip install 'jax[tpu]'` and JAX_PLATFORMS=cpu, but no TPU. A network takes some minutes, and
     each slice of --scaling a third of that. Exit status 3: a target was missed.
@@ -51,7 +51,7 @@ class PodCheckConfig:
     parallel: Literal["jit", "shard_map"] = "jit"
     """How the step is spread over the devices."""
     statistics: Statistics = "synchronised"
-    """Batch statistics: see experiments.train --help."""
+    """Batch statistics: see train --help."""
     statistics_group: int | None = None
     """Number of devices in a group, for --statistics grouped."""
     precision: Precision | None = None

@@ -111,7 +111,7 @@ def _bytes(shape: str) -> int:
 
 
 def count(found: Iterable[Collective]) -> int:
-    """Return number of collectives that run in every execution."""
+    """Return the number of collectives that run in every execution."""
     return sum(c.times for c in found if not c.guarded)
 
 

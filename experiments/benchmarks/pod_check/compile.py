@@ -1,4 +1,4 @@
-"""Compiles the training step of ``experiments.train`` for devices that need not be there."""
+"""Compiles the training step of ``train`` for devices that need not be there."""
 
 import dataclasses
 import time

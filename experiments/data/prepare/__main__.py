@@ -1,4 +1,4 @@
-"""Downloads and prepares a data set: ``python -m experiments prepare cifar10 --data-dir FOLDER``.
+"""Download and prepares a data set: ``python -m experiments prepare cifar10 --data-dir FOLDER``.
 
 It needs tensorflow (the dependency group ``tf``); training on what it prepares does not.
 """
@@ -44,7 +44,7 @@ _CHUNK = 256  # Images that are read before they are checked.
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig:
-    """Downloads a data set, prepares it for training, and checks every image.
+    """Download a data set, prepares it for training, and checks every image.
 
     What is complete is not done again: an interrupted download goes on where it was, so does the
     writing of imagenet2012, by files of about a thousand images (the others are written in

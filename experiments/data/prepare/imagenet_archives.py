@@ -126,7 +126,7 @@ class _Written:
 
 
 def files_written(folder: Path) -> int:
-    """Return number of files that an interrupted run has left complete in the partial folder."""
+    """Return the number of complete files that an interrupted run has left."""
     path = partial_folder(folder) / _Written.FILE
     return len(_state(path)["files"]) if path.is_file() else 0
 
@@ -191,7 +191,7 @@ def _write_split(
     written: _Written,
     progress: Progress,
 ) -> Any:
-    """Write the files that are missing; returns what tensorflow-datasets notes of a split."""
+    """Write the files that are missing; return what tensorflow-datasets notes of a split."""
     core = need("tensorflow_datasets").core
     sharding = need("tensorflow_datasets.core.utils.shard_utils")
     size = sum(image.size + len(image.name) + _OVERHEAD for image in images)
@@ -224,7 +224,7 @@ def _write_split(
 def _write_file(
     builder: Any, archive: Path, fix: bool, images: Sequence[_Image], path: Path
 ) -> int:
-    """Write one file, whole or not at all; returns the bytes of its records."""
+    """Write one file, whole or not at all; return the bytes of its records."""
     contents = {}
     with archive.open("rb") as file:
         for image in sorted(images, key=lambda image: image.offset):  # Forwards, for a hard disk.

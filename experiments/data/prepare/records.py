@@ -99,7 +99,7 @@ class Split:
         self._source = builder.as_data_source(split=split, decoders=skip)
 
     def __len__(self) -> int:
-        """Return number of records."""
+        """Return the number of records."""
         return len(self._source)
 
     def sha256(self) -> str:

@@ -93,7 +93,7 @@ def _relative(axis, rows):
 
 
 def _plain(axis, subs=(1,)):
-    """Return numbers instead of powers, at the given multiples of 1, 10, 100."""
+    """Write numbers instead of powers, at the given multiples of 1, 10, 100."""
     axis.set_major_locator(ticker.LogLocator(base=10, subs=subs))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(ticker.NullFormatter())

@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def dimension_rows(dimensions: Sequence[int], alphas: Sequence[float]) -> Iterator[Row]:
-    """X = s (1,..,1), Y = s (1,..,1,-1,..,-1), s = +-1: equal means, equal variances.
+    """Yield rows of X = s (1,..,1), Y = s (1,..,1,-1,..,-1), s = +-1: equal means, equal variances.
 
     Args:
       dimensions: Even numbers.
@@ -54,7 +54,7 @@ def dimension_rows(dimensions: Sequence[int], alphas: Sequence[float]) -> Iterat
 def noise_rows(
     noises: Sequence[float], alphas: Sequence[float], d: int, n: int, repeats: int, seed: int
 ) -> Iterator[Row]:
-    """Return the same n samples, normalized with two draws of noisy statistics: nothing else moves.
+    """Yield rows of the same n samples, normalized with two draws of noisy statistics.
 
     Means are off by ``noise`` standard deviations times a normal number, variances by a factor
     exp(noise times a normal number). For mini-batches of B samples noise is about 1/sqrt(B).

@@ -41,7 +41,7 @@ class NoiseConfig:
     mean 0.05 and deviation 0.025 between weights), quantization (bits).
 
     Writes noise.csv (one row per measurement), noise.png, config.json and versions.json, and
-    trains the networks first, unless a finished run of experiments.train is given.
+    trains the networks first, unless a finished run of train is given.
     """
 
     kinds: tuple[str, ...] = tuple(KINDS)
@@ -59,13 +59,13 @@ class NoiseConfig:
     rate: float = 0.3
     """Weight of each batch in tracking, in [0, 1]; 1 uses the statistics of the batch alone."""
     norms: tuple[str, ...] = ("bn", "ubn", "none")
-    """Normalizations to train, see experiments.train."""
+    """Normalizations to train, see train."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the training."""
     epochs: int = 15
     """Epochs of the training."""
     trained: Path | None = None
-    """Folder of a finished run of experiments.train to take the networks from; norms, seeds and
+    """Folder of a finished run of train to take the networks from; norms, seeds and
     epochs are then its own."""
     run_dir: Path | None = None
     """Folder to create, or one of a study with the same options, to go on with. Default:
@@ -99,7 +99,7 @@ class NoiseConfig:
 
 
 def study(config: NoiseConfig, console: Console) -> Path:
-    """Train if need be, measures, writes and prints.
+    """Train if need be, measure, write and print.
 
     Returns:
         The folder.
@@ -161,7 +161,7 @@ def study(config: NoiseConfig, console: Console) -> Path:
 
 
 def _chips(kind: str, config: NoiseConfig) -> int:
-    """Return number of chips to measure; where noise is not random all are alike."""
+    """Return the number of chips to measure; where noise is not random all are alike."""
     return config.chips if KINDS[kind].random else 1
 
 

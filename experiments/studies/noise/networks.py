@@ -1,4 +1,4 @@
-"""The trained networks of a run of ``experiments.train``, and what is done to them, compiled."""
+"""The trained networks of a run of ``train``, and what is done to them, compiled."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

@@ -27,7 +27,7 @@ class RegularizationConfig:
     out: Path = Path("runs/regularization")
     """Folder to create, or one of an unfinished study with the same options."""
     dataset: str = "digits"
-    """Data set, as in experiments.train."""
+    """Data set, as in train."""
     images: int | None = None
     """Training images to use at most, a fifth of them for validation; None: all."""
     noises: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

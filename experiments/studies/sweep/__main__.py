@@ -22,7 +22,7 @@ from experiments.studies.sweep.table import sweep_table
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """Trains many networks and compares methods, paired by seed.
+    """Train many networks and compare methods, paired by seed.
 
     Interrupted, the same command goes on where it was, in the middle of a run. On the digits one
     run of five seeds takes about a minute on two CPU cores; a sweep has 8 to 20. Those on CIFAR-10

@@ -17,6 +17,7 @@ from experiments.analysis.compare.record import FORMAT, to_plain
 from experiments.analysis.compare.tables import number
 from experiments.common.errors import NonFiniteLossError, Preempted
 from experiments.common.files import write_json
+from experiments.common.output_folder import open_study
 from experiments.common.provenance import versions
 from experiments.common.statistics import largest
 from experiments.config.experiment import TrainConfig
@@ -35,7 +36,7 @@ def run_sweep(
     until: float = math.inf,
     data_dir: str | None = None,
 ) -> dict[str, Any] | None:
-    """Train what is not trained yet, and compares.
+    """Train what is not trained yet, and compare.
 
     Every method has a run folder of its own, named by its configuration: sweeps share the runs that
     they have in common, and a sweep that was interrupted goes on with the next one.
@@ -53,7 +54,7 @@ def run_sweep(
         and per setting a comparison's record, with ``failed``: what did not train to the end, and
         why.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    open_study("out", out, {"sweeps": FORMAT})
     todo = {folder_of(config, out): config for s in sweep.settings for config in s.configs}
     for i, (folder, config) in enumerate(todo.items()):
         if time.monotonic() > until and not is_done(folder):
@@ -92,7 +93,7 @@ def is_done(folder: Path) -> bool:
 def train_once(
     config: TrainConfig, folder: Path, console: Console, until: float = math.inf
 ) -> None:
-    """Train ``config`` unless it is done; goes on where it was interrupted.
+    """Train ``config`` unless it is done; go on where it was interrupted.
 
     Raises:
         Preempted: If it was asked to stop, or it is ``until``; what was trained is saved.

@@ -1,7 +1,7 @@
 """The questions, and the runs that answer them.
 
 A sweep has settings (a batch size, a learning rate); in each of them methods are compared, paired
-by seed. On the digits, network and recipe are those of ``experiments.train``, but for what the
+by seed. On the digits, network and recipe are those of ``train``, but for what the
 setting or method says; on CIFAR-10, those of ``experiments.configs``, for an accelerator.
 """
 

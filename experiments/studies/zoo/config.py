@@ -38,16 +38,16 @@ PARTS = ("train", "time", "batch")
 
 @dataclasses.dataclass(frozen=True)
 class ZooConfig:
-    """Compares every method: accuracy, speed, shift, smallest batch.
+    """Compare every method: accuracy, speed, shift, smallest batch.
 
     Three measurements of each method. train: test accuracy, updates to the target accuracy, and
     internal covariate shift of every normalization layer (without normalization: in its places),
-    by the certified probe; each seed is a run of experiments.train. time: an update against one
+    by the certified probe; each seed is a run of train. time: an update against one
     of --base, neighbouring updates in one process. batch: the smallest batch at which
     the network still trains, learning rate in proportion, same number of epochs.
 
     Writes a folder: config.json, versions.json, results/ (one file for each method and
-    measurement, with commit, hardware and command), runs/ (those of experiments.train), logs/, and
+    measurement, with commit, hardware and command), runs/ (those of train), logs/, and
     zoo.json, zoo.md, zoo.png of all that is there. A method that diverges is reported as such.
 
     Examples:
@@ -62,13 +62,13 @@ class ZooConfig:
     """Folder for another, smaller zoo.json: experiments/results, which the table and figure of
     docs/methods.md are made of."""
     methods: tuple[str, ...] = METHODS
-    """Methods to measure, see experiments.train --norms."""
+    """Methods to measure, see train --norms."""
     base: str = "bn"
     """The method that the others are compared with."""
     parts: tuple[str, ...] = PARTS
     """What to measure: train, time, batch. The tables show what is there."""
     dataset: str = "digits"
-    """Data set, see experiments.train."""
+    """Data set, see train."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of train; batch uses the first."""
     epochs: int = 8

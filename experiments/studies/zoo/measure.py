@@ -22,7 +22,7 @@ from experiments.training.steps import TrainState
 
 
 def train_method(config: ZooConfig, method: str, log: Console) -> dict[str, Any]:
-    """Run ``experiments.train`` with one method, every seed; go on where it was interrupted.
+    """Run ``train`` with one method, every seed; go on where it was interrupted.
 
     Returns:
         The results of its summary, and its folder within the study's; or why it diverged.
@@ -86,7 +86,7 @@ def train_compiled(job: TrainConfig, method: str, dataset: Dataset) -> float:
     """Train one seed with all updates of an epoch in one program.
 
     So batches of one take no longer than their arithmetic. The program and the order of the images
-    are those of ``experiments.train`` on one device; nothing is recorded, and numbers that are not
+    are those of ``train`` on one device; nothing is recorded, and numbers that are not
     finite do not stop it.
 
     Returns:

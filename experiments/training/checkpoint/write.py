@@ -99,7 +99,7 @@ class Checkpoints(Closing):
         return self._manager.all_steps()
 
     def save(self, checkpoint: Checkpoint) -> bool:
-        """Start to save, unless a number in the state is not finite; returns before it is done.
+        """Start to save, unless a number in the state is not finite; return before it is done.
 
         The newest checkpoint is replaced by one of the same step that has an accuracy, where it had
         none: as long as there is another, in case that saving is interrupted.

@@ -60,7 +60,7 @@ class Transform:
 
     @property
     def axes(self) -> dict[str, Any]:
-        """Over which devices layers take batch statistics: fields of ``norms.Context``."""
+        """Over which devices layers take batch statistics: fields of ``methods.Context``."""
         groups, members = self.mesh.devices.shape
         if self.mode == "jit" or members == 1:
             return {}

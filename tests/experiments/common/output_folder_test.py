@@ -85,6 +85,15 @@ def test_a_study_goes_on_with_the_same_options(tmp_path):
     assert read_json(out / "config.json") == other
 
 
+@pytest.mark.parametrize("name", ["versions.json", "notes.tmp.txt", ".lock", "data.json"])
+def test_a_file_of_a_name_that_we_use_is_somebodys(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with refused("out", tmp_path):
+        open_study("out", tmp_path, {})
+    assert (tmp_path / name).read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_other_folders_and_files_are_left_alone(tmp_path):
     (tmp_path / "notes.txt").touch()
     for out in (tmp_path, tmp_path / "notes.txt"):

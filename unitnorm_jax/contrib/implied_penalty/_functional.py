@@ -99,7 +99,7 @@ def implied_penalty(
         scale = jnp.ones_like(pull)
 
     def quotient(divisor: jax.Array, value: jax.Array) -> jax.Array:
-        """Return a unit that is 0 is pulled nowhere; compared by ==, for NaN to stay."""
+        """Return value / divisor, 0 where that is 0: such a unit is not pulled; NaN stays."""
         return jnp.where(divisor == 0, 0, value / jnp.where(divisor == 0, 1, divisor))
 
     return ImpliedPenalty(

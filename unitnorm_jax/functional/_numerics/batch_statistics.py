@@ -155,7 +155,7 @@ def exact_sums(
 
 
 def total_count(totals: jax.Array, count: jax.Array | float | None) -> jax.Array | float:
-    """Return number of values behind the totals of ``exact_sums``, 1 where there is none."""
+    """Return the number of values behind the totals of ``exact_sums``, 1 where there is none."""
     return jnp.maximum(lax.stop_gradient(totals[2]), 1) if count is None else count
 
 

@@ -149,7 +149,7 @@ def normalize_with_statistics(
 
 
 def _typical_weight(unit: str | float, layout: Layout, dtype: Any, masked: bool) -> Any:
-    """Kappa P: what multiplies a channel's mean square in the squared norm of a sample."""
+    """Return kappa P: what multiplies a channel's mean square in the squared norm of a sample."""
     _, positions, channels = layout.counts
     some = number_of(positions, dtype)
     if masked and unit == "reference":

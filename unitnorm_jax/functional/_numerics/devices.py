@@ -29,5 +29,5 @@ def average(x: jax.Array, axis_name: str | None, groups: Groups) -> jax.Array:
 
 
 def fewest(axis_name: str, groups: Groups) -> int:
-    """Return number of devices of an axis, or of its smallest group."""
+    """Return the number of devices of an axis, or of its smallest group."""
     return lax.psum(1, axis_name) if groups is None else min(len(group) for group in groups)

@@ -91,7 +91,7 @@ def on_cpu(
 
 
 def keep_apart(v: jax.Array) -> jax.Array:
-    """V itself; in the compiled program a reduction of v does not absorb what computes v.
+    """Return v itself; in the compiled program a reduction of v does not absorb what computes v.
 
     The library knows no complex numbers. (A barrier alone is gone by the time it is chosen.)
     Linear, and its own transpose.

@@ -41,7 +41,7 @@ def _plan(n: int, m: int, d: int) -> _Plan:
 
 
 def cost_error(n: int, m: int, d: int, dtype: DTypeLike) -> CostError:
-    """Return a-priori error of `cost_matrix`, as static numbers.
+    """Return the a-priori error of `cost_matrix`, as static numbers.
 
     With u the unit roundoff, a squared difference carries 3 roundings and its way through the
     sums h more (h = tree depth of a group + length of each nested loop + tree depth of the

@@ -47,7 +47,7 @@ def line_em_distance(x: Float[Array, "n ..."], y: Float[Array, "m ..."]) -> Floa
 
 
 def sorted_columns(x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
-    """X sorted along axis 0; a NaN may spread to the other numbers of its column.
+    """Return x sorted along axis 0; a NaN may spread to the other numbers of its column.
 
     Where there are many columns, by a bitonic network: the same comparisons for all of them, in
     log2(n) (log2(n) + 1) / 2 passes over x. `jnp.sort` compares one by one on a CPU, and took 20

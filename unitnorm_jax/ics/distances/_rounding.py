@@ -35,7 +35,7 @@ def working_dtype(*arrays: Any) -> jnp.dtype:
 
 
 def tree_depth(n: int) -> int:
-    """Return roundings that one term meets in `tree_sum` over n terms."""
+    """Return how many roundings one term meets in `tree_sum` over n terms."""
     return math.ceil(math.log2(n)) if n > 1 else 0
 
 
@@ -107,7 +107,7 @@ def target_exponent(size: int, dtype: DTypeLike) -> int:
 
 
 def scale_exponent(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
-    """K such that the largest entry of x and y times 2^k is near ``2^target_exponent``."""
+    """Return k such that the largest entry of x and y times 2^k is near ``2^target_exponent``."""
     largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
     _, exponent = jnp.frexp(largest)
     k = target_exponent(size, x.dtype) - exponent

@@ -125,7 +125,7 @@ _sliced = compiled(_along_directions, static=("num_directions",))
 
 
 def _project(x: jax.Array, directions: jax.Array) -> jax.Array:
-    """X @ directions in blocks of columns, so that the error is known."""
+    """Return x @ directions in blocks of columns, so that the error is known."""
     d = x.shape[1]
     blocks = -(-d // _BLOCK)
     levels = _rounding.loop_levels(blocks)

@@ -110,7 +110,7 @@ def _given(w: Any, same: bool) -> Weights | None:
 
 
 def _same_numbers(x: Any, y: Any) -> bool:
-    """Return where a dtype is wide and both are known. If in doubt they are not the same."""
+    """Return whether both are known and equal, number by number; False if in doubt."""
     if x is None or y is None or any(isinstance(w, jax.core.Tracer) for w in (x, y)):
         return False
     return x.dtype == y.dtype and x.shape == y.shape and bool(np.all(np.asarray(x) == y))

@@ -70,7 +70,7 @@ def _is_here(x: Any) -> bool:
 
 
 def lossless(x: Any) -> Any:
-    """X in the narrow dtype if that has every one of its numbers, else x itself on the host."""
+    """Return x in the narrow dtype if that has all of its numbers, else x on the host."""
     x = np.asarray(x)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         cast = x.astype(jax.dtypes.canonicalize_dtype(x.dtype))

@@ -24,7 +24,7 @@ from unitnorm_jax.ics.probe._variables import check_match, collections
 
 @jax.tree_util.register_pytree_node_class
 class ICSProbe:
-    """Measures, for each layer, W1 between its outputs before and after an update.
+    """Measure, for each layer, W1 between its outputs before and after an update.
 
     ``ICS of a layer = W1({f_before(x_i)}, {f_after(x_i)})`` over the n samples x_i of the probe
     batch, the same on both sides, with a certificate (`em_distance`) and closed-form bounds.

@@ -41,7 +41,7 @@ class Probe(Protocol[MeasuredOut]):
 
 
 class ICSRecord(Generic[Measured]):
-    """Probes a training run every few updates and keeps the rows.
+    """Probe a training run every few updates and keep the rows.
 
     Call it once before the first update and after every one. At each step that is a positive
     multiple of `every` it measures ``W1(state at step - lag, state at step)``; lag = 1 is the
