@@ -255,7 +255,7 @@ def test_help(program):
     result = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     expected = {
         "train": ["--norm.unit", "--norm.alpha-init", "--probe.every", "(default: 64)", "pixels"],
-        "evaluate": ["RUN_FOLDER", "Folder that experiments.train wrote"],
+        "evaluate": ["RUN_FOLDER", "Folder that train wrote"],
     }
     for text in expected[program]:
         assert text in result.stdout

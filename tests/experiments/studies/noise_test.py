@@ -183,7 +183,7 @@ def test_bad_flags(changes, message):
 def test_a_folder_that_is_no_run_is_named_before_anything_is_written(tmp_path, capsys):
     out = tmp_path / "out"
     assert command.main(["--trained", str(tmp_path), "--run-dir", str(out)]) == 1
-    assert "give the folder of a finished run of experiments.train" in capsys.readouterr().err
+    assert "give the folder of a finished run" in capsys.readouterr().err
     assert not out.exists()
 
 

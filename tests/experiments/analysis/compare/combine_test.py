@@ -199,7 +199,7 @@ def test_no_folder_or_no_run(tmp_path):
 def test_a_damaged_summary(tmp_path, content):
     run = make_run(tmp_path / "a")
     (run.folder / "summary.json").write_text(content)
-    with pytest.raises(ValueError, match=r"summary\.json is not what experiments\.train writes"):
+    with pytest.raises(ValueError, match=r"summary\.json is not what a run writes"):
         combine([run.folder])
 
 
