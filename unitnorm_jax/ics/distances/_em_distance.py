@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.ics.distances import _rounding
@@ -163,7 +164,8 @@ def em_distance_from_costs(
         sinkhorn_iterations: Bound on the Sinkhorn iterations.
 
     Returns:
-        `EMDistance`; NaN in value, lower and upper, exact False, where a cost is not finite.
+        `EMDistance`; NaN in value, lower and upper, exact False, where a cost or their sum is not
+        finite.
 
     Raises:
         ValueError: If shapes do not match, or as for `em_distance`.
@@ -191,13 +193,13 @@ def _certified_costs(
     costs: jax.Array, x: jax.Array, y: jax.Array, *, options: Options
 ) -> EMDistance:
     ones = jnp.ones(len(costs), costs.dtype)
-    masses = ones / len(costs)
-    finite = jnp.all(jnp.isfinite(costs))
-    costs = jnp.where(finite, costs, 0)
-    same = jnp.ones((), bool)
-    found = cascade(Problem(costs, masses, masses, (ones, ones), same, x, y), options)
-    value, lower, upper = (jnp.where(finite, bound, jnp.nan) for bound in found[:3])
-    return EMDistance(value, lower, upper, found.exact & finite)
+    masses, same = ones / len(costs), jnp.ones((), bool)
+    unknown = jnp.full((), jnp.nan, costs.dtype)
+    return lax.cond(
+        jnp.isfinite(jnp.sum(costs)),  # one pass: a cost that is not finite shows in it
+        lambda: cascade(Problem(costs, masses, masses, (ones, ones), same, x, y), options),
+        lambda: EMDistance(unknown, unknown, unknown, jnp.zeros((), bool)),
+    )
 
 
 _from_costs = compiled(_certified_costs, static=("options",))
