@@ -90,8 +90,8 @@ def is_begun(folder: Path) -> bool:
 
 def _is_left_over(path: Path) -> bool:
     """Return whether a file is one that is written before ``CONFIG``, by us."""
-    if path.name == LOCK:
-        return path.stat().st_size == 0
+    if path.name in (LOCK, "versions.json", "data.json") and path.stat().st_size == 0:
+        return True
     # As ``files.replacing`` calls them.
     if re.fullmatch(r"(versions|data|config)\.tmp\.json", path.name):
         return True

@@ -196,7 +196,7 @@ def _certified_costs(
     masses, same = ones / len(costs), jnp.ones((), bool)
     unknown = jnp.full((), jnp.nan, costs.dtype)
     return lax.cond(
-        jnp.isfinite(jnp.sum(costs)),  # one pass: a cost that is not finite shows in it
+        jnp.all(jnp.isfinite(jnp.sum(costs, axis=0))),  # one pass; over rows, it is vectorized
         lambda: cascade(Problem(costs, masses, masses, (ones, ones), same, x, y), options),
         lambda: EMDistance(unknown, unknown, unknown, jnp.zeros((), bool)),
     )
