@@ -4,7 +4,6 @@ import ast
 import importlib.util
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,7 @@ def run(*words):
 
 
 def test_the_list_has_every_command_and_loads_nothing():
-    start = time.perf_counter()
     done = run("-X", "importtime", "-m", "experiments")
-    assert time.perf_counter() - start < 10  # 0.1 s; other tests may be running.
     assert not {"jax", "flax", "tyro", "rich"} & {w.strip() for w in done.stderr.split("|")}
     for name, (_, what) in COMMANDS.items():
         assert f"  {name}" in done.stdout

@@ -5,24 +5,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Shaped
 
 from unitnorm_jax.ics.distances import _rounding, _samples, _wide
 from unitnorm_jax.ics.distances._compiled import compiled
 from unitnorm_jax.ics.distances._line import line_em_distance, line_error
 from unitnorm_jax.ics.distances._samples import (
+    After,
+    Before,
     Given,
     Samples,
+    Scalar,
     given,
     mean,
     mean_error,
     norm_error,
     norms,
 )
-
-Before = Shaped[Array | np.ndarray, "n ..."]
-After = Shaped[Array | np.ndarray, "m ..."]
-Scalar = Float[Array, ""]
 
 
 def mean_lower_bound(x: Before, y: After) -> Scalar:

@@ -6,13 +6,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.ics.distances import _rounding
 from unitnorm_jax.ics.distances._wide import narrow
 
 METHODS = ("auto", "pairing", "scipy", "sinkhorn")
+# What the bounds take and return.
+Before = Shaped[Array | np.ndarray, "n ..."]
+After = Shaped[Array | np.ndarray, "m ..."]
+Scalar = Float[Array, ""]
 
 
 class Given(NamedTuple):
