@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,6 +86,7 @@ class Checkpoints(Closing):
                 "Give a --run-dir that can be written.",
             ) from error
         self._pending: int | None = None
+        self._unwritten: int | None = None
         self.saved_step: int | None = self._manager.latest_step()
         self._clear()
 
@@ -165,12 +167,20 @@ class Checkpoints(Closing):
         if jax.process_index() == 0:
             shutil.rmtree(self._folder / _DELETED, ignore_errors=True)
 
+    def _clear_unwritten(self) -> None:
+        """Remove what there is of a checkpoint that failed: it holds the space that is missing."""
+        for rest in self._folder.glob(f"{self._unwritten}.orbax-checkpoint-tmp*"):
+            for _ in range(40):  # Threads that write its other arrays may not have ended yet.
+                shutil.rmtree(rest, ignore_errors=True)
+                if not rest.exists():
+                    break
+                time.sleep(0.05)
+
     def _failed(self, error: Exception) -> CheckpointError:
         step, self._pending = self._pending, None
         problem = reason(error)
-        # It holds the very space that is missing.
-        for rest in self._folder.glob(f"{step}.orbax-checkpoint-tmp*"):
-            shutil.rmtree(rest, ignore_errors=True)
+        self._unwritten = step
+        self._clear_unwritten()
         before = (
             "There is none before it"
             if self.saved_step is None
@@ -191,6 +201,7 @@ class Checkpoints(Closing):
                 self._manager.close()
             except Exception as error:
                 logging.getLogger(__name__).debug("closing: %s", error)
+            self._clear_unwritten()
 
 
 def _accuracy(metrics: dict[str, float]) -> float:
