@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 ARRAYS = {"jax", "numpy", "jaxtyping"}
 CORE = {"unitnorm_jax.functional", "unitnorm_jax.functional._numerics"}
 LINEN = {"flax", "unitnorm_jax._interception"}
-PROBE = {"unitnorm_jax.ics.distances", "unitnorm_jax.ics.bounds"}
+PROBE = {f"unitnorm_jax.ics.{room}" for room in ("distances", "bounds", "measures")}
 METHOD = ARRAYS | CORE | LINEN | {"unitnorm_jax.linen"}
 CONTRIB = "unitnorm_jax.contrib."
 
@@ -30,6 +30,8 @@ LIBRARY: dict[str, set[str]] = {
     # scipy: assignment, linear programs; matplotlib: inside plot alone.
     "unitnorm_jax.ics.distances": ARRAYS | {"scipy"},
     "unitnorm_jax.ics.bounds": ARRAYS | LINEN | {"unitnorm_jax.ics.distances"},
+    # scipy: a quadratic program.
+    "unitnorm_jax.ics.measures": ARRAYS | {"scipy", "unitnorm_jax.ics.distances"},
     "unitnorm_jax.ics.probe": ARRAYS | LINEN | PROBE | {"matplotlib"},
     "unitnorm_jax.ics": {"unitnorm_jax.ics.*"},
     "unitnorm_jax.contrib": {"unitnorm_jax.contrib.*"},

@@ -1,6 +1,7 @@
 """Measure and bound internal covariate shift: distances between samples, with certificates."""
 
 from unitnorm_jax.ics import bounds as bounds
+from unitnorm_jax.ics import measures as measures
 from unitnorm_jax.ics.bounds import layer_positions as layer_positions
 from unitnorm_jax.ics.bounds import mean_lower_bound as mean_lower_bound
 from unitnorm_jax.ics.bounds import moment_lower_bound as moment_lower_bound

@@ -1,0 +1,139 @@
+"""How far the gradient of each layer moves when the layers before it are updated."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+class GradientICS(NamedTuple):
+    """Change of the gradient of each layer's parameters, in the order of the layers."""
+
+    distance: Float[Array, " layers"]
+    """``|G_i - G'_i|_2``; 0 for the first layer, which has none before it."""
+    cosine: Float[Array, " layers"]
+    """Of the angle between G_i and G'_i; 1 where both are 0, 0 where one of them is."""
+    norm: Float[Array, " layers"]
+    """``|G_i|_2``, the unit to read the distance in."""
+
+
+def gradient_ics(
+    loss: Callable[[Any], Any],
+    params: Any,
+    updated: Any = None,
+    *,
+    layers: Sequence[str],
+    optimizer: Any = None,
+    opt_state: Any = None,
+) -> GradientICS:
+    """Return how far the updates of earlier layers move the gradient of each layer.
+
+    With W_i the parameters of layer i, W its whole list before and W' after the update::
+
+        G_i  = gradient of L(W_1, ..., W_k)                       with respect to W_i
+        G'_i = gradient of L(W'_1, ..., W'_{i-1}, W_i, ..., W_k)  with respect to W_i
+
+    the same batch in both. It is small where a layer could have been updated before the others or
+    after them.
+
+    It costs one backward pass per layer; they run one after another, as one program. Jit it.
+
+    Args:
+        loss: From the parameters to a number; it holds the batch, and what else the model needs.
+        params: Parameters before the update, a pytree.
+        updated: The same after it. Default: what one step of the optimizer makes of them.
+        layers: Paths of the layers in the order in which the model calls them, joined with "/"
+            ("block_0/conv"). A parameter belongs to the longest of them that its path starts with.
+        optimizer: Has ``init`` and ``update``, as optax's do.
+        opt_state: Its state. Default: ``optimizer.init(params)``.
+
+    Returns:
+        Three numbers per layer.
+
+    Raises:
+        ValueError: If a parameter belongs to no layer or a layer has no parameter, or neither the
+            updated parameters nor an optimizer is given.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> params = {"a": jnp.array(2.0), "b": jnp.array(3.0)}
+        >>> loss = lambda p: p["a"] * p["b"]  # G_b = a
+        >>> gradient_ics(loss, params, {"a": jnp.array(5.0), "b": jnp.array(0.0)},
+        ...     layers=("a", "b")).distance
+        Array([0., 3.], dtype=float32)
+
+    References:
+        S. Santurkar, D. Tsipras, A. Ilyas, A. Madry, How does batch normalization help
+        optimization?, NeurIPS 2018 (arXiv 1805.11604), definition 2.1.
+    """
+    owner = _owners(params, layers)
+    gradient = jax.grad(lambda p: jnp.asarray(loss(p)))
+    now = gradient(params)
+    if updated is None:
+        if optimizer is None:
+            raise ValueError(
+                "`updated` and `optimizer` are both None; give the parameters after the update, or "
+                "an optimizer with `init` and `update` to make it."
+            )
+        state = optimizer.init(params) if opt_state is None else opt_state
+        step, _ = optimizer.update(now, state, params)
+        updated = jax.tree.map(lambda p, s: p + s.astype(p.dtype), params, step)
+    before, after = jax.tree.leaves(params), jax.tree.leaves(updated)
+    structure: Any = jax.tree.structure(params)
+    given: Any = jax.tree.structure(updated)
+    if given != structure:
+        raise ValueError(
+            f"`updated` must have the structure of `params`, but is {given} where they are "
+            f"{structure}; give the same model's parameters."
+        )
+    gradients = jax.tree.leaves(now)
+
+    def of_layer(i: jax.Array) -> jax.Array:
+        mixed = [
+            jnp.where(o < i, new, old) for o, old, new in zip(owner, before, after, strict=True)
+        ]
+        moved = jax.tree.leaves(gradient(jax.tree.unflatten(structure, mixed)))
+        sums = [
+            jnp.where(o == i, jnp.stack(_products(g, h)), 0)
+            for o, g, h in zip(owner, gradients, moved, strict=True)
+        ]
+        return jnp.stack(sums).sum(0)
+
+    off, dot, norm, moved_norm = jax.lax.map(of_layer, jnp.arange(len(layers))).T
+    norm, moved_norm = jnp.sqrt(norm), jnp.sqrt(moved_norm)
+    size = norm * moved_norm
+    both_zero = (norm == 0) & (moved_norm == 0)
+    cosine = jnp.where(size > 0, dot / jnp.where(size > 0, size, 1), jnp.where(both_zero, 1.0, 0.0))
+    cosine = jnp.where(jnp.isnan(size), jnp.nan, cosine)
+    return GradientICS(jnp.sqrt(off), jnp.clip(cosine, -1, 1), norm)
+
+
+def _products(g: jax.Array, h: jax.Array) -> list[jax.Array]:
+    g, h = (z.astype(jnp.promote_types(z.dtype, jnp.float32)) for z in (g, h))
+    return [jnp.square(g - h).sum(), (g * h).sum(), jnp.square(g).sum(), jnp.square(h).sum()]
+
+
+def _owners(params: Any, layers: Sequence[str]) -> list[int]:
+    """Return the index of the layer of each leaf."""
+    owners, strays = [], []
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        own = [i for i, layer in enumerate(layers) if f"{name}/".startswith(f"{layer}/")]
+        if own:
+            owners.append(max(own, key=lambda i: len(layers[i])))
+        else:
+            strays.append(name)
+    if strays:
+        raise ValueError(
+            f"`layers` (={tuple(layers)}) must have every parameter, but {strays[0]!r} belongs to "
+            f"none of them ({len(strays)} in all); add the layers that have them."
+        )
+    empty = [layers[i] for i in np.setdiff1d(np.arange(len(layers)), owners)]
+    if empty:
+        raise ValueError(
+            f"`layers` names {empty[0]!r}, which has no parameter of its own; leave it out."
+        )
+    return owners
