@@ -40,6 +40,9 @@ class DataConfig:
     train_images: int | None = None
     """Train on so many of the training images only, drawn once for all runs. Default: all. Not for
     imagenet2012."""
+    held_out: int | None = None
+    """Test on so many of the training images, which are then not trained on, in the place of the
+    test images: to choose options by. Drawn once for all runs. Not for imagenet2012."""
     label_noise: float = 0.0
     """Share of the training labels, in [0, 1], that are replaced by wrong ones; the same for all
     seeds. Not for imagenet2012."""
@@ -74,7 +77,7 @@ class DataConfig:
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(choices)}.")
         positive(cache_gigabytes=self.cache_gigabytes)
-        for name in ("image_size", "threads", "train_images"):
+        for name in ("image_size", "threads", "train_images", "held_out"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"`{name}` (={value}) must be at least 1.")
         if self.dataset == "imagefolder" and self.data_dir is None:

@@ -15,7 +15,7 @@ from experiments.data.label_noise import with_label_noise
 from experiments.data.mnist import load_mnist
 from experiments.data.pipeline import Batch as Batch
 from experiments.data.pipeline import Pipeline as Pipeline
-from experiments.data.subset import with_train_images
+from experiments.data.subset import with_held_out, with_train_images
 
 _LOADERS: dict[str, Callable[[DataConfig], Dataset]] = {
     "digits": load_digits,
@@ -50,5 +50,6 @@ def load_dataset(config: DataConfig | str) -> Dataset:
     """
     if isinstance(config, str):
         config = DataConfig(dataset=config)
-    dataset = with_train_images(_LOADERS[config.dataset](config), config.train_images)
+    dataset = with_held_out(_LOADERS[config.dataset](config), config.held_out)
+    dataset = with_train_images(dataset, config.train_images)
     return with_label_noise(dataset, config.label_noise)
