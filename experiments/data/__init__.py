@@ -12,7 +12,7 @@ from experiments.data.digits import load_digits
 from experiments.data.image_folder import load_image_folder
 from experiments.data.imagenet import load_imagenet
 from experiments.data.label_noise import with_label_noise
-from experiments.data.mnist import load_mnist
+from experiments.data.mnist import load_mnist, load_mnist5k
 from experiments.data.pipeline import Batch as Batch
 from experiments.data.pipeline import Pipeline as Pipeline
 from experiments.data.subset import with_held_out, with_train_images
@@ -20,6 +20,7 @@ from experiments.data.subset import with_held_out, with_train_images
 _LOADERS: dict[str, Callable[[DataConfig], Dataset]] = {
     "digits": load_digits,
     "mnist": load_mnist,
+    "mnist5k": load_mnist5k,
     "cifar10": load_cifar,
     "cifar100": load_cifar,
     "imagenet2012": load_imagenet,
@@ -37,7 +38,7 @@ def load_arrays(config: DataConfig | str) -> ArrayDataset:
     if not isinstance(dataset, ArrayDataset):
         raise ValueError(
             f"{dataset.name} is read from files, batch by batch, and this needs a data set in "
-            "memory; choose digits, mnist, cifar10, cifar100 or imagefolder."
+            "memory; choose digits, mnist5k, mnist, cifar10, cifar100 or imagefolder."
         )
     return dataset
 
