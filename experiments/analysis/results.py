@@ -1,7 +1,8 @@
 """What a run folder holds, read back: all that figures and report are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from experiments.common import files
@@ -9,6 +10,8 @@ from experiments.config.experiment import TrainConfig, from_dict
 from experiments.models import TITLES
 
 Rows = list[dict[str, Any]]
+KINDS = ("train", "eval", "ics")
+RUN_FILE = 1  # The format of a run file; raise it when a name or a meaning changes.
 
 
 class RunRows(NamedTuple):
@@ -32,6 +35,7 @@ class Results(NamedTuple):
         runs: The rows of every run.
         names: What ``norm`` is in summary and runs, in order: the norms of the configuration, or
             with their options where several folders are put together.
+        data: What ``data.json`` says of the images; empty in runs of earlier versions.
     """
 
     folder: Path
@@ -40,6 +44,7 @@ class Results(NamedTuple):
     summary: dict[str, Any]
     runs: list[RunRows]
     names: tuple[str, ...]
+    data: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def title(self) -> str:
@@ -58,18 +63,23 @@ class Results(NamedTuple):
 
 
 def read_results(folder: Path) -> Results:
-    """Read a finished run folder.
+    """Read a finished run folder, or the one file that ``write_run_file`` made of it.
 
     Raises:
         ValueError: If a file is missing or damaged.
     """
+    if folder.suffix == ".json":
+        return _read_run_file(folder)
     config = read_config(folder)
     versions = files.read_json(folder / "versions.json")
     summary = files.read_numbers(folder / "summary.json")
     _check(folder / "versions.json", isinstance(versions, dict) and bool(versions))
     _check(folder / "summary.json", _is_summary(summary))
     runs = [_read_run(folder / r["folder"], r["norm"], r["seed"]) for r in summary["results"]]
-    return Results(folder, config, versions, summary, runs, config.norms)
+    path = folder / "data.json"  # Earlier versions had none.
+    data = files.read_json(path) if path.exists() else {}
+    _check(path, isinstance(data, dict))
+    return Results(folder, config, versions, summary, runs, config.norms, data)
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -118,7 +128,7 @@ def group(runs: Sequence[RunRows]) -> dict[str, list[RunRows]]:
 
 
 def _read_run(folder: Path, norm: str, seed: int) -> RunRows:
-    rows = {kind: files.read_rows(folder / f"{kind}.jsonl") for kind in ("train", "eval", "ics")}
+    rows = {kind: files.read_rows(folder / f"{kind}.jsonl") for kind in KINDS}
     for kind in ("train", "eval"):
         if not rows[kind]:
             raise ValueError(
@@ -126,3 +136,27 @@ def _read_run(folder: Path, norm: str, seed: int) -> RunRows:
                 "run."
             )
     return RunRows(norm, seed, **rows)
+
+
+def _read_run_file(path: Path) -> Results:
+    record = files.read_numbers(path)
+    if not isinstance(record, dict) or record.get("run_file") != RUN_FILE:
+        raise ValueError(f"{path} is no file of a run; give one, or the folder of a finished run.")
+    try:
+        config = from_dict(record["config"])
+        runs = [
+            RunRows(run["norm"], run["seed"], *(_rows_of(run[kind]) for kind in KINDS))
+            for run in record["runs"]
+        ]
+        rest = (record["versions"], record["summary"], runs, config.norms, record["data"])
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); restore it from a copy.") from error
+    return Results(path, config, *rest)
+
+
+def _rows_of(table: Mapping[str, Any]) -> Rows:
+    """Return rows from columns: those of one value, and the others."""
+    return [
+        {**table["alike"], **{name: values[i] for name, values in table["columns"].items()}}
+        for i in range(table["rows"])
+    ]

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from experiments.analysis.report import updates_to
 from experiments.analysis.results import Results, RunRows, read_results
-from experiments.common import files
 from experiments.config.difference import FREE_FIELDS, flatten, identity
 from experiments.config.experiment import to_dict
 from experiments.methods import Context, NormConfig, make_method
@@ -156,11 +155,7 @@ def _facts(results: Results) -> dict[str, Any]:
     versions = {k: v for k, v in results.versions.items() if k != "time"}
     config = flatten(to_dict(results.config))
     facts = {name: value for name, value in config.items() if name not in FREE}
-    path = results.folder / "data.json"  # Earlier versions had none.
-    data = files.read_json(path) if path.exists() else {}
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} is damaged; restore it from a copy.")
-    found = {"versions": versions, RECORD: identity(data)}
+    found = {"versions": versions, RECORD: identity(dict(results.data))}
     return facts | flatten(found) | {NAME: results.summary["data"]}
 
 
