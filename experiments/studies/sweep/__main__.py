@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -41,25 +42,35 @@ class SweepConfig:
     """Folder of the runs, of NAME.json and of the tables NAME.csv and NAME.md; runs that are there
     are not repeated."""
     record: Path | None = None
-    """Folder for another copy of NAME.json: experiments/results, whose README has its table."""
+    """Folder for another copy of NAME.json: experiments/results, whose README has its table. Runs
+    of an hour have a file each in NAME/ there, as they end."""
 
     seconds: float = math.inf
     """Save and stop after so many seconds; the same command goes on another time."""
+    minutes: float = math.inf
+    """The same in minutes, for long ones."""
+    nice: bool = False
+    """Let all other programs go first (priority 19): for a queue in the background."""
 
     def __post_init__(self) -> None:
         """Check the values."""
         for name in self.names:
             if name not in SWEEPS:
                 raise ValueError(f"sweep (={name!r}) is unknown; choose from {', '.join(SWEEPS)}.")
+        for option in ("seconds", "minutes"):
+            if not (value := getattr(self, option)) > 0:
+                raise ValueError(f"`{option}` (={value}) must be positive.")
 
 
 def sweep(config: SweepConfig, console: Console) -> None:
     """Run sweeps; print and write their tables."""
-    out, until = config.out, time.monotonic() + config.seconds
+    out, until = config.out, time.monotonic() + min(config.seconds, 60 * config.minutes)
+    if config.nice:
+        os.nice(19)
     # Methods that differ in numbers alone have programs in common.
     jax.config.update("jax_compilation_cache_dir", str(out.resolve() / "compiled"))
     for name in config.names or ON_DIGITS:
-        record = run_sweep(name, SWEEPS[name], out, console, until, config.data_dir)
+        record = run_sweep(name, SWEEPS[name], out, console, until, config.data_dir, config.record)
         if record is None:
             return
         table = sweep_table(record)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from experiments.analysis.compare import combine, make_record
 from experiments.analysis.compare.command import train_command
 from experiments.analysis.compare.record import FORMAT, to_plain
 from experiments.analysis.compare.tables import number
+from experiments.analysis.run_file import write_run_file
 from experiments.common.errors import NonFiniteLossError, Preempted
 from experiments.common.files import write_json
 from experiments.common.output_folder import open_study
 from experiments.common.provenance import versions
 from experiments.common.statistics import largest
 from experiments.config.experiment import TrainConfig
-from experiments.studies.sweep.sweeps import Setting, Sweep, change
+from experiments.studies.sweep.sweeps import Sweep, change
 from experiments.train import train
 
 # What a sweep's record leaves out of that of a comparison, to stay small.
@@ -35,6 +36,7 @@ def run_sweep(
     console: Console,
     until: float = math.inf,
     data_dir: str | None = None,
+    records: Path | None = None,
 ) -> dict[str, Any] | None:
     """Train what is not trained yet, and compare.
 
@@ -48,6 +50,7 @@ def run_sweep(
         console: Where progress and tables go.
         until: Time, in seconds as ``time.monotonic`` counts them, at which a run is stopped.
         data_dir: Where the data are, if they do not come with a library.
+        records: Folder for a file of each run of a sweep whose seeds are apart, written as it ends.
 
     Returns:
         None if it was stopped by the time. Else the record: ``sweep``, ``command``, ``question``,
@@ -55,7 +58,7 @@ def run_sweep(
         why.
     """
     open_study("out", out, {"sweeps": FORMAT})
-    todo = {folder_of(config, out): config for s in sweep.settings for config in s.configs}
+    todo = {folder_of(config, out): config for s in sweep.settings for config in sweep.runs(s)}
     for i, (folder, config) in enumerate(todo.items()):
         if time.monotonic() > until and not is_done(folder):
             console.print(f"Out of time before run {i + 1} of {len(todo)}; repeat to go on.")
@@ -70,12 +73,17 @@ def run_sweep(
                 raise
             console.print(f"Out of time in run {i + 1} of {len(todo)}; repeat to go on.")
             return None
+        if sweep.apart and records is not None and (folder / "summary.json").exists():
+            record = records / name / f"{folder.name}-seed{config.seeds[0]}.json"
+            if not record.exists():
+                write_run_file(folder, record)
+                console.print(f"Record: {record}", soft_wrap=True)
     return {
         "format": FORMAT,
         "sweep": name,
         "command": f"python -m experiments sweep {name}",
         "question": sweep.question,
-        "settings": [compare_setting(setting, out) for setting in sweep.settings],
+        "settings": [compare_setting(s.name, sweep.runs(s), out) for s in sweep.settings],
     }
 
 
@@ -111,21 +119,21 @@ def train_once(
         console.print(f"Failed: {error}", soft_wrap=True)
 
 
-def compare_setting(setting: Setting, out: Path) -> dict[str, Any]:
-    """Return the record of the methods of a setting that were trained to the end."""
-    folders = [folder_of(config, out) for config in setting.configs]
+def compare_setting(name: str, configs: Sequence[TrainConfig], out: Path) -> dict[str, Any]:
+    """Return the record of the runs of a setting that were trained to the end."""
+    folders = [folder_of(config, out) for config in configs]
     done = [folder for folder in folders if (folder / "summary.json").exists()]
     failed = [
         {
             "command": train_command(config),
             "reason": json.loads((folder / "failed.json").read_text())["reason"],
         }
-        for config, folder in zip(setting.configs, folders, strict=True)
+        for config, folder in zip(configs, folders, strict=True)
         if folder not in done
     ]
     # Differences are against the first method; without it there are none.
     record: dict[str, Any] = {
-        "setting": setting.name,
+        "setting": name,
         "failed": failed,
         "base_failed": folders[0] not in done,
     }

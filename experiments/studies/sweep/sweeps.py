@@ -33,10 +33,25 @@ class Sweep(NamedTuple):
     Attributes:
         question: In words.
         settings: Where it is asked.
+        apart: Whether each seed is a run by itself, all methods of the first seed first: for runs
+            of an hour, which are recorded as they end.
     """
 
     question: str
     settings: tuple[Setting, ...]
+    apart: bool = False
+
+    def runs(self, setting: Setting) -> list[TrainConfig]:
+        """Return the runs of a setting, in the order in which they are trained."""
+        if not self.apart:
+            return list(setting.configs)
+        seeds = dict.fromkeys(seed for config in setting.configs for seed in config.seeds)
+        return [
+            dataclasses.replace(config, seeds=(seed,))
+            for seed in seeds
+            for config in setting.configs
+            if seed in config.seeds
+        ]
 
 
 BASE = TrainConfig(norms=("bn",), seeds=SEEDS, probe=ProbeConfig(every=20, images=32))

@@ -2,7 +2,7 @@
 
 import json
 
-from experiments.studies.sweep import Setting, run, sweeps
+from experiments.studies.sweep import run, sweeps
 from experiments.studies.sweep.table import sweep_table
 from tests.experiments.handmade import make_run
 
@@ -19,7 +19,7 @@ def test_there_is_no_difference_where_the_first_method_failed(tmp_path):
     failed = run.folder_of(first, tmp_path)
     failed.mkdir()
     (failed / "failed.json").write_text(json.dumps({"reason": "loss is NaN at update 3"}))
-    setting = run.compare_setting(Setting("a", (first, BN, UBN)), tmp_path)
+    setting = run.compare_setting("a", (first, BN, UBN), tmp_path)
     table = sweep_table({"question": "Is it so?", "settings": [setting]})
     rows = [dict(zip([c.name for c in table.columns], r, strict=True)) for r in table.cells()]
     assert [row["method"].split()[0] for row in rows] == ["ubn", "gn", "failed:"]

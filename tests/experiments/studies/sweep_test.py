@@ -17,6 +17,7 @@ from experiments.analysis.compare.record import to_json
 from experiments.common.files import read_rows
 from experiments.studies import sweep
 from experiments.studies.sweep import Setting, Sweep, run, sweeps
+from experiments.studies.sweep import __main__ as sweep_main
 from experiments.studies.sweep.__main__ import SweepConfig, main
 from experiments.studies.sweep.table import sweep_table
 from tests.experiments.handmade import make_run
@@ -81,6 +82,34 @@ def test_what_was_interrupted_goes_on(finished, tmp_path):
     run.train_once(BN, folder, Console(file=io.StringIO()))
     assert (folder / "bn-seed1" / "train.jsonl").read_bytes() == rows
     assert json.loads((folder / "summary.json").read_text())["results"] == before
+
+
+def test_seeds_apart_are_recorded_as_they_end(finished, tmp_path, monkeypatch):
+    _, record, _ = finished
+    study = Sweep("Is it so?", (Setting("a", (BN, UBN)),), apart=True)
+    configs = study.runs(study.settings[0])
+    assert [(c.norms, c.seeds) for c in configs] == [
+        *((("bn",), (0,)), (("ubn",), (0,)), (("bn",), (1,)), (("ubn",), (1,)))
+    ]
+    monkeypatch.setitem(sweeps.SWEEPS, "units", study)
+    options = ["--out", str(tmp_path / "out"), "--record", str(tmp_path)]
+    with monkeypatch.context() as patch:  # no time after the first run
+        times = iter((0.0, 1.0, 61.0))
+        patch.setattr(run, "time", SimpleNamespace(monotonic=lambda: next(times)))
+        patch.setattr(sweep_main, "time", SimpleNamespace(monotonic=lambda: 0.0))
+        assert main(["units", "--minutes", "1", *options]) == 0
+    assert [p.name[-10:] for p in (tmp_path / "units").iterdir()] == ["seed0.json"]
+    assert main(["units", *options]) == 0
+    assert len(list((tmp_path / "units").iterdir())) == 4
+    # As with all seeds in one run, but for the times.
+    (setting,) = json.loads((tmp_path / "units.json").read_text())["settings"]
+    for arm, whole in zip(setting["arms"], record["settings"][0]["arms"], strict=True):
+        assert arm["name"] == whole["name"]
+        assert [r["correct"] for r in arm["runs"]] == [r["correct"] for r in whole["runs"]]
+    assert [arm.name for arm in combine(sorted((tmp_path / "units").iterdir())).arms]
+    for name, value in (("minutes", 0.0), ("seconds", -1.0)):
+        with pytest.raises(ValueError, match=rf"`{name}` \(={value}\) must be positive"):
+            SweepConfig(**{name: value})
 
 
 def test_out_of_time(tmp_path):
