@@ -34,7 +34,8 @@ class SweepConfig:
     """Questions: units, alpha (what tightens the bound), learning-rate, batch-size, depth,
     label-noise, methods; default: all of these. On CIFAR-10 (JPEG): cifar10-resnet18 and
     cifar10-resnet110, as the authors train them, and in 15 epochs cifar10-resnet18-short and
-    cifar10-resnet110-short."""
+    cifar10-resnet110-short; cifar10-study, seed by seed, for two CPU cores and a night or two
+    (experiments/results/PROTOCOL.md)."""
     data_dir: str | None = None
     """For CIFAR-10: folder of the images, DATA_DIR/train/CLASS/ and DATA_DIR/test/CLASS/. Default:
     cifar10-jpeg."""

@@ -107,6 +107,21 @@ def _cifar(name: str, title: str) -> Sweep:
     return Sweep(question, (Setting(title, tuple(method(config) for method in METHODS)),))
 
 
+def _cifar_study() -> Sweep:
+    """Return the study that ``experiments/results/PROTOCOL.md`` describes."""
+    base = change(
+        load("cifar10_resnet18_short")[0],
+        norms=("bn",),
+        seeds=SEEDS[:3],
+        data={"dataset": "imagefolder", "data_dir": "cifar10-jpeg"},
+        optim={"epochs": 20, "learning_rate": 0.2, "weight_penalty": 1e-4},
+        probe={"every": 195},
+    )
+    methods = base, ubn(base), ubn(base, unit="rms", alpha_init=1.0)
+    question = "Unitized batch normalization on all of CIFAR-10 (JPEG): see PROTOCOL.md."
+    return Sweep(question, (Setting("ResNet-18, 20 epochs", methods),), apart=True)
+
+
 def _rate(batch_size: int) -> float:
     """Return the learning rate of the recipe (0.1 for 64 images), scaled linearly."""
     return 0.1 * batch_size / 64
@@ -210,6 +225,7 @@ SWEEPS = {
             ),
         ),
     ),
+    "cifar10-study": _cifar_study(),
     "cifar10-resnet18": _cifar("cifar10_resnet18", "ResNet-18, 200 epochs"),
     "cifar10-resnet18-short": _cifar("cifar10_resnet18_short", "ResNet-18, 15 epochs"),
     "cifar10-resnet110": _cifar("cifar10_resnet110", "ResNet-110, 200 epochs"),
