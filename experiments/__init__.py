@@ -1,7 +1,7 @@
 """Training jobs: the only place that knows optax, orbax, data sets and the command line.
 
 ``python -m experiments`` lists the commands. The rooms, each of which may use those before it:
-common, models, methods, config, analysis, data, configs, training, benchmarks, train and evaluate,
+common, config, models, methods, analysis, data, configs, training, benchmarks, train and evaluate,
 studies, publish. ``minimal.py`` is a training script of one page that uses none of them.
 """
 

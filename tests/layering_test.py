@@ -50,9 +50,9 @@ LIBRARY: dict[str, set[str]] = {
 # From the ground up: a room may use those before it.
 ORDER = (
     "common",
+    "config",
     "models",
     "methods",
-    "config",
     "analysis",
     "data",
     "configs",

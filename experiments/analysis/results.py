@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from experiments.common import files
 from experiments.config.experiment import TrainConfig, from_dict
-from experiments.models import TITLES
+from experiments.config.networks import TITLES
 
 Rows = list[dict[str, Any]]
 KINDS = ("train", "eval", "ics")

@@ -12,6 +12,7 @@ import numpy as np
 from experiments.config.experiment import (
     DataConfig,
     ModelConfig,
+    Network,
     OptimConfig,
     TrainConfig,
 )
@@ -71,7 +72,7 @@ class Recipe(NamedTuple):
     dataset: Dataset
 
 
-def on_imagenet(model: str, batch_size: int) -> Recipe:
+def on_imagenet(model: Network, batch_size: int) -> Recipe:
     """ResNet on ImageNet, see ``configs.recipes.imagenet``."""
     dataset = DescribedDataset(
         name="ImageNet 2012",

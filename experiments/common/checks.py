@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,23 @@ def not_negative(**values: float) -> None:
     for name, value in values.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"`{name}` (={value}) must be zero or a positive number.")
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ``ValueError`` naming the choices, and the one that was meant, if it is none of them.
+
+    Example:
+        >>> check_choice("norm", "bm", ("bn", "gn"))
+        Traceback (most recent call last):
+            ...
+        ValueError: `norm` (='bm') is unknown; choose from bn, gn. Did you mean bn?
+    """
+    choices = tuple(choices)
+    if value in choices:
+        return
+    near = get_close_matches(str(value), choices, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"`{name}` (={value!r}) is unknown; choose from {', '.join(choices)}.{hint}")
 
 
 # Options that are files or folders, though text.

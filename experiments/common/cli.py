@@ -1,9 +1,10 @@
 """What the command lines share: parsing, and errors of one line instead of a traceback."""
 
+import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from experiments.common.checks import with_local_paths
 from experiments.common.errors import NonFiniteLossError, Preempted
+from experiments.common.help import for_help
 
 Config = TypeVar("Config")
 
@@ -61,7 +63,10 @@ def run_cli(
     config_type: type[Config],
     arguments: Sequence[str] | None,
     run: Callable[[Config], Any],
-    **options: Any,
+    *,
+    usual: Collection[str] | None = None,
+    default: Config | None = None,
+    description: str | None = None,
 ) -> int:
     """Parse ``arguments`` into a configuration and run it.
 
@@ -70,7 +75,9 @@ def run_cli(
         config_type: Dataclass of the options.
         arguments: Command line without the program's name; None for this process's.
         run: Does the work.
-        **options: For ``tyro.cli``: ``default``, ``description``.
+        usual: The options that ``--help`` lists, ``--help-all`` having the rest; None: all.
+        default: Where options start from. Default: theirs.
+        description: What the help begins with. Default: the docstring of the class.
 
     Returns:
         Exit status: 0, also when asked to stop; 1 after an error, with its message on standard
@@ -80,7 +87,12 @@ def run_cli(
     """
     try:
         try:
-            config = tyro.cli(config_type, prog=prog, args=arguments, **options)
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            if {"-h", "--help", "--help-all"} & set(words):
+                _help(prog, config_type, words, usual, default, description)
+            config = tyro.cli(
+                config_type, prog=prog, args=words, default=default, description=description
+            )
             run(with_local_paths(config))
         finally:
             sys.stdout.flush()
@@ -97,3 +109,21 @@ def run_cli(
         print("interrupted; what had been saved is complete", file=sys.stderr)
         return 130
     return 0
+
+
+def _help(
+    prog: str,
+    config_type: type[Any],
+    words: Sequence[str],
+    usual: Collection[str] | None,
+    default: Any,
+    description: str | None,
+) -> None:
+    """Print the help and exit with status 0."""
+    everything = usual is None or "--help-all" in words
+    options = for_help(config_type, default, None if everything else usual)
+    if description is None:
+        description = inspect.cleandoc(config_type.__doc__ or "")
+    if not everything:
+        description += f"\n\nThese are the usual options; {prog} --help-all lists all."
+    tyro.cli(options, prog=prog, args=["--help"], description=description)

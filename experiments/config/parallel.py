@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal, get_args
 
-from experiments.common.checks import positive
+from experiments.common.checks import check_choice, positive
 
 Parallel = Literal["auto", "jit", "pmap", "shard_map"]
 Statistics = Literal["synchronised", "grouped", "per_device"]
@@ -47,7 +47,7 @@ class DevicesConfig:
             ("precision", Precision),
             ("distributed", Distributed),
         ):
-            _check_choice(name, getattr(self, name), get_args(choices))
+            check_choice(name, getattr(self, name), get_args(choices))
         if self.num_devices is not None and self.num_devices < 1:
             raise ValueError(f"`num_devices` (={self.num_devices}) must be a positive number.")
         if (self.statistics == "grouped") != (self.statistics_group is not None):
@@ -96,8 +96,3 @@ class DevicesConfig:
         """The options that say where the other processes are."""
         names = ("coordinator_address", "num_processes", "process_id")
         return {name: getattr(self, name) for name in names}
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"`{name}` (={value!r}) is unknown; choose from {', '.join(choices)}.")

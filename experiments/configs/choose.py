@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.common.checks import check_choice
 from experiments.config.experiment import TrainConfig
 
 _HELPERS = {"choose", "recipes", "__main__"}
@@ -51,8 +52,7 @@ def load(name: str) -> tuple[TrainConfig, str]:
         >>> config.optim.epochs, card.splitlines()[0]
         (200, 'ResNet-18 on CIFAR-10, as the authors train it: 200 epochs.')
     """
-    if name not in names():
-        raise ValueError(f"experiment (={name!r}) is unknown; choose from {', '.join(names())}.")
+    check_choice("experiment", name, names())
     module = importlib.import_module(f"experiments.configs.{name}")
     return module.CONFIG, inspect.cleandoc(module.__doc__ or "")
 

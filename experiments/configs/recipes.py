@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from experiments.config.data import DataSet
 from experiments.config.experiment import (
     DataConfig,
     ModelConfig,
+    Network,
     NormConfig,
     OptimConfig,
     ProbeConfig,
@@ -17,7 +19,7 @@ IMAGENET_IMAGES = 1_281_167  # Of the training set of 2012.
 
 
 def authors(
-    dataset: str, blocks: int, *, bottleneck: bool = False, batch_size: int = 128
+    dataset: DataSet, blocks: int, *, bottleneck: bool = False, batch_size: int = 128
 ) -> TrainConfig:
     """Return the recipe of the paper's CIFAR experiments, but for the scaling of the images.
 
@@ -87,7 +89,7 @@ def short(config: TrainConfig, epochs: int = 15, learning_rate: float = 0.2) -> 
     )
 
 
-def imagenet(model: str, batch_size: int = 1024) -> TrainConfig:
+def imagenet(model: Network, batch_size: int = 1024) -> TrainConfig:
     """ResNet on ImageNet as in Flax's example: 100 epochs, linear scaling of the learning rate.
 
     SGD with Nesterov momentum 0.9, learning rate 0.1 per 256 images after 5 epochs of warm-up,

@@ -1,9 +1,11 @@
 """Data sets by name: what ``--data.dataset`` accepts."""
 
 from collections.abc import Callable
+from typing import cast
 
 from experiments.config.data import DATASETS as DATASETS
 from experiments.config.data import DataConfig as DataConfig
+from experiments.config.data import DataSet
 from experiments.config.data import check_dataset as check_dataset
 from experiments.data.cifar import load_cifar
 from experiments.data.dataset import ArrayDataset as ArrayDataset
@@ -50,7 +52,8 @@ def load_dataset(config: DataConfig | str) -> Dataset:
         ValueError: If it is not there, damaged or not usable; with what to do.
     """
     if isinstance(config, str):
-        config = DataConfig(dataset=config)
+        check_dataset(config)
+        config = DataConfig(dataset=cast(DataSet, config))
     dataset = with_held_out(_LOADERS[config.dataset](config), config.held_out)
     dataset = with_train_images(dataset, config.train_images)
     return with_label_noise(dataset, config.label_noise)

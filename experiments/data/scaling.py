@@ -1,10 +1,10 @@
 """From pixels to the input of the network: (x - mean) / divisor, by the training images."""
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
-from experiments.config.data import SCALINGS
+from experiments.config.data import Scaling as Kind
 
 _CHUNK = 1024  # Images whose squares are in memory at once.
 
@@ -69,7 +69,7 @@ def make_scaling(kind: str, mean: np.ndarray, var: np.ndarray, name: str) -> Sca
     elif kind == "pixel-variance":
         center, spread = mean, var
     else:
-        raise ValueError(f"`scaling` (={kind!r}) must be one of {', '.join(SCALINGS)}.")
+        raise ValueError(f"`scaling` (={kind!r}) must be one of {', '.join(get_args(Kind))}.")
     constant = int(np.sum(spread == 0))
     if constant:
         what = "channels" if kind == "channel-std" else "pixels"

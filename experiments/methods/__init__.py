@@ -9,6 +9,7 @@ there replaces nothing, but balances the weights after updates.
 from functools import partial
 from typing import Any
 
+from experiments.config.methods import NormConfig, check_norm
 from experiments.methods import (
     batch_channel,
     enorm,
@@ -24,7 +25,6 @@ from experiments.methods.method import Builder as Builder
 from experiments.methods.method import Context as Context
 from experiments.methods.method import Method as Method
 from experiments.methods.method import NoNorm as NoNorm
-from experiments.methods.method import NormConfig as NormConfig
 from experiments.models.fields import with_fields
 from experiments.models.preact_resnet import Conv, Dense, ModuleDef
 
@@ -46,25 +46,8 @@ NORMS: dict[str, Builder] = {
     "kalman": kalman.kalman,
     "kalman-published": kalman.kalman_published,
 }
-SLICED = ("bn-slices", "kalman", "kalman-published")  # Statistics are of ``slice_size`` images.
 PARTS = ("norm", "conv", "dense")  # Those whose activations have the dtype of the context.
 CONVS: dict[str, Builder] = {"ws": weights.ws, "wn": weights.wn, "enorm": enorm.enorm}
-
-
-def check_norm(name: str) -> None:
-    """Raise ``ValueError`` naming the valid choices if no method is called ``name``."""
-    norm, *convs = name.split("+")
-    if norm not in NORMS:
-        raise ValueError(f"norm (={norm!r}) is unknown; choose from {', '.join(NORMS)}.")
-    if len(convs) > 1:
-        raise ValueError(f"norm (={name!r}) has more than one '+'; give one, as in gn+ws.")
-    for conv in convs:
-        if conv not in CONVS:
-            raise ValueError(
-                f"conv (={conv!r} in {name!r}) is unknown; choose from {', '.join(CONVS)}."
-            )
-    if convs == ["enorm"]:
-        enorm.check_enorm(norm)
 
 
 def make_method(

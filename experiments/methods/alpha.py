@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.methods.method import NormConfig
+from experiments.config.methods import NormConfig
 from unitnorm_jax import ics
 
 

@@ -3,7 +3,8 @@
 from functools import partial
 from typing import Any
 
-from experiments.methods.method import Context, Method, NormConfig
+from experiments.config.methods import NormConfig
+from experiments.methods.method import Context, Method
 from unitnorm_jax.contrib.batch_channel_norm import BatchChannelNorm
 
 

@@ -6,12 +6,10 @@ from typing import Any
 import jax
 import optax
 
-from experiments.methods.method import Context, Method, NormConfig
+from experiments.config.methods import NormConfig
+from experiments.methods.method import Context, Method
 from experiments.models.preact_groups import preact_groups
 from unitnorm_jax.contrib.enorm import EnormFactors, enorm_factors, enorm_rescale
-
-# Norms that undo the scaling of a single channel. Others, GroupNorm for one, mix channels.
-NORMS = ("none", "bn", "ubn")
 
 
 def enorm(config: NormConfig, context: Context) -> Method:
@@ -19,15 +17,6 @@ def enorm(config: NormConfig, context: Context) -> Method:
     del context
     balance = partial(balance_state, every=config.enorm_every, c=config.enorm_c, p=config.enorm_p)
     return Method(after_update=balance)
-
-
-def check_enorm(norm: str) -> None:
-    """Raise ``ValueError`` unless networks with ``norm`` can be balanced."""
-    if norm not in NORMS:
-        raise ValueError(
-            f"norm (={norm + '+enorm'!r}) would change what the network computes: {norm} does not "
-            f"undo the scaling of single channels. Choose {', '.join(n + '+enorm' for n in NORMS)}."
-        )
 
 
 def balance_state(state: Any, *, every: int = 1, c: float = 1.0, p: float = 2) -> Any:

@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from experiments.methods.method import Context, Method, NormConfig
+from experiments.config.methods import NormConfig
+from experiments.methods.method import Context, Method
 from experiments.models.ic_resnet import ICResNet
 from unitnorm_jax.contrib.independent_component import IndependentComponent
 

@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from experiments.methods.method import Context, Method, NormConfig
+from experiments.config.methods import NormConfig
+from experiments.methods.method import Context, Method
 from experiments.models.kalman_resnet import KalmanResNet
 from unitnorm_jax.contrib.batch_kalman_norm import BatchKalmanNorm
 

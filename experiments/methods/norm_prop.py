@@ -4,7 +4,8 @@ from functools import partial
 
 import flax.linen as nn
 
-from experiments.methods.method import Context, Method, NoNorm, NormConfig
+from experiments.config.methods import NormConfig
+from experiments.methods.method import Context, Method, NoNorm
 from experiments.models.preact_resnet import PreActResNet
 from unitnorm_jax.contrib.norm_prop import (
     NormPropConv,

@@ -5,7 +5,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from experiments.methods.method import Context, Method, NoNorm, NormConfig
+from experiments.config.methods import NormConfig
+from experiments.methods.method import Context, Method, NoNorm
 from experiments.models.preact_resnet import ModuleDef
 
 IMAGE = (1, 2, 3)  # All axes of a sample, (n, h, w, c).

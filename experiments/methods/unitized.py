@@ -7,8 +7,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from experiments.config.methods import NormConfig
 from experiments.methods.alpha import alpha_rule, bound_penalty
-from experiments.methods.method import Context, Method, NormConfig
+from experiments.methods.method import Context, Method
 from unitnorm_jax import ics
 from unitnorm_jax.linen import UnitizedBatchNorm
 

@@ -4,7 +4,8 @@ from functools import partial
 
 import flax.linen as nn
 
-from experiments.methods.method import Context, Method, NormConfig
+from experiments.config.methods import NormConfig
+from experiments.methods.method import Context, Method
 from unitnorm_jax.contrib.norm_prop import NormPropConv, NormPropDense
 from unitnorm_jax.contrib.weight_standardization import WeightStandardizedConv
 

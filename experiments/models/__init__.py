@@ -17,5 +17,3 @@ NETWORKS: dict[str, ModuleDef] = {
     "resnet50": resnet50,
     "resnet101": resnet101,
 }
-# What reports call them.
-TITLES = {"preact": "Pre-activation ResNet", "resnet50": "ResNet-50", "resnet101": "ResNet-101"}

@@ -3,17 +3,18 @@
 To follow one update from the command, ``python -m experiments train``, to the compiled step, read
 six files in this order:
 
-1. ``experiments/train.py``: ``train`` makes a program of each norm and trains the seeds with it.
-2. ``training/program.py``: ``build_program`` puts network, schedule and optimizer together and
+1. ``experiments/train.py``: reads the options.
+2. ``training/job.py``: ``train`` makes a program of each norm and trains the seeds with it.
+3. ``training/program.py``: ``build_program`` puts network, schedule and optimizer together and
    binds them to the step; ``compile_program`` compiles it.
-3. ``training/parallel/transform.py``: ``jit`` (or ``shard_map``, ``pmap``) of the step over the
+4. ``training/parallel/transform.py``: ``jit`` (or ``shard_map``, ``pmap``) of the step over the
    devices; its ``Step`` places a batch and calls what was compiled.
-4. ``training/loop.py``: ``train_seeds`` takes the norms in turns, ``train_stretch`` makes the
+5. ``training/loop.py``: ``train_seeds`` takes the norms in turns, ``train_stretch`` makes the
    updates between two evaluations and writes their rows.
-5. ``training/run.py``: one norm and seed: its state, batches, records, probe and checkpoints.
 6. ``training/steps.py``: ``train_step``, the update itself: a pure function of state and batch.
 
-``schedules.py`` has the learning rate of an update; ``record.py``, ``probing.py`` and
+``run.py`` has what belongs to one norm and seed: its state, batches, records, probe and
+checkpoints; ``schedules.py`` has the learning rate of an update; ``record.py``, ``probing.py`` and
 ``checkpoint/`` what a run leaves on disk; ``run_folder.py`` and ``preemption.py`` how it is begun,
 stopped and resumed; ``distributed.py`` how several processes make one job; ``restored.py`` gives
 the networks of a finished one.

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import evaluate, train
+from experiments import evaluate
 from experiments.analysis.compare.__main__ import CompareConfig, run_compare
 from experiments.analysis.page import write_report
 from experiments.analysis.results import read_config, read_results
 from experiments.common.files import read_json, read_rows
 from experiments.data import load_dataset
 from experiments.studies import singularities
+from experiments.training import job
 from experiments.training.loop import train_seeds
 from experiments.training.probing import compile_probe, with_probe
 from experiments.training.program import build_program, compile_program
@@ -78,7 +79,7 @@ def test_networks_are_looked_at(folder):
 
 def test_a_finished_run_is_finished(folder):
     said = io.StringIO()
-    train.train(resumed(folder), Console(file=said, width=200), figures=False)
+    job.train(resumed(folder), Console(file=said, width=200), figures=False)
     assert "is finished" in said.getvalue()
 
 

@@ -19,8 +19,8 @@ from experiments.common.checks import positive
 from experiments.common.cli import command_line, run_cli
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, options_of
+from experiments.config.methods import check_norm
 from experiments.config.parallel import DevicesConfig, Precision, Statistics
-from experiments.methods import check_norm
 from experiments.training.parallel.batch_size import check_batch_size
 
 PROG = "python -m experiments pod_check"

@@ -20,7 +20,7 @@ from experiments.data import load_arrays
 from experiments.studies.noise import figure
 from experiments.studies.noise.networks import make_networks
 from experiments.studies.noise.study import KINDS, METHODS, Protocol, Row, measure, select
-from experiments.train import train
+from experiments.training.job import train
 from experiments.training.restored import read_config, restored
 from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
 

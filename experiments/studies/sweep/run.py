@@ -23,7 +23,7 @@ from experiments.common.provenance import versions
 from experiments.common.statistics import largest
 from experiments.config.experiment import TrainConfig
 from experiments.studies.sweep.sweeps import Sweep, change
-from experiments.train import train
+from experiments.training.job import train
 
 # What a sweep's record leaves out of that of a comparison, to stay small.
 LEFT_OUT = ("distances", "tightness", "looseness")

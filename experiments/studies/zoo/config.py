@@ -7,6 +7,7 @@ from typing import Any
 from experiments.common.checks import check_seeds, positive
 from experiments.common.output_folder import options_of
 from experiments.config import experiment as configs
+from experiments.config.data import DataSet
 
 # Every row of experiments.methods, and what stands behind a "+" under one norm that it is for.
 METHODS = (
@@ -67,7 +68,7 @@ class ZooConfig:
     """The method that the others are compared with."""
     parts: tuple[str, ...] = PARTS
     """What to measure: train, time, batch. The tables show what is there."""
-    dataset: str = "digits"
+    dataset: DataSet = "digits"
     """Data set, see train."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of train; batch uses the first."""

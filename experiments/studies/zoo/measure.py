@@ -15,7 +15,7 @@ from experiments.common.timing import interleaved, ratio
 from experiments.config.experiment import TrainConfig
 from experiments.data import Dataset
 from experiments.studies.zoo.config import ZooConfig, batch_config, train_config
-from experiments.train import train
+from experiments.training.job import train
 from experiments.training.parallel import make_transform
 from experiments.training.program import Program, build_program, compile_program, evaluate_test
 from experiments.training.steps import TrainState

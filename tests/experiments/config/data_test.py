@@ -10,10 +10,13 @@ from experiments.config.data import DataConfig
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "svhn"}, "dataset (='svhn') is unknown; choose from digits, mnist, cifar10"),
+        ({"dataset": "svhn"}, "`dataset` (='svhn') is unknown; choose from digits, mnist5k"),
         ({"max_shift": -1}, "`max_shift` (=-1) must be zero or a positive number."),
-        ({"scaling": "std"}, "`scaling` (='std') must be one of channel-std, pixel-variance."),
-        ({"on_bad_image": "ignore"}, "`on_bad_image` (='ignore') must be one of error, skip."),
+        ({"scaling": "std"}, "`scaling` (='std') is unknown; choose from channel-std, pix"),
+        (
+            {"on_bad_image": "ignore"},
+            "`on_bad_image` (='ignore') is unknown; choose from error",
+        ),
         ({"image_size": 0}, "`image_size` (=0) must be at least 1."),
         ({"threads": 0}, "`threads` (=0) must be at least 1."),
         ({"dataset": "imagefolder"}, "`data_dir` must be given for imagefolder: the folder that"),

@@ -29,10 +29,13 @@ def test_round_through_json():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"norms": ["bn", "foo"]}, r"norm \(='foo'\) is unknown; choose from bn, ubn, gn, none, "),
+        (
+            {"norms": ["bn", "foo"]},
+            r"`norm` \(='foo'\) is unknown; choose from bn, ubn, gn, no",
+        ),
         (
             {"data": {"dataset": "svhn"}},
-            r"dataset \(='svhn'\) is unknown; choose from digits, mnist, cifar10",
+            r"`dataset` \(='svhn'\) is unknown; choose from digits, mnist5k, mnist",
         ),
         (
             {"norm": {"unit": "metre"}},

@@ -101,9 +101,11 @@ def test_command_line(capsys):
     assert choose(["--norms", "gn"]).config == TrainConfig()
     assert train.main(["cifar10_resnet19"]) == 1
     error = capsys.readouterr().err
-    assert "error: experiment (='cifar10_resnet19') is unknown; choose from cifar100_resn" in error
+    assert (
+        "error: `experiment` (='cifar10_resnet19') is unknown; choose from cifar10" in error
+    )
     with pytest.raises(SystemExit, match="0"):
-        train.main(["cifar10_resnet18", "--help"])
+        train.main(["cifar10_resnet18", "--help-all"])
     shown = capsys.readouterr().out
     assert "as the authors train it" in shown
     assert "python -m experiments train cifar10_resnet18" in shown
@@ -118,4 +120,4 @@ def test_list_and_card(capsys):
     shown = capsys.readouterr().out
     assert "--optim.boundaries 61 121 161" in shown
     assert main(["nothing"]) == 1
-    assert "experiment (='nothing') is unknown" in capsys.readouterr().err
+    assert "`experiment` (='nothing') is unknown" in capsys.readouterr().err

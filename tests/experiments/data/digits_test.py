@@ -34,7 +34,7 @@ def test_split_is_fixed():
 def test_unknown_dataset():
     with pytest.raises(
         ValueError,
-        match=r"dataset \(='svhn'\) is unknown; choose from digits, mnist5k, mnist",
+        match=r"`dataset` \(='svhn'\) is unknown; choose from digits, mnist5k, mnist",
     ):
         load_dataset("svhn")
 

@@ -264,7 +264,7 @@ def test_options_reach_the_layers():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make_method("foo"), r"norm \(='foo'\) is unknown; choose from bn, ubn, gn, none"),
+        (lambda: make_method("foo"), r"`norm` \(='foo'\) is unknown; choose from bn, ubn, gn"),
         (lambda: make_method("bn+foo"), r"conv \(='foo' in 'bn\+foo'\) .* choose from ws, wn"),
         (lambda: make_method("bn+ws+wn"), r"norm \(='bn\+ws\+wn'\) has more than one '\+'"),
         (lambda: make_method("normprop+ws"), "normprop brings convolutions of its own"),

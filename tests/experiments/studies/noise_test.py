@@ -13,7 +13,7 @@ from experiments.data import load_arrays
 from experiments.studies.noise import __main__ as command
 from experiments.studies.noise.networks import make_networks
 from experiments.studies.noise.study import KINDS, Protocol, Row, measure, select
-from experiments.train import train
+from experiments.training.job import train
 from experiments.training.restored import restored
 from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
 

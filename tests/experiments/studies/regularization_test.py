@@ -114,7 +114,7 @@ def test_an_unfinished_study_goes_on_and_another_is_not_touched(done, monkeypatc
         ({"penalties": (0.1, 0.1)}, r"`penalties` \(=\(0.1, 0.1\)\) must be one or more different"),
         ({"images": 9}, r"`images` \(=9\) must be at least 10"),
         ({"scale": 0.0}, r"`scale` \(=0.0\) must be a positive number"),
-        ({"dataset": "svhn"}, r"dataset \(='svhn'\) is unknown"),
+        ({"dataset": "svhn"}, r"`dataset` \(='svhn'\) is unknown"),
     ],
 )
 def test_bad_options(options, message):

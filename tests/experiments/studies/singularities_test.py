@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import train
 from experiments.config.experiment import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
 from experiments.data import load_dataset
 from experiments.studies import singularities
+from experiments.training import job
 from experiments.training.restored import restored
 
 CONFIG = TrainConfig(
@@ -26,7 +26,7 @@ CONFIG = TrainConfig(
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train.train(
+    job.train(
         dataclasses.replace(CONFIG, run_dir=str(folder)), Console(file=io.StringIO()), figures=False
     )
     return folder

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from rich.console import Console
 
-from experiments import publish, train
+from experiments import publish
 from experiments.analysis.compare import combine, make_record
 from experiments.analysis.compare.record import to_json
 from experiments.common.files import read_rows
@@ -20,6 +20,7 @@ from experiments.studies.sweep import Setting, Sweep, run, sweeps
 from experiments.studies.sweep import __main__ as sweep_main
 from experiments.studies.sweep.__main__ import SweepConfig, main
 from experiments.studies.sweep.table import sweep_table
+from experiments.training import job
 from tests.experiments.handmade import make_run
 from tests.experiments.jobs import StopAfter
 
@@ -152,7 +153,7 @@ def test_cifar_stopped_in_the_middle_of_a_run(images, tmp_path, monkeypatch):
     console, folder = Console(file=output, width=200), run.folder_of(configs[0], tmp_path / "out")
     stop = StopAfter(5)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "Preemption", lambda grace, left: stop)
+        patch.setattr(job, "Preemption", lambda grace, left: stop)
         patch.setattr(run, "time", SimpleNamespace(monotonic=lambda: float(stop.left <= 0)))
         assert run.run_sweep("c", question, tmp_path / "out", console, 1.0, str(images)) is None
     assert "Out of time in run 1 of 2; repeat to go on." in output.getvalue()

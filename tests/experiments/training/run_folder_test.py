@@ -13,6 +13,7 @@ from experiments import train
 from experiments.common.errors import Preempted
 from experiments.common.files import read_json, write_json
 from experiments.config.experiment import TrainConfig, to_dict
+from experiments.training import job
 from experiments.training.run_folder import locked, open_run_dir
 
 
@@ -98,7 +99,7 @@ def start(folder: Path, name: str = "pictures") -> int:
     options = "--data.dataset imagefolder --optim.batch-size 8 --evals-per-epoch 1 --probe.every 0"
     folders = {"--data.data-dir": name, "--data.cache-dir": "cache", "--run-dir": "run"}
     arguments = [x for option, path in folders.items() for x in (option, str(folder / path))]
-    with mock.patch.object(train, "_compile", side_effect=Preempted):
+    with mock.patch.object(job, "_compile", side_effect=Preempted):
         return train.main([*options.split(), *arguments, "--resume", "auto"])
 
 

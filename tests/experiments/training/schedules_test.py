@@ -1,11 +1,12 @@
 """Every schedule against its formula, update by update."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from experiments.config.experiment import SCHEDULES, OptimConfig
+from experiments.config.experiment import OptimConfig, Schedule
 from experiments.configs import load
 from experiments.training.schedules import make_schedule
 
@@ -76,5 +77,5 @@ def test_bad_options(fields, message):
 
 
 def test_all_are_offered():
-    for name in SCHEDULES:
+    for name in get_args(Schedule):
         OptimConfig(schedule=name)

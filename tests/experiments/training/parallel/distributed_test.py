@@ -22,6 +22,7 @@ from experiments.common import files
 from experiments.config.experiment import TrainConfig
 from experiments.data import load_dataset
 from experiments.training import checkpoint, distributed
+from experiments.training import job as training_job
 from experiments.training.program import build_program, evaluate_test
 from tests.experiments.jobs import StopAfter
 from tests.experiments.training.parallel import groups, job, masks, pairs, stopped, two_processes
@@ -80,7 +81,7 @@ def finished(interrupted):
     folder = interrupted
     # A run of one device, stopped after 5 of its 11 updates: the two processes go on with it.
     arguments = [*two_processes.TRAIN.split(), "--num-devices", "1"]
-    with mock.patch.object(train, "Preemption", return_value=StopAfter(6)):
+    with mock.patch.object(training_job, "Preemption", return_value=StopAfter(6)):
         assert train.main([*arguments, "--run-dir", str(folder / "run")]) == 0
     outputs = pairs.finish(pairs.start(two_processes.__name__, folder))
     numbers = [dict(np.load(folder / f"{i}.npz")) for i in range(2)]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from experiments import models
+from experiments.config import networks
 from experiments.config.experiment import ModelConfig, OptimConfig, TrainConfig
 from experiments.config.parallel import DevicesConfig
 from experiments.data import ArrayDataset
@@ -38,6 +39,7 @@ class Tiny(nn.Module):
 
 
 models.NETWORKS.setdefault("tiny", Tiny)
+networks.TITLES.setdefault("tiny", "Tiny")
 CONFIG = TrainConfig(
     model=ModelConfig(name="tiny"),
     evals_per_epoch=1,

@@ -13,6 +13,7 @@ from experiments.common.files import read_rows
 from experiments.config.data import DataConfig
 from experiments.config.experiment import OptimConfig, ProbeConfig
 from experiments.data import load_dataset
+from experiments.training import job as training_job
 from experiments.training.loop import train_seeds
 from experiments.training.probing import with_probe
 from experiments.training.program import build_program, compile_program
@@ -75,7 +76,8 @@ def test_the_probe_sees_what_one_device_would(shift, mode):
 def test_fewer_devices_with_statistics_of_their_own(tmp_path, capsys, options, before, after):
     """It would be another computation: refused before anything is compiled or changed."""
     arguments = [*options, "--probe.every", "0", "--run-dir", str(tmp_path / "run")]
-    with mock.patch.object(train, "_compile", side_effect=Preempted):  # Stopped when it has begun.
+    # Stopped when it has begun.
+    with mock.patch.object(training_job, "_compile", side_effect=Preempted):
         assert train.main(arguments) == 0
         files = contents(tmp_path)
         assert train.main([*arguments, "--num-devices", "4", "--resume", "must"]) == 1

@@ -10,6 +10,7 @@ from unittest import mock
 import jax
 
 from experiments import train
+from experiments.training import job
 from experiments.training.preemption import Preemption
 from tests.experiments.training.parallel import two_processes
 
@@ -28,7 +29,7 @@ def main(process: str, port: str, run_dir: str) -> int:
     arguments = [*two_processes.LONGER, "--run-dir", run_dir, "--resume", "auto"]
     arguments += ["--coordinator-address", f"127.0.0.1:{port}", "--num-processes", "2"]
     arguments += ["--process-id", process, "--grace-seconds", str(GRACE_SECONDS)]
-    with mock.patch.object(train, "Preemption", Slow):
+    with mock.patch.object(job, "Preemption", Slow):
         return train.main(arguments)
 
 

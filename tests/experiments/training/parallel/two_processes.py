@@ -22,6 +22,7 @@ from experiments import train
 from experiments.config.experiment import TrainConfig, to_dict
 from experiments.config.parallel import DevicesConfig
 from experiments.training import distributed, loop
+from experiments.training import job as training_job
 from tests.experiments.training.parallel import groups, job, masks
 
 MODES = ("pmap", "shard_map")  # The training job is jit.
@@ -89,7 +90,7 @@ def train_longer(folder: Path) -> dict[str, list[Any]]:
         for name in LONGER_RUNS:
             questions.append([])
             arguments = [*LONGER, "--run-dir", str(folder / name), "--resume", "auto"]
-            train.train(tyro.cli(TrainConfig, args=arguments), console, figures=False)
+            training_job.train(tyro.cli(TrainConfig, args=arguments), console, figures=False)
     return {"steps": steps, "questions": questions}
 
 
