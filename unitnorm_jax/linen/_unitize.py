@@ -11,14 +11,10 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from unitnorm_jax.functional._numerics.arguments import check_unit
-from unitnorm_jax.linen._conversion import (
-    Called,
-    Conversion,
-    class_as_written,
-    conversion_of,
-    is_unitized,
-)
+from unitnorm_jax.linen._conversion import Conversion, conversion_of
+from unitnorm_jax.linen._conversion_pass import Called
 from unitnorm_jax.linen._unitized_batch_norm import UnitizedBatchNorm
+from unitnorm_jax.linen._unitized_class import class_as_written, is_unitized
 
 _THEIRS = {field.name for field in dataclasses.fields(nn.BatchNorm)}
 _DEFAULTS = {
@@ -54,7 +50,8 @@ def unitize(model: Any, *, select: Callable[[Any], Any] | None = None, **options
         model: a ``flax.linen`` module, not bound. Within a method of another module, one that
             has just been made there.
         select: which layers, a predicate of the bound ``nn.BatchNorm``: of its ``path``, a tuple
-            of names, and of its fields. It may be asked more than once about a layer. None: all.
+            of names, and of its fields. It may be asked more than once about a layer; of equal
+            blocks under ``nn.jit`` about the first one, whose program the others use. None: all.
         **options: the fields that ``nn.BatchNorm`` has not: ``unit``, ``alpha_init``,
             ``bessel_correction``, ``sample_axis``; see ``UnitizedBatchNorm``.
 
@@ -146,18 +143,27 @@ def unitized_layers(model: Any, *args: Any, **kwargs: Any) -> list[UnitizedLayer
 
     def init(key: Any, arrays: Sequence[Any]) -> Any:
         given = iter(arrays)
-        filled = [next(given) if is_one else leaf for leaf, is_one in zip(leaves, is_array, strict=True)]
+        filled = [
+            next(given) if is_one else leaf for leaf, is_one in zip(leaves, is_array, strict=True)
+        ]
         args, kwargs = jax.tree.unflatten(tree, filled)
         return copy.init(key, *args, **kwargs)
 
     arrays = [leaf for leaf, is_one in zip(leaves, is_array, strict=True) if is_one]
     variables = jax.eval_shape(init, jax.random.key(0), arrays)
-    keep = {path[:-1] for path in flatten_dict(variables.get("batch_stats", {}))}
-    return [
+    keep = dict.fromkeys(path[:-1] for path in flatten_dict(variables.get("batch_stats", {})))
+    layers = [
         UnitizedLayer("/".join(path), one.why is None, f"{one.kind}: {one.why}" if one.why else "")
         for path, one in called.items()
         if one.is_batch_norm or path in keep
     ]
+    # nn.jit traces the first of several equal blocks, and the others are what that is.
+    params = flatten_dict(variables.get("params", {}))
+    for path in (path for path in keep if path not in called):
+        done = (*path, "alpha") in params
+        reason = "" if done else "nn.jit: the layer is in a block equal to an earlier one"
+        layers.append(UnitizedLayer("/".join(path), done, reason))
+    return layers
 
 
 def _values(model: Any) -> dict[str, Any]:
