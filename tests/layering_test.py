@@ -27,6 +27,7 @@ LIBRARY: dict[str, set[str]] = {
     "unitnorm_jax.functional._numerics": ARRAYS,
     "unitnorm_jax.functional": ARRAYS | CORE,
     "unitnorm_jax.linen": ARRAYS | CORE | LINEN,
+    "unitnorm_jax.optim": ARRAYS,  # not optax: its transformations are pairs of functions
     # scipy: assignment, linear programs; matplotlib: inside plot alone.
     "unitnorm_jax.ics.distances": ARRAYS | {"scipy"},
     "unitnorm_jax.ics.bounds": ARRAYS | LINEN | {"unitnorm_jax.ics.distances"},

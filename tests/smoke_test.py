@@ -57,6 +57,25 @@ class Net(nn.Module):
         return nn.Dense(3, name="head")(nn.relu(norm(nn.Dense(4, name="dense")(x))))
 
 
+class Plain(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x))
+
+
+@pytest.mark.smoke
+def test_unitize():
+    model = linen.unitize(Plain(), unit="rms")
+    variables = model.init(jax.random.key(0), X)
+    assert_equal(sorted(variables["params"]["BatchNorm_0"]), ["alpha", "bias", "scale"])
+    with nn.intercept_methods(lambda f, args, kwargs, context: f(*args, **kwargs)):
+        model.apply(variables, X, train=True, mutable=["batch_stats"])
+        assert_equal(depth(), 1)
+    with pytest.raises(ValueError, match="no layer to unitize"):
+        linen.unitize(nn.Dense(3)).init(jax.random.key(0), X)
+    nn.module._global_interceptor_stack._storage.clear()  # Flax's own stays under -O
+
+
 def network():
     model = Net()
     return model, model.init(jax.random.key(0), X)

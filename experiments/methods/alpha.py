@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.config.methods import NormConfig
-from unitnorm_jax import ics
+from unitnorm_jax import ics, optim
 
 
 def alpha_rule(config: NormConfig, updates: int | None) -> Callable[[Any], Any] | None:
@@ -21,38 +21,19 @@ def alpha_rule(config: NormConfig, updates: int | None) -> Callable[[Any], Any] 
     """
     if config.alpha == "trained":
         return None
-    start = config.alpha_init
+    start, floor = config.alpha_init, config.alpha_floor
     if config.alpha == "fixed":
-        rule = partial(_fixed, start)
-    elif config.alpha == "floor":
-        rule = partial(_at_least, config.alpha_floor)
-    else:
-        rule = partial(_rise, start, config.alpha_ramp, updates)
-    return partial(_set_alpha, rule)
+        return partial(optim.set_alpha, value=start)
+    if config.alpha == "floor":
+        return partial(optim.set_alpha, value=lambda alpha: jnp.maximum(alpha, floor))
+    return partial(_rise, start, config.alpha_ramp, updates)
 
 
-def _fixed(start: float, alpha: jax.Array, step: Any) -> jax.Array:
-    del step
-    return jnp.full_like(alpha, start)
-
-
-def _at_least(floor: float, alpha: jax.Array, step: Any) -> jax.Array:
-    del step
-    return jnp.maximum(alpha, floor)
-
-
-def _rise(start: float, ramp: float, updates: int | None, alpha: jax.Array, step: Any) -> jax.Array:
+def _rise(start: float, ramp: float, updates: int | None, state: Any) -> Any:
     if updates is None:
         raise ValueError("`alpha` (='ramp') needs the number of updates: it is for training.")
-    share = jnp.minimum(step / max(1, round(ramp * updates)), 1.0)
-    return jnp.full_like(alpha, start + share * (1.0 - start))
-
-
-def _set_alpha(rule: Callable[[jax.Array, Any], jax.Array], state: Any) -> Any:
-    def new(path: Any, leaf: jax.Array) -> jax.Array:
-        return rule(leaf, state.step) if path[-1].key == "alpha" else leaf
-
-    return state.replace(params=jax.tree_util.tree_map_with_path(new, state.params))
+    share = jnp.minimum(state.step / max(1, round(ramp * updates)), 1.0)
+    return optim.set_alpha(state, start + share * (1.0 - start))
 
 
 def bound_penalty(config: NormConfig, model: nn.Module, images: Any) -> Callable[[Any], jax.Array]:
