@@ -35,7 +35,7 @@ def trace(x=X, alpha=PER_CHANNEL, mean=PER_CHANNEL, var=PER_CHANNEL, arrays=None
 
 WRONG = {
     "no positions": (r"empty.*\(4, 0, 3\)", {"x": of_shape(4, 0, 3)}),
-    "rank 1": ("rank", {"x": of_shape(3)}),
+    "rank 1": (r"rank.*\(3,\).*sample_axis=None", {"x": of_shape(3)}),
     "rank 0": ("rank", {"x": of_shape()}),
     "unknown unit": ("unit", {"unit": "samples"}),
     "negative kappa": ("unit", {"unit": -0.5}),

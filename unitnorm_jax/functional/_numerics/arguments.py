@@ -102,11 +102,11 @@ def named_axes(
 
 def check_axes(shape: Sequence[Any], axis: Any, sample_axis: Any = None) -> tuple[int, ...]:
     """Return the feature axes, ascending, counted from 0; None: the method knows no samples."""
+    _check_rank(shape, "For a single sample use x[None].")
     if sample_axis is not None:
         if np.ndim(sample_axis):
             raise ValueError(f"`sample_axis` (={sample_axis}) must be one axis here.")
         return check_layout(shape, axis, sample_axis)[1]
-    _check_rank(shape)
     features = _feature_axes(shape, axis)
     if len(features) == len(shape):
         raise ValueError(
@@ -131,7 +131,9 @@ def check_layout(
                 "its shape is ()."
             )
         return (), _feature_axes(shape, axis)
-    _check_rank(shape)
+    _check_rank(
+        shape, "For one sample in each call, under vmap, give `sample_axis=None`; else use x[None]."
+    )
     features = _feature_axes(shape, axis)
     allowed = "an integer, a tuple of integers, or None where each call has one sample"
     named = named_axes("sample_axis", sample_axis, shape, allowed)
@@ -149,11 +151,11 @@ def check_layout(
     return samples, features
 
 
-def _check_rank(shape: Sequence[Any]) -> None:
+def _check_rank(shape: Sequence[Any], way_out: str) -> None:
     if len(shape) < 2:
         raise ValueError(
             f"The input must have rank >= 2, with a sample axis and a feature axis; its shape is "
-            f"{tuple(shape)}. For a single sample use x[None]."
+            f"{tuple(shape)}. {way_out}"
         )
 
 
