@@ -24,9 +24,11 @@ CONTRIB = "unitnorm_jax.contrib."
 LIBRARY: dict[str, set[str]] = {
     "unitnorm_jax": {"unitnorm_jax.*"},  # its __init__ alone
     "unitnorm_jax._interception": {"flax"},
+    "unitnorm_jax._unitize": {"flax", "unitnorm_jax.linen", "unitnorm_jax.nnx"},
     "unitnorm_jax.functional._numerics": ARRAYS,
     "unitnorm_jax.functional": ARRAYS | CORE,
     "unitnorm_jax.linen": ARRAYS | CORE | LINEN,
+    "unitnorm_jax.nnx": ARRAYS | CORE | {"flax"},
     "unitnorm_jax.optim": ARRAYS,  # not optax: its transformations are pairs of functions
     # scipy: assignment, linear programs; matplotlib: inside plot alone.
     "unitnorm_jax.ics.distances": ARRAYS | {"scipy"},
@@ -219,6 +221,10 @@ def test_import_is_light():
         "assert not {'jax', 'flax'} & set(sys.modules)\n"
         "unitnorm_jax.UnitizedBatchNorm, unitnorm_jax.ICSProbe, unitnorm_jax.em_distance\n"
         "unitnorm_jax.contrib, unitnorm_jax.functional, unitnorm_jax.ics, unitnorm_jax.linen\n"
+        "assert callable(unitnorm_jax.unitize)\n"
+        f"assert not {UNWANTED} & {{name.split('.')[0] for name in sys.modules}}\n"
+        "assert 'flax.nnx' not in sys.modules\n"
+        "unitnorm_jax.nnx\n"
         "assert {*unitnorm_jax._NAMES, *unitnorm_jax._PACKAGES} == set(unitnorm_jax.__all__)\n"
         "from unitnorm_jax import *\n"
         "assert callable(em_distance)\n"
@@ -232,4 +238,4 @@ def test_import_is_light():
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
     assert "unitnorm_jax" in loaded
-    assert not loaded & UNWANTED
+    assert not loaded & UNWANTED - {"optax"}  # which flax.nnx loads

@@ -11,15 +11,22 @@ if TYPE_CHECKING:
     from unitnorm_jax import functional as functional
     from unitnorm_jax import ics as ics
     from unitnorm_jax import linen as linen
+    from unitnorm_jax import nnx as nnx
     from unitnorm_jax import optim as optim
+    from unitnorm_jax._unitize import unitize as unitize
     from unitnorm_jax.ics import ICSProbe as ICSProbe
     from unitnorm_jax.ics import em_distance as em_distance
     from unitnorm_jax.linen import UnitizedBatchNorm as UnitizedBatchNorm
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("contrib", "functional", "ics", "linen", "optim")
-_NAMES = {"ICSProbe": "ics", "em_distance": "ics", "UnitizedBatchNorm": "linen"}
+_PACKAGES = ("contrib", "functional", "ics", "linen", "nnx", "optim")
+_NAMES = {
+    "ICSProbe": "ics",
+    "em_distance": "ics",
+    "UnitizedBatchNorm": "linen",
+    "unitize": "_unitize",
+}
 __all__ = [
     "ICSProbe",
     "UnitizedBatchNorm",
@@ -28,7 +35,9 @@ __all__ = [
     "functional",
     "ics",
     "linen",
+    "nnx",
     "optim",
+    "unitize",
 ]
 
 

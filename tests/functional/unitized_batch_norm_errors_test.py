@@ -34,7 +34,8 @@ def trace(x=X, alpha=PER_CHANNEL, mean=PER_CHANNEL, var=PER_CHANNEL, arrays=None
 
 
 WRONG = {
-    "rank 1": ("rank", {"x": of_shape(3)}),
+    "no positions": (r"empty.*\(4, 0, 3\)", {"x": of_shape(4, 0, 3)}),
+    "rank 1": (r"rank.*\(3,\).*sample_axis=None", {"x": of_shape(3)}),
     "rank 0": ("rank", {"x": of_shape()}),
     "unknown unit": ("unit", {"unit": "samples"}),
     "negative kappa": ("unit", {"unit": -0.5}),
@@ -67,8 +68,24 @@ WRONG = {
     "axis None": ("axis", {"axis": None}),
     "axis a string": ("axis", {"axis": "channels"}),
     "axes of floats": ("axis", {"axis": (0.5,)}),
-    "sample_axis None": ("sample_axis", {"sample_axis": None}),
-    "sample_axis a float": ("sample_axis", {"sample_axis": 0.0}),
+    "sample_axis twice": (r"sample_axis.*\(0, -3\).*each once", {"sample_axis": (0, -3)}),
+    "no sample_axis": (r"sample_axis.*\(\).*at least one.*None", {"sample_axis": ()}),
+    "sample axes with a feature": (r"sample_axis.*\(0, 2\).*feature", {"sample_axis": (0, 2)}),
+    "one sample axis of two": (r"sample_axis.*7.*range", {"sample_axis": (0, 7)}),
+    "one example of rank 0": (
+        r"rank >= 1.*sample_axis.*None.*\(\)",
+        {"x": of_shape(), "sample_axis": None},
+    ),
+    "one example, axis out of range": (
+        "axis.*3.*range",
+        {"x": of_shape(3), "axis": 3, "sample_axis": None},
+    ),
+    "one example and no batch": (
+        r"sample_axis.*None.*\(3,\).*axis_name",
+        {"x": of_shape(3), "sample_axis": None},
+    ),
+    "sample_axis a float": ("sample_axis.*tuple of integers", {"sample_axis": 0.0}),
+    "sample_axis of floats": (r"sample_axis.*\(0\.0,\)", {"sample_axis": (0.0,)}),
     "groups that are none": ("groups", {"axis_name": "d", "axis_index_groups": [0, 1]}),
     "unit None": ("unit", {"unit": None}),
     "unit of an array": ("unit", {"unit": np.ones(3)}),
@@ -108,6 +125,18 @@ def test_the_message_quotes_the_value():
         trace(unit="samples")
     with pytest.raises(ValueError, match=r"1\.1"):
         trace(momentum=1.1)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 0), (4, 0), (0, 0)])
+@pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
+def test_without_channels_there_is_nothing_to_do(shape, train):
+    """As `flax.linen.BatchNorm`, which returns the input."""
+    none = jnp.zeros(0)
+    stats = functional.BatchStats(none, none)
+    x = jnp.zeros(shape, jnp.int8)
+    y, new = functional.unitized_batch_norm(x, stats, none, use_running_average=not train)
+    assert (y.shape, y.dtype) == (shape, jnp.float32)
+    assert new is stats
 
 
 DEGENERATE = {

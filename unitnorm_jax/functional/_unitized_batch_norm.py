@@ -73,7 +73,7 @@ def unitized_batch_norm(
     *,
     use_running_average: bool,
     axis: int | Sequence[int] = -1,
-    sample_axis: int = 0,
+    sample_axis: int | Sequence[int] | None = 0,
     momentum: Scalar = 0.99,
     epsilon: Scalar = 1e-5,
     dtype: Any = None,
@@ -86,7 +86,7 @@ def unitized_batch_norm(
 ) -> tuple[Float[Array, "..."], BatchStats]:
     r"""Batch normalization whose output is divided by its norm, mixed by ``alpha``.
 
-    With n a sample, p one of its P positions (all axes but the sample's and the features'), c one
+    With n a sample, p one of its P positions (all axes but the samples' and the features'), c one
     of its C channels, and mean and variance over samples and positions::
 
         xhat = (x - mean_c) / sqrt(var_c + epsilon)
@@ -116,8 +116,8 @@ def unitized_batch_norm(
     overflow are taken about the mean, and where that is no help give NaN.
 
     Args:
-        x: input, of rank >= 2; integers and booleans are taken as float32. At inference it may be
-            empty.
+        x: input, of rank >= 2 (>= 1 if ``sample_axis`` is None); integers and booleans are taken as
+            float32. It may have no channels and, at inference, no samples or positions.
         stats: running statistics; ``mean`` and ``var`` have the shape of the feature axes
             (ascending). Their dtype is kept.
         alpha: mixing coefficients, of that shape.
@@ -125,7 +125,9 @@ def unitized_batch_norm(
         bias: biases, of that shape (default: 0).
         use_running_average: normalize with ``stats`` (inference), not with the batch's statistics.
         axis: the feature axis or axes.
-        sample_axis: the sample axis.
+        sample_axis: the sample axis. Several: each of their places is a sample, say each step of a
+            sequence by (0, 1). None: x is one sample, under ``vmap(axis_name=...)``; it cannot be
+            told from a batch, (H, W, C) from (N, L, C), so it must be said.
         momentum: decay rate of the running statistics: new = momentum * old + (1 - momentum) *
             batch. May be traced, as may epsilon.
         epsilon: added to the variance and to the squared norm.
@@ -167,8 +169,7 @@ def unitized_batch_norm(
     unit = arguments.check_unit(unit)
     arguments.check_hyperparameters(momentum, epsilon)
     x = jnp.asarray(x)
-    features = arguments.check_axes(x.shape, axis, sample_axis)
-    (sample,) = arguments.named_axes("sample_axis", sample_axis, x.shape)
+    samples, features = arguments.check_layout(x.shape, axis, sample_axis)
     shape = tuple(x.shape[i] for i in features)
     for name, value in (("mean", stats.mean), ("var", stats.var), ("alpha", alpha)):
         arguments.check_features(name, value, shape)
@@ -177,10 +178,18 @@ def unitized_batch_norm(
         if parameter is not None:
             arguments.check_features(name, parameter, shape)
     result_dtype, compute_dtype = arguments.resolve_dtypes(x, given.values(), dtype)
-    x = arguments.as_floating(x, empty=use_running_average)
+    x = arguments.as_floating(x, empty=use_running_average or 0 in shape)
+    if not use_running_average and axis_name is None and len(features) == x.ndim:
+        raise ValueError(
+            f"`sample_axis` (=None) says that the input of shape {x.shape} is one sample, so there "
+            "is one value per channel, and no batch to take statistics of. Map the call with "
+            "jax.vmap(..., axis_name='batch') and give that name as `axis_name`."
+        )
+    if 0 in shape:  # no channels: nothing to normalize
+        return x.astype(result_dtype), stats
     config = _Config(
         features=features,
-        sample=sample % x.ndim,
+        samples=samples,
         unit=unit,
         bessel_correction=bessel_correction,
         result_dtype=result_dtype,
@@ -204,7 +213,7 @@ class _Config(NamedTuple):
     """What the program depends on besides its arrays; no reduction: inference."""
 
     features: tuple[int, ...]
-    sample: int
+    samples: tuple[int, ...]
     unit: str | float
     bessel_correction: bool
     result_dtype: Any
@@ -225,11 +234,11 @@ def _normalize(
     epsilon: Any,
 ) -> tuple[jax.Array, BatchStats]:
     # Axes in the order of samples, positions, features, as they usually are.
-    features, unit = config.features, config.unit
-    positions = tuple(i for i in range(x.ndim) if i not in (config.sample, *features))
-    order = (config.sample, *positions, *features)
+    samples, features, unit = config.samples, config.features, config.unit
+    positions = tuple(i for i in range(x.ndim) if i not in (*samples, *features))
+    order = (*samples, *positions, *features)
     channels = math.prod(x.shape[i] for i in features)
-    sample_axes = x.ndim - len(features) if unit == "position" else 1
+    sample_axes = x.ndim - len(features) if unit == "position" else len(samples)
     layout = Layout(tuple(x.shape[i] for i in order), sample_axes, len(features))
     x, mask = x.transpose(order), None if mask is None else mask.transpose(order)
 

@@ -11,7 +11,7 @@ from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax import functional
-from unitnorm_jax.functional._numerics.arguments import check_axes
+from unitnorm_jax.functional._numerics.arguments import check_layout
 from unitnorm_jax.linen._variables import affine, batch_stats
 
 
@@ -68,7 +68,8 @@ class UnitizedBatchNorm(nn.Module):
         unit: "reference" (the authors'), "sample", "rms", "position", or a float kappa.
         alpha_init: initializer of alpha, by default zeros.
         bessel_correction: apply the authors' correction of the variance.
-        sample_axis: the sample axis of the input.
+        sample_axis: the sample axis of the input, or several; None: each call has one sample, under
+            ``vmap(axis_name=...)``.
 
     References:
         You Huang and Yuanlong Yu, `An Internal Covariate Shift Bounding Algorithm for Deep Neural
@@ -92,7 +93,7 @@ class UnitizedBatchNorm(nn.Module):
     unit: str | float = "reference"
     alpha_init: Initializer = nn.initializers.zeros
     bessel_correction: bool = False
-    sample_axis: int = 0
+    sample_axis: int | Sequence[int] | None = 0
 
     @nn.compact
     def __call__(
@@ -105,7 +106,8 @@ class UnitizedBatchNorm(nn.Module):
         """Normalize the input, and update the running statistics.
 
         Args:
-            x: the input, of rank >= 2; integers and booleans are taken as float32.
+            x: the input, of rank >= 2 (>= 1 if ``sample_axis`` is None); integers and booleans are
+                taken as float32.
             use_running_average: if True, the statistics stored in batch_stats are used instead of
                 those of the input. Given here or as a field, not both.
             mask: True where a value takes part in statistics and norm; broadcastable to x.
@@ -119,19 +121,21 @@ class UnitizedBatchNorm(nn.Module):
         use_running_average = merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
-        features = check_axes(x.shape, self.axis, self.sample_axis)
+        _, features = check_layout(x.shape, self.axis, self.sample_axis)
         shape = tuple(x.shape[i] for i in features)
         stats, store = batch_stats(self, shape)
         scale, bias = affine(self, shape)
         alpha = self.param("alpha", self.alpha_init, shape, self.param_dtype)
 
+        # One example of one position has no statistics before a mapped axis adds the others.
+        alone = self.is_initializing() and len(features) == len(x.shape)
         y, stats = functional.unitized_batch_norm(
             x,
             stats,
             alpha,
             scale,
             bias,
-            use_running_average=use_running_average,
+            use_running_average=use_running_average or (alone and self.axis_name is not None),
             axis=features,
             sample_axis=self.sample_axis,
             momentum=self.momentum,

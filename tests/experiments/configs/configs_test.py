@@ -101,9 +101,7 @@ def test_command_line(capsys):
     assert choose(["--norms", "gn"]).config == TrainConfig()
     assert train.main(["cifar10_resnet19"]) == 1
     error = capsys.readouterr().err
-    assert (
-        "error: `experiment` (='cifar10_resnet19') is unknown; choose from cifar10" in error
-    )
+    assert "error: `experiment` (='cifar10_resnet19') is unknown; choose from cifar10" in error
     with pytest.raises(SystemExit, match="0"):
         train.main(["cifar10_resnet18", "--help-all"])
     shown = capsys.readouterr().out

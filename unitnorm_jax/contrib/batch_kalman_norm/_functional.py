@@ -25,7 +25,13 @@ from unitnorm_jax.functional._numerics.batch_statistics import (
     number_of,
     update_stats,
 )
-from unitnorm_jax.functional._numerics.devices import Groups, average, fewest, number
+from unitnorm_jax.functional._numerics.devices import (
+    Groups,
+    average,
+    check_bound,
+    fewest,
+    number,
+)
 from unitnorm_jax.functional._numerics.scaling import one_number
 
 
@@ -203,6 +209,7 @@ def _spread(value: jax.Array, ndim: int) -> jax.Array:
 
 
 def _of_first_device(first: Moments, axis_name: str, groups: Groups) -> Moments:
+    check_bound(axis_name)
     leaders = jnp.array([0] if groups is None else [group[0] for group in groups])
     leads = jnp.any(leaders == lax.axis_index(axis_name))
     kept = jnp.where(leads, jnp.stack(first), 0)

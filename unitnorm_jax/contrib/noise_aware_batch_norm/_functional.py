@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.contrib.estimated_batch_norm._functional import check_rate
-from unitnorm_jax.functional._numerics import arguments
-from unitnorm_jax.functional._numerics.batch_statistics import BatchStats
+from unitnorm_jax.functional._numerics import arguments, devices
+from unitnorm_jax.functional._numerics.batch_statistics import BatchStats, hashable_groups
 from unitnorm_jax.functional._numerics.scaling import one_number
 
 
@@ -54,9 +53,7 @@ def batch_statistics(
 
     def totals(*values: jax.Array) -> jax.Array:
         stacked = jnp.stack([value.sum(over, keepdims=True) for value in values])
-        if axis_name is None:
-            return stacked
-        return lax.psum(stacked, axis_name, axis_index_groups=axis_index_groups)
+        return devices.total(stacked, axis_name, hashable_groups(axis_index_groups))
 
     count, first = totals(valid.astype(z.dtype), jnp.where(valid, z, 0))
     some = jnp.maximum(count, 1)

@@ -80,15 +80,16 @@ def check_epsilon(epsilon: Any) -> None:
         )
 
 
-def named_axes(name: str, axis: Any, shape: Sequence[Any]) -> tuple[int, ...]:
+def named_axes(
+    name: str, axis: Any, shape: Sequence[Any], allowed: str = "an integer"
+) -> tuple[int, ...]:
     """Return an axis, or a sequence of them, as integers within the range of the shape."""
     try:
         values = axis if isinstance(axis, Sequence | np.ndarray) and np.ndim(axis) else (axis,)
         named = tuple(operator.index(value) for value in values)
     except TypeError:
         raise ValueError(
-            f"`{name}` (={axis!r}) must be an integer"
-            f"{' or a sequence of integers' if name == 'axis' else ''}, such as -1 for the last."
+            f"`{name}` (={axis!r}) must be {allowed}, such as -1 for the last."
         ) from None
     for value in named:
         if not -len(shape) <= value < len(shape):
@@ -101,28 +102,68 @@ def named_axes(name: str, axis: Any, shape: Sequence[Any]) -> tuple[int, ...]:
 
 def check_axes(shape: Sequence[Any], axis: Any, sample_axis: Any = None) -> tuple[int, ...]:
     """Return the feature axes, ascending, counted from 0; None: the method knows no samples."""
-    ndim = len(shape)
-    if ndim < 2:
-        raise ValueError(
-            f"The input must have rank >= 2, with a sample axis and a feature axis; its shape is "
-            f"{tuple(shape)}. For a single sample use x[None]."
-        )
-    named = named_axes("axis", axis, shape)
+    _check_rank(shape, "For a single sample use x[None].")
     if sample_axis is not None:
-        (sample_axis,) = named_axes("sample_axis", sample_axis, shape)
-    features = tuple(sorted({value % ndim for value in named}))
-    if len(features) != len(named) or not features:
-        raise ValueError(f"`axis` (={axis}) must name at least one feature axis, each once.")
-    if sample_axis is None and len(features) == ndim:
+        if np.ndim(sample_axis):
+            raise ValueError(f"`sample_axis` (={sample_axis}) must be one axis here.")
+        return check_layout(shape, axis, sample_axis)[1]
+    features = _feature_axes(shape, axis)
+    if len(features) == len(shape):
         raise ValueError(
             f"`axis` (={axis}) names every axis of an input of shape {tuple(shape)}: leave one or "
             "more of them, to take statistics over."
         )
-    if sample_axis is not None and sample_axis % ndim in features:
+    return features
+
+
+def check_layout(
+    shape: Sequence[Any], axis: Any, sample_axis: Any
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the axes of samples and of features, each ascending and counted from 0.
+
+    A ``sample_axis`` of None: the input is one sample, and has no axis of them.
+    """
+    ndim = len(shape)
+    if sample_axis is None:
+        if not ndim:
+            raise ValueError(
+                "The input must have rank >= 1, with a feature axis, under `sample_axis` (=None); "
+                "its shape is ()."
+            )
+        return (), _feature_axes(shape, axis)
+    _check_rank(
+        shape, "For one sample in each call, under vmap, give `sample_axis=None`; else use x[None]."
+    )
+    features = _feature_axes(shape, axis)
+    allowed = "an integer, a tuple of integers, or None where each call has one sample"
+    named = named_axes("sample_axis", sample_axis, shape, allowed)
+    samples = tuple(sorted({value % ndim for value in named}))
+    if len(samples) != len(named) or not samples:
+        raise ValueError(
+            f"`sample_axis` (={sample_axis}) must name at least one axis of samples, each once; "
+            "None says that each call has one sample."
+        )
+    if set(samples) & set(features):
         raise ValueError(
             f"`sample_axis` (={sample_axis}) must not be a feature axis (`axis`={axis}) of an "
             f"input of shape {tuple(shape)}."
         )
+    return samples, features
+
+
+def _check_rank(shape: Sequence[Any], way_out: str) -> None:
+    if len(shape) < 2:
+        raise ValueError(
+            f"The input must have rank >= 2, with a sample axis and a feature axis; its shape is "
+            f"{tuple(shape)}. {way_out}"
+        )
+
+
+def _feature_axes(shape: Sequence[Any], axis: Any) -> tuple[int, ...]:
+    named = named_axes("axis", axis, shape, "an integer or a sequence of integers")
+    features = tuple(sorted({value % len(shape) for value in named}))
+    if len(features) != len(named) or not features:
+        raise ValueError(f"`axis` (={axis}) must name at least one feature axis, each once.")
     return features
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 from jaxtyping import Array, Shaped
 
 from unitnorm_jax.functional._numerics import devices
@@ -29,6 +29,12 @@ class BatchStats(NamedTuple):
 
     mean: Shaped[Array, "..."]
     var: Shaped[Array, "..."]
+
+
+# What takes or returns them can be exported, written and read again.
+export.register_namedtuple_serialization(
+    BatchStats, serialized_name="unitnorm_jax.functional.BatchStats"
+)
 
 
 class Reduction(NamedTuple):

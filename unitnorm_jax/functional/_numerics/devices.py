@@ -9,9 +9,30 @@ from jax import lax
 Groups = tuple[tuple[int, ...], ...] | None
 
 
+class UnboundAxisError(ValueError, NameError):
+    """A mapped axis that no transformation around the call maps; JAX raises ``NameError`` alone."""
+
+
+def check_bound(axis_name: Any) -> None:
+    """Raise unless the call is mapped over the axis of that name (or the axes of a tuple)."""
+    try:
+        lax.axis_size(axis_name)
+    except NameError as error:
+        raise UnboundAxisError(
+            f"`axis_name` (={axis_name!r}) must be the axis name of a transformation around the "
+            "call, but none maps it here. Map the training step with jax.pmap, jax.shard_map or "
+            f"jax.vmap(..., axis_name={axis_name!r}), or leave `axis_name` out: under jit with "
+            "shardings statistics are those of the global batch without it, and running averages "
+            f"need none. JAX says: {error}"
+        ) from None
+
+
 def total(x: Any, axis_name: str | None, groups: Groups) -> Any:
     """Return the sum over the devices of an axis, or of each group."""
-    return x if axis_name is None else lax.psum(x, axis_name, axis_index_groups=groups)
+    if axis_name is None:
+        return x
+    check_bound(axis_name)
+    return lax.psum(x, axis_name, axis_index_groups=groups)
 
 
 def number(axis_name: str | None, groups: Groups) -> Any:
@@ -30,4 +51,5 @@ def average(x: jax.Array, axis_name: str | None, groups: Groups) -> jax.Array:
 
 def fewest(axis_name: str, groups: Groups) -> int:
     """Return the number of devices of an axis, or of its smallest group."""
+    check_bound(axis_name)
     return lax.psum(1, axis_name) if groups is None else min(len(group) for group in groups)
