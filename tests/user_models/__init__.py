@@ -3,6 +3,8 @@
 None was written for this library. Each file has one, as `USER_MODEL`.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,7 +24,7 @@ class UserModel(NamedTuple):
     """How many layers are plain `nn.BatchNorm`."""
     left_alone: int = 0
     """How many look like one, but compute otherwise."""
-    probe: dict[str, Any] = {}
+    probe: Mapping[str, Any] = MappingProxyType({})
     """What `ICSProbe` must be told besides."""
 
 
