@@ -33,6 +33,12 @@ class State(TrainState):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _as_their_owners_run_them():
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.fixture(
     scope="module",
     params=[pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES],
