@@ -135,6 +135,12 @@ def test_layer_positions():
     assert found == {"first": 48, "stride": 12, "turned": 12, "dense": 1}
 
 
+@pytest.mark.parametrize(("sample_axis", "positions"), [((0, 1), 4), ((2, -4), 3), (None, 24)])
+def test_layer_positions_of_several_sample_axes_or_none(sample_axis, positions):
+    layer = UnitizedBatchNorm(use_running_average=True, sample_axis=sample_axis)
+    assert ics.layer_positions(layer, jnp.zeros((2, 3, 4, 5))) == {"": positions}
+
+
 class Inner(nn.Module):
     @nn.compact
     def __call__(self, x, _):

@@ -1,7 +1,8 @@
 """A loss term that tightens the unitized bound."""
 
+import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, SupportsIndex
 
@@ -126,7 +127,9 @@ def layer_positions(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, in
                     "nn.scan. Give it that layer's alpha flattened, with positions by hand."
                 )
             out = jax.tree.leaves(y)[0]  # of several arrays the first, which moments follow
-            samples = out.shape[getattr(module, "sample_axis", 0)]
+            axes = getattr(module, "sample_axis", 0)  # None: each call has one sample
+            axes = () if axes is None else axes if isinstance(axes, Sequence) else (axes,)
+            samples = math.prod(out.shape[axis] for axis in axes)
             layer, p = "/".join(module.path), out.size // (samples * alpha.size)
             if found.setdefault(layer, p) != p:
                 raise ValueError(
