@@ -116,6 +116,10 @@ def test_methods():
     same(nn.relu(bound.encoder.norm(x, use_running_average=True)), expected)
     encoder, part = unitized.bind(variables).encoder.unbind()
     same(encoder.apply(part, X, False), expected)
+    assert unitized_layers(encoder, X, False) == [("norm", True, "")]
+    (kept,) = three("layers in a field")[2].bind({}).unbind()[:1]
+    assert [layer.path for layer in unitized_layers(kept, X)] == ["layers_1"]
+    assert all(layer.converted for layer in unitized_layers(kept, X))
     layers = three("layers in a field")
     variables = layers[1].init(KEY, X, True)
     y = layers[2].bind(variables).layers[1](bound.encoder.dense(X), use_running_average=True)

@@ -90,7 +90,7 @@ class Conversion:
 
     def take(self, module: Any, whole: bool) -> None:
         """Convert a module in place, and those that it holds as attributes."""
-        object.__setattr__(module, "__class__", self.subclass(type(module), whole))
+        object.__setattr__(module, "__class__", self.subclass(class_as_written(module), whole))
         self.mark(module)
         for field in dataclasses.fields(module):
             self.take_attributes(module, module.__dict__.get(field.name))
@@ -98,8 +98,15 @@ class Conversion:
     def take_attributes(self, parent: Any, value: Any) -> None:
         """Convert the modules in an attribute: they may be called from outside of any method."""
         for child in jax.tree.leaves(value):
-            if isinstance(child, nn.Module) and child.parent is parent and not is_unitized(child):
+            if isinstance(child, nn.Module) and child.parent is parent and self._may_take(child):
                 self.take(child, whole=False)
+
+    def _may_take(self, module: Any) -> bool:
+        """Return whether a module is as written, or has come here as a part of another model."""
+        if not is_unitized(module):
+            return True
+        conversion, _, whole = vars(type(module))["_unitized"]
+        return conversion is not self and not whole
 
     def reduced(self, base: type, whole: bool) -> tuple[Any, tuple[Any, ...]]:
         """Return how ``copy`` and ``pickle`` make an empty module of the subclass."""

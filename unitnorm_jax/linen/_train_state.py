@@ -46,10 +46,10 @@ def with_params(state: Any, params: Any) -> Any:
         ) from error
     old = dict(jax.tree_util.tree_leaves_with_path(state.opt_state))
     new = dict(jax.tree_util.tree_leaves_with_path(fresh))
-    for path in old.keys() ^ new.keys():
+    for path in sorted(old.keys() ^ new.keys(), key=jax.tree_util.keystr):
         if not _is_of_alpha(path):
             raise _unlike(path, "there is none in one of the two")
-    for path in old.keys() & new.keys():
+    for path in sorted(old.keys() & new.keys(), key=jax.tree_util.keystr):
         if jnp.shape(old[path]) != jnp.shape(new[path]):
             raise _unlike(path, f"it has shape {jnp.shape(old[path])}, not {jnp.shape(new[path])}")
     merged = jax.tree_util.tree_map_with_path(lambda path, leaf: old.get(path, leaf), fresh)

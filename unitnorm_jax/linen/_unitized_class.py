@@ -80,7 +80,7 @@ def make_subclass(conversion: Any, base: Any, whole: bool) -> type:
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
-        "_unitized": (conversion, base),
+        "_unitized": (conversion, base, whole),
     }
     return types.new_class(base.__name__, (base,), exec_body=lambda body: body.update(new))
 
