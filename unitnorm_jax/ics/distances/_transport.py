@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 from scipy import sparse
 from scipy.optimize import linprog
 
@@ -26,6 +26,15 @@ class TransportBounds(NamedTuple):
     """Cost of the plan found, which has the marginals exactly."""
     moves: Bool[Array, ""]
     """Whether the plan takes mass from a point to another one, even at a computed cost of 0."""
+
+
+class Plan(NamedTuple):
+    """The pairs of points that a plan joins: n + m - 1 of them, or fewer and the rest empty."""
+
+    rows: Int[Array, " arcs"]
+    columns: Int[Array, " arcs"]
+    mass: Float[Array, " arcs"]
+    """What each carries; the sum is 1."""
 
 
 def scipy_transport(
@@ -67,6 +76,38 @@ def scipy_transport(
         bounds, (number, number, number, flag), cost, x_weights, y_weights, *(points or ())
     )
     return TransportBounds(*back)
+
+
+def scipy_plan(
+    cost: Float[Array, "n m"], x_weights: Float[Array, " n"], y_weights: Float[Array, " m"]
+) -> Plan:
+    """Return an optimal plan, as `scipy_transport` finds it.
+
+    Args:
+        cost: Finite costs.
+        x_weights: a, nonnegative, not all 0, any sum.
+        y_weights: b, likewise.
+    """
+    arcs = cost.shape[0] + cost.shape[1] - 1
+    index = jax.ShapeDtypeStruct((arcs,), np.int32)
+    mass = jax.ShapeDtypeStruct((arcs,), cost.dtype)
+    return Plan(*call_on_host(_plan, (index, index, mass), cost, x_weights, y_weights))
+
+
+def _plan(cost: Any, *weights: Any) -> tuple[np.ndarray, ...]:
+    arcs = sum(cost.shape) - 1
+    i, j, carried = np.zeros(arcs, np.int32), np.zeros(arcs, np.int32), np.zeros(arcs, cost.dtype)
+    if all(_proper(w) for w in weights):
+        rows, columns = (np.flatnonzero(w > 0) for w in weights)
+        c = np.asarray(cost)[np.ix_(rows, columns)].astype(np.float64)
+        supply, demand, total = masses(weights[0][rows], weights[1][columns])
+        a, b = (np.array([k / total for k in side]) for side in (supply, demand))
+        support = _support(c, *_column_generation(c, a, b))
+        flows, _ = network_simplex(c, supply, demand, *support)
+        at = np.array(list(flows)).T
+        i[: len(flows)], j[: len(flows)] = rows[at[0]], columns[at[1]]
+        carried[: len(flows)] = [k / total for k in flows.values()]
+    return i, j, carried
 
 
 def _bounds(bits: tuple[str, str], cost: Any, *rest: Any) -> tuple[np.ndarray, ...]:
