@@ -38,7 +38,13 @@ def _interceptors_are_taken_off():
     assert len(nn.module._global_interceptor_stack) == 0
 
 
-@pytest.mark.parametrize("name", MODELS)
+# The others take as long again, and differ in the transform alone: make test-slow.
+FAST = ("compact", "setup", "jit layer", "jit block", "remat layer", "scan", "map_variables")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
+)
 def test_equals_the_swap_by_hand(name):
     """Twice, after the model as written: programs that `nn.jit` keeps are not taken for others."""
     plain, hand, unitized = three(name)
@@ -246,7 +252,9 @@ def test_a_checkpoint_of_the_model_as_written():
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-5), ours, expected)
 
 
-@pytest.mark.parametrize("name", ["compact", "jit block", "remat layer", "setup"])
+@pytest.mark.parametrize(
+    "name", ["compact", *(pytest.param(n, marks=pytest.mark.slow) for n in ("jit block", "setup"))]
+)
 def test_a_probe_sees_the_new_layers(name):
     _, hand, unitized = three(name)
     before = hand.init(KEY, X, True)
