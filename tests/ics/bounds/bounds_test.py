@@ -49,6 +49,19 @@ def test_lower_bounds_exact_upper_bounds(exact, pair, kind, relation, shape, see
         assert truth - slack <= float(bound), name
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_samples_of_unequal_sizes(exact_weighted, pair, offset):
+    x, y = pair("gaussian", "shifted", 9, 3, 0, 1.0, offset)
+    y = y[:6]
+    truth = exact_weighted(x, y)
+    for name, bound in LOWER.items():
+        assert float(bound(x, y)) <= truth * (1 + 1e-7), name
+    for name in ("U1", "U2"):
+        assert truth <= float(UPPER[name](x, y)) * (1 + 1e-7), name
+    apart = np.linalg.norm(x.astype(float).mean(0) - y.astype(float).mean(0))
+    assert float(LOWER["L1"](x, y)) == pytest.approx(apart, rel=1e-3)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([0.0, 1e4]))
 def test_given_points_and_directions_in_float32(exact, pair, seed, offset):

@@ -184,3 +184,18 @@ def test_weights_that_are_no_numbers(weights):
     x, y = swapped()
     with pytest.raises(ValueError, match="`x_weights` must be real, but is"):
         inspect.unwrap(ics.em_distance)(x, y, weights, np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        (np.array([1, 2, 3], np.int32), np.array([1, 2, 3], np.float32), True),
+        (np.array([True, True, False]), np.array([1, 1, 0], np.int8), True),
+        (np.array([2**24 + 1, 1, 1], np.int32), np.array([2.0**24, 1, 1], np.float32), False),
+        (np.array([1, 2, 3], np.int32), np.array([1, 2, 4], np.float32), False),
+    ],
+)
+def test_equal_weights_of_two_dtypes_leave_equal_points_where_they_are(a, b, same):
+    x = np.array([[0.0], [1.0], [5.0]], np.float32)
+    distance = ics.em_distance(x, x, a, b)
+    assert (float(distance.upper) == 0) == same
