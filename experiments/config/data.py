@@ -9,6 +9,7 @@ DataSet = Literal[
     "digits", "mnist5k", "mnist", "cifar10", "cifar100", "imagenet2012", "imagefolder"
 ]
 Scaling = Literal["channel-std", "pixel-variance"]
+Recombination = Literal["apr-p", "apr-s"]
 OnBadImage = Literal["error", "skip"]
 DATASETS: tuple[str, ...] = get_args(DataSet)
 
@@ -38,6 +39,10 @@ class DataConfig:
     filled with 0 (the mean) after scaling, in digits and mnist with black. Default: digits 1,
     mnist 2, CIFAR 4, imagefolder an eighth of the image's side, imagenet2012 none (random crops
     instead)."""
+    augment: tuple[Recombination, ...] = ()
+    """What is done to training images besides flips and shifts. apr-p: amplitude-phase
+    recombination of pairs (with probability 0.6 a batch gets the amplitude spectra of its images in
+    another order); apr-s: of single images (half of them get that of their own other copy)."""
     scaling: Scaling = "channel-std"
     """How pixels (0-255) are scaled: channel-std is (x - mean) / standard deviation of each channel
     over the training images, as is customary; pixel-variance is (x - mean) / VARIANCE of each pixel
@@ -79,6 +84,8 @@ class DataConfig:
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"`label_noise` (={self.label_noise}) must be in [0, 1].")
         check_choice("scaling", self.scaling, get_args(Scaling))
+        for recombination in self.augment:
+            check_choice("augment", recombination, get_args(Recombination))
         check_choice("on_bad_image", self.on_bad_image, get_args(OnBadImage))
         positive(cache_gigabytes=self.cache_gigabytes)
         for name in ("image_size", "threads", "train_images", "held_out"):

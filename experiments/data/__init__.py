@@ -1,5 +1,6 @@
 """Data sets by name: what ``--data.dataset`` accepts."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import cast
 
@@ -54,6 +55,9 @@ def load_dataset(config: DataConfig | str) -> Dataset:
     if isinstance(config, str):
         check_dataset(config)
         config = DataConfig(dataset=cast(DataSet, config))
-    dataset = with_held_out(_LOADERS[config.dataset](config), config.held_out)
+    dataset = _LOADERS[config.dataset](config)
+    if config.augment:
+        dataset = dataclasses.replace(dataset, recombination=config.augment)
+    dataset = with_held_out(dataset, config.held_out)
     dataset = with_train_images(dataset, config.train_images)
     return with_label_noise(dataset, config.label_noise)

@@ -14,6 +14,7 @@ import numpy as np
 from experiments.data.augment import WHOLE, Part, random_flip, random_shift
 from experiments.data.images import BadImages
 from experiments.data.pipeline import Batch, Pipeline, Place, Position, eval_batches, gather
+from experiments.data.recombination import random_copies, random_pairs
 from experiments.data.scaling import Scaling
 
 
@@ -30,6 +31,7 @@ class Dataset(ABC):
         background: The scaled value that shifted images are filled with.
         flip: Whether augmentation mirrors half of the images.
         max_shift: Largest shift of the augmentation, pixels.
+        recombination: What else the augmentation does, see ``recombination``.
         bad: The images that cannot be used, as found so far: those of a data set in memory are all
             found before training.
     """
@@ -42,6 +44,7 @@ class Dataset(ABC):
     background: float = 0.0
     flip: bool = False
     max_shift: int = 0
+    recombination: tuple[str, ...] = ()
     bad: BadImages = dataclasses.field(default_factory=lambda: BadImages("error"))
 
     @property
@@ -91,11 +94,22 @@ class Dataset(ABC):
     def augment(
         self, key: jax.Array, images: jax.Array | np.ndarray, part: Part = WHOLE
     ) -> jax.Array:
-        """Return the same for training: flipped and shifted at random; on the device."""
-        x = self.standardize(images)
-        if self.flip:
-            x = random_flip(jax.random.fold_in(key, 1), x, part)
-        return random_shift(key, x, self.max_shift, self.background, part)
+        """Return the same for training: flipped, shifted, recombined at random; on the device."""
+        standardized = self.standardize(images)
+
+        def copy(key: jax.Array) -> jax.Array:
+            x = standardized
+            if self.flip:
+                x = random_flip(jax.random.fold_in(key, 1), x, part)
+            return random_shift(key, x, self.max_shift, self.background, part)
+
+        x = copy(key)
+        if "apr-s" in self.recombination:
+            other = copy(jax.random.fold_in(key, 2))
+            x = random_copies(jax.random.fold_in(key, 3), x, other, part)
+        if "apr-p" in self.recombination:
+            x = random_pairs(jax.random.fold_in(key, 4), x)
+        return x
 
     def record(self) -> dict[str, Any]:
         """Return what a run's record says about its data, ready for JSON.
@@ -110,6 +124,7 @@ class Dataset(ABC):
             "test_size": self.test_size,
             "flip": self.flip,
             "max_shift": self.max_shift,
+            **({"recombination": list(self.recombination)} if self.recombination else {}),
             "bad_images_count": len(self.bad.reasons()),
             "bad_images": list(self.bad.reasons()),
         }
