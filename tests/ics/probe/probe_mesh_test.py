@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from tests.ics.probe.quick import Quick
 from unitnorm_jax import ics
 from unitnorm_jax.contrib.batch_channel_norm import elimination_singularities
-from unitnorm_jax.ics.probe._measure import Measure
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 
@@ -25,15 +25,6 @@ class Net(nn.Module):
 
 BEFORE = Net().init(jax.random.key(0), X, train=False)
 AFTER = {**BEFORE, "params": jax.tree.map(lambda p: 1.1 * p + 0.05, BEFORE["params"])}
-
-
-@jax.tree_util.register_pytree_node_class
-class Quick(ics.ICSProbe):
-    """All of a probe but the distances, which take long to compile for eight devices."""
-
-    def _measure_all(self, pairs):
-        moved = jnp.stack([jnp.linalg.norm(x - y, axis=1).mean() for x, y in pairs])
-        return Measure(*[moved] * len(Measure._fields))
 
 
 def expected():

@@ -94,14 +94,20 @@ class Spread(NamedTuple):
         return _rounding.times_power_of_two(self.scaled, -self.exponent)
 
 
-def spread_of(s: Samples) -> Spread:
-    """Return the spread of s.x."""
+def spread_of(s: Samples, masses: jax.Array | None = None) -> Spread:
+    """Return the spread of s.x; with `masses`, as `pairing` takes them, of weighted samples."""
     n, d = s.x.shape
     x = s.x - s.x[:1]  # one rounding, so that a large common offset does no harm
-    centre = mean(x)
-    value = mean(norms(x - centre[None, :]))
+    depth = mean_error(n) + (0 if masses is None else 2)
+
+    def average(z: jax.Array) -> jax.Array:
+        if masses is None:
+            return mean(z)
+        return _rounding.tree_sum(masses.reshape(-1, *(1,) * (z.ndim - 1)) * z)
+
+    centre = average(x)
+    value = average(norms(x - centre[None, :]))
     offset = jnp.sqrt(_rounding.tree_sum(jnp.square(centre)))
-    depth = mean_error(n)
     units = (depth + 6) * (value + offset) + (norm_error(d) + depth + 4) * value
     error = units * _rounding.unit_roundoff(x.dtype) + _samples.underflow(d, x.dtype)
     none = jnp.all(_rounding.same_rows(s.x, jnp.broadcast_to(s.x[:1], s.x.shape)))
