@@ -64,6 +64,24 @@ def test_a_mesh_changes_nothing(axis_type, inside):
                     assert [info.statistics for info in measured.infos] == ["batch", "none"]
 
 
+def test_a_sharded_state_and_a_batch_on_one_device():
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    model = nn.Sequential([nn.Dense(16), nn.LayerNorm()])
+    before = model.init(jax.random.key(0), X)
+    after = jax.tree.map(lambda p: 1.1 * p + 0.05, before)
+    expected = Quick(model, X)(before, after).rows()
+
+    def shard(p):
+        spec = PartitionSpec(*[None] * (p.ndim - 1), "d")
+        return jax.device_put(p, NamedSharding(mesh, spec))
+
+    probe = Quick(model, jax.device_put(X, jax.devices()[0]))
+    sharded = [jax.tree.map(shard, side) for side in (before, after)]
+    for report in (probe(*sharded), probe(probe.keep(sharded[0]), sharded[1])):
+        assert len(report.measures.spread.sharding.device_set) == 8
+        assert report.rows()[0]["value"] == pytest.approx(expected[0]["value"], rel=1e-5)
+
+
 @pytest.mark.parametrize("scale", [0.05, 5.0])
 def test_distances_inside_an_explicit_mesh(scale, exact):
     """With the host's solver where the pairing does not settle it."""

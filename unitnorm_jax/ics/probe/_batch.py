@@ -165,4 +165,7 @@ def select(
             )
         if not weights.any():
             raise ValueError("`weights` (=all 0) must weigh at least one sample.")
+        if not weights.all():  # What weighs nothing is no point, and may be anything.
+            used = weights > 0
+            mask = used if mask is None else mask & used.reshape(-1, *[1] * (mask.ndim - 1))
     return Selection(points, steps, step_axis, mask, weights)

@@ -1,7 +1,7 @@
 """Any function of a state and a batch as the model of a probe."""
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from unitnorm_jax.ics.probe._variables import check_alive
 class Function:
     """The arrays that a function returns by name; see `ICSProbe.of`."""
 
-    def __init__(self, f: Callable[[Any, Any], Mapping[str, Any]], layers: Any) -> None:
+    def __init__(self, f: Any, layers: Any) -> None:
         """Check the arguments.
 
         Raises:
@@ -54,6 +54,9 @@ class Function:
                 f"can be hashed ({error}); give its arrays alone, and close `f` over the rest."
             ) from error
         return Split(arrays, rest)
+
+    def check_apart(self, before: Any, after: Any) -> None:
+        """Nothing to do: one state twice has not shifted."""
 
     def outputs(self, state: Split, args: tuple[Any, ...], rngs: Any) -> list[LayerOutput]:
         """Return what the function returns, one entry per array.

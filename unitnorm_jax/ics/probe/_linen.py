@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from unitnorm_jax.ics.probe._capture import LayerOutput, layer_outputs, select_outputs
 from unitnorm_jax.ics.probe._layers import layer_filter
-from unitnorm_jax.ics.probe._split import is_array
+from unitnorm_jax.ics.probe._mapped import under_axes
 from unitnorm_jax.ics.probe._variables import collections
 
 
@@ -34,6 +33,9 @@ class Linen:
         """Return the collections, checked; see `collections`."""
         return collections(name, variables)
 
+    def check_apart(self, before: Any, after: Any) -> None:
+        """Nothing to do: one state twice has not shifted."""
+
     def outputs(self, variables: Any, args: tuple[Any, ...], rngs: Any) -> list[LayerOutput]:
         """Return what the wanted layers return.
 
@@ -42,13 +44,12 @@ class Linen:
             args: Positional arguments of the model.
             rngs: Keys by name.
         """
-        described: list[LayerOutput] = []
 
-        def forward(variables: Any, rngs: Any, arrays: list[jax.Array]) -> list[jax.Array]:
+        def take(variables: Any, rngs: Any, args: tuple[Any, ...]) -> list[LayerOutput]:
             outputs = layer_outputs(
                 self._model,
                 variables,
-                joined(arrays),
+                args,
                 self._kwargs,
                 wanted=self._wanted,
                 mode=self._mode,
@@ -56,23 +57,6 @@ class Linen:
                 method=self._method,
                 strict=False,
             )
-            described[:] = select_outputs(outputs, self._places)
-            return [output.value for output in described if is_array(output.value)]
+            return select_outputs(outputs, self._places)
 
-        leaves, tree = jax.tree.flatten(args)
-        places = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
-
-        def joined(arrays: list[jax.Array]) -> tuple[Any, ...]:
-            given = dict(zip(places, arrays, strict=True))
-            return jax.tree.unflatten(tree, [given.get(i, x) for i, x in enumerate(leaves)])
-
-        for name in self._axis_names:
-            forward = jax.vmap(forward, None, axis_name=name, axis_size=1)
-        values = iter(forward(variables, rngs, [leaves[i] for i in places]))
-        mapped = len(self._axis_names)
-        return [
-            o._replace(value=(y := next(values)).reshape(y.shape[mapped:]))
-            if is_array(o.value)
-            else o
-            for o in described
-        ]
+        return under_axes(self._axis_names, take, variables, rngs, args)

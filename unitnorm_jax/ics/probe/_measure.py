@@ -115,12 +115,10 @@ def weighted(
     Args:
         x: Before, (n, d).
         y: After, (n, d).
-        weights: Of the samples on both sides, (n,).
+        weights: Of the samples on both sides, (n,), positive.
         method: As in `em_distance`.
         tolerance: As in `em_distance`.
     """
-    used = np.flatnonzero(weights > 0)  # what weighs nothing may be anything
-    x, y, weights = x[used], y[used], weights[used]
     distance = em_distance(x, y, weights, weights, method=method, tolerance=tolerance)
     s = _samples.prepare(given(x, y))
     shares = weights.astype(np.float64) / weights.astype(np.float64).sum()

@@ -34,6 +34,10 @@ class Source(Protocol):
         """Return a state, checked, as a tree of arrays."""
         ...
 
+    def check_apart(self, before: Any, after: Any) -> None:
+        """Raise where two states, as given, are one by mistake."""
+        ...
+
     def outputs(self, state: Any, args: tuple[Any, ...], rngs: Any) -> list[LayerOutput]:
         """Return what the layers return; traced."""
         ...
@@ -89,6 +93,7 @@ class Measuring:
         before = self._source.prepare("variables_before", variables_before)
         after = self._source.prepare("variables_after", variables_after)
         check_match(before, after)
+        self._source.check_apart(variables_before, variables_after)
         args, gathered = self._args, self._gathered
         if gathered is None:
             gathered = replicated(jax.tree.leaves((before, after)))

@@ -136,6 +136,15 @@ class ICSProbe(Measuring):
         source: Source
         if isinstance(model, nn.Module):
             source = Linen(model, layers, outputs, mode, kwargs, apply_method, names)
+        elif _is_nnx(model):
+            from unitnorm_jax.ics.probe._nnx import Nnx  # takes a second to import
+
+            source = Nnx(model, layers, outputs, mode, kwargs, apply_method, names)
+            if rngs is not None:
+                raise ValueError(
+                    f"`rngs` (={sorted(rngs)}) must be None for an nnx model: its streams are part "
+                    "of it, and both sides draw from them as they are when the probe is made."
+                )
         else:
             raise ValueError(
                 f"`model` (={type(model).__name__}) must be an instance of flax.linen.Module or "
@@ -162,9 +171,9 @@ class ICSProbe(Measuring):
     @classmethod
     def of(
         cls,
-        f: Callable[[Any, Any], Mapping[str, Any]],
+        f: Any,
         batch: Any,
-        layers: str | tuple[str, ...] | list[str] | None = None,
+        layers: Any = None,
         *,
         mode: str = "eval",
         sample_axis: Any = 0,
@@ -226,3 +235,7 @@ class ICSProbe(Measuring):
             weights=weights,
         )
         return probe
+
+
+def _is_nnx(model: Any) -> bool:
+    return any(kind.__module__.startswith("flax.nnx") for kind in type(model).__mro__)
