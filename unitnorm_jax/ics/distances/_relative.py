@@ -120,7 +120,9 @@ def spread_of(s: Samples, masses: jax.Array | None = None) -> Spread:
 
 def in_spreads(distance: EMDistance, unit: Spread) -> EMDistance:
     """Return the distance divided by the spread, with bounds on both."""
-    value, lower, upper = (_rounding.times_power_of_two(z, unit.exponent) for z in distance[:3])
+    numbers = jnp.stack(distance[:3])  # one operation to compile, not three
+    exponents = jnp.broadcast_to(unit.exponent, numbers.shape)
+    value, lower, upper = _rounding.times_power_of_two(numbers, exponents)
     info = jnp.finfo(value.dtype)
     above, below = unit.scaled + unit.error, unit.scaled - unit.error
     u = 4 * _rounding.unit_roundoff(info.dtype)

@@ -17,9 +17,8 @@ from unitnorm_jax.ics.distances._line import line_em_distance
 from unitnorm_jax.ics.distances._relative import in_spreads, spread_of
 from unitnorm_jax.ics.distances._samples import Given, given
 
-_ORDERS = (2, 3, 4)  # of L3
 UPPER = ("moments", "radius", "pairing")
-LOWER = ("mean", "norm", *(f"moment_{p}" for p in _ORDERS), "projection", "coordinates")
+LOWER = ("mean", "norm", *(f"moment_{p}" for p in _lower.ORDERS), "projection", "coordinates")
 
 
 class Measure(NamedTuple):
@@ -152,7 +151,7 @@ def _around_the_distance(
     lower = {
         "mean": _lower.mean_difference(s, paired),
         "norm": _lower.norm_difference(t, plainly),
-        **{f"moment_{p}": _lower.moment_difference(t, plainly, p) for p in _ORDERS},
+        **{f"moment_{p}": _lower.moment_difference(t, plainly, p) for p in _lower.ORDERS},
         "projection": _lower.best_coordinate(s, distances),
         "coordinates": _coordinate.together(s, distances),
     }

@@ -1,4 +1,4 @@
-"""The shift of all layers of a model: those of one shape are measured together."""
+"""The shift of all layers of a model, in few programs."""
 
 import functools
 from typing import Any
@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitnorm_jax.ics.distances._assignment import Solver
-from unitnorm_jax.ics.distances._cascade import EMDistance
-from unitnorm_jax.ics.distances._em_distance import em_distance
-from unitnorm_jax.ics.probe._measure import Measure, around, measure, weighted
-
-_SIDE_BY_SIDE = 2**22  # numbers in the cost matrices of layers that are measured side by side
+from unitnorm_jax.ics.probe._measure import Measure, measure, weighted
+from unitnorm_jax.ics.probe._measure_tiles import fits, measure_tiles
+from unitnorm_jax.ics.probe._tiles import joined
 
 
 def measure_all(
@@ -21,7 +19,7 @@ def measure_all(
     tolerance: float | int,
     weights: np.ndarray | None = None,
 ) -> Measure:
-    """Measure pairs of blocks (k, n, d), each of k layers; those of one shape together.
+    """Measure pairs of blocks (k, n, d), each of k layers; those of one n together.
 
     Args:
         blocks: Before and after.
@@ -31,18 +29,26 @@ def measure_all(
     """
     groups: dict[Any, list[int]] = {}
     for i, (x, _) in enumerate(blocks):
-        groups.setdefault((x.shape[1:], x.dtype), []).append(i)
+        one = weights is None and fits(x)
+        groups.setdefault(x.shape[1] if one else (x.shape[1:], x.dtype), []).append(i)
     results = []
     order: list[int] = []
     starts = np.cumsum([0, *(len(x) for x, _ in blocks)])
-    for members in groups.values():
-        x, y = (_joined([blocks[i][side] for i in members]) for side in (0, 1))
-        if weights is None:
-            results.append(_measure_group(x, y, method, tolerance))
+    for key, members in groups.items():
+        pairs = [blocks[i] for i in members]
+        if isinstance(key, int):
+            results.append(measure_tiles(pairs, method, tolerance))
         else:
-            one = functools.partial(weighted, weights=weights, method=method, tolerance=tolerance)
-            results.append(jax.lax.map(lambda xy, one=one: one(*xy), (x, y)))
+            x, y = (joined([pair[side] for pair in pairs]) for side in (0, 1))
+            one_by_one = functools.partial(measure, method=method, tolerance=tolerance)
+            if weights is not None:
+                one_by_one = functools.partial(
+                    weighted, weights=weights, method=method, tolerance=tolerance
+                )
+            results.append(jax.lax.map(lambda xy, one=one_by_one: one(*xy), (x, y)))
         order.extend(k for i in members for k in range(starts[i], starts[i + 1]))
+    if len(results) == 1:
+        return results[0]
     place = np.argsort(order)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *results)
 
@@ -69,41 +75,3 @@ def with_gaps(measures: Measure | None, measured: list[bool]) -> Measure:
         return jnp.concatenate([values, jnp.full((1,), gap, values.dtype)])[place]
 
     return jax.tree.map(filled, measures)
-
-
-def _measure_group(
-    x: jax.Array, y: jax.Array, method: str | Solver, tolerance: float | int
-) -> Measure:
-    """Pairs of samples (k, n, d), side by side but where a solver is needed."""
-
-    def solved() -> EMDistance:
-        one = functools.partial(em_distance, method=method, tolerance=tolerance)
-        return jax.lax.map(lambda xy: one(*xy), (x, y))
-
-    if x.shape[0] * x.shape[1] ** 2 > _SIDE_BY_SIDE:
-        distances = solved()
-        rest = lambda dxy: around(*dxy, tolerance=tolerance)  # noqa: E731
-        return jax.lax.map(rest, (distances, x, y))
-    if not callable(method) and method not in ("auto", "pairing"):
-        distances = solved()
-    else:
-        # `vmap` makes one small operation of k, but would run the solver for all if for one.
-        bounds = functools.partial(em_distance, method="pairing", tolerance=tolerance)
-        distances = jax.vmap(bounds)(x, y)
-        if method != "pairing":
-            settled = distances.exact | jnp.isnan(distances.value)
-            distances = jax.lax.cond(jnp.all(settled), lambda: distances, solved)
-    return jax.vmap(functools.partial(around, tolerance=tolerance))(distances, x, y)
-
-
-def _joined(blocks: list[jax.Array]) -> jax.Array:
-    """`jnp.concatenate`, written once: XLA copies one into each operation that reads it."""
-    total = sum(len(block) for block in blocks)
-    if len(blocks) == 1:
-        return blocks[0]
-    joined = jnp.zeros((total, *blocks[0].shape[1:]), blocks[0].dtype)
-    start = 0
-    for block in blocks:
-        joined = jax.lax.dynamic_update_slice_in_dim(joined, block, start, 0)
-        start += len(block)
-    return joined

@@ -1,6 +1,7 @@
-"""Both forward passes and every layer's distance, as one compiled function of two states."""
+"""Both forward passes and every layer's distance, as compiled functions of two states."""
 
 import copy
+import dataclasses
 import functools
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from unitnorm_jax.ics.probe._layer_info import LayerInfo
 from unitnorm_jax.ics.probe._measure import Measure
 from unitnorm_jax.ics.probe._measure_all import measure_all, with_gaps
 from unitnorm_jax.ics.probe._points import (
+    Place,
     indices,
     name_of,
     places,
@@ -72,7 +74,9 @@ class Measuring:
                 "have `weights`."
             )
         self._gathered = replicated(self._args)
-        self._measure = jax.jit(self._both_sides, static_argnames=("gathered",))
+        # Two programs, so that the forward pass is compiled once for both sides.
+        self._forward = jax.jit(self._take)
+        self._measure = jax.jit(self._shift, static_argnames=("gathered",))
         self._original = self
 
     def __call__(self, variables_before: Any, variables_after: Any) -> ICSReport:
@@ -99,7 +103,7 @@ class Measuring:
             gathered = replicated(jax.tree.leaves((before, after)))
             if gathered is not None:  # A state on a mesh, and a batch on one device.
                 args = jax.device_put(args, gathered)
-        measure = functools.partial(self._measure, gathered=gathered)
+        measure = functools.partial(self._both_sides, gathered=gathered)
         report = placed_by_compiler(measure, before, after, args, self._rngs)
         if self._strict and not isinstance(report.measures.spread, jax.core.Tracer):
             for layer in report.layers:
@@ -136,19 +140,27 @@ class Measuring:
     def _both_sides(
         self, before: Any, after: Any, args: Any, rngs: Any, gathered: Any = None
     ) -> ICSReport:
-        described: list[LayerOutput] = []
-        # Traced once for both sides.
-        outputs = jax.jit(functools.partial(self._outputs, described), inline=True)
-        sides = [outputs(unpack(state), args, rngs) for state in (before, after)]
-        all_outputs = list(described)
-        good = [o for o in all_outputs if not o.reason]
-        one_more = lambda args: self._outputs([], unpack(before), args, rngs)  # noqa: E731
+        sides = [self._forward(state, args, rngs) for state in (before, after)]
+        return self._measure(*sides, gathered=gathered)
+
+    def _take(self, state: Any, args: Any, rngs: Any) -> "_Taken":
+        """Return the outputs for a state, and where their points lie."""
+        state = unpack(state)
+        outputs = self._outputs(state, args, rngs)
+        good = [output for output in outputs if not output.reason]
+        values = lambda outputs: [o.value for o in outputs if not o.reason]  # noqa: E731
+        one_more = lambda args: values(self._outputs(state, args, rngs))  # noqa: E731
         found = iter(places(one_more, args, self._batch, self._selection, good))
-        values = zip(*sides, strict=True)
+        at = tuple(output.reason or next(found) for output in outputs)
+        described = tuple(o._replace(value=None if o.reason else o.value.shape) for o in outputs)
+        return _Taken(tuple(values(outputs)), described, at)
+
+    def _shift(self, before: "_Taken", after: "_Taken", gathered: Any) -> ICSReport:
+        """Return the shift from outputs to outputs."""
+        values = zip(before.values, after.values, strict=True)
         infos: list[LayerInfo] = []
         blocks: list[tuple[jax.Array, ...]] = []
-        for output in all_outputs:
-            place = output.reason or next(found)
+        for output, place in zip(before.outputs, before.places, strict=True):
             pair = () if output.reason else next(values)
             if isinstance(place, str):
                 if self._strict:
@@ -157,9 +169,9 @@ class Measuring:
                 continue
             block = tuple(points(_gather(y, gathered), place, self._selection) for y in pair)
             blocks.append(block)
+            n, d = block[0].shape[1:]
             for index in indices(output.value, place.stacked):
                 named = output._replace(layer=output.layer + index)
-                n, d = block[0].shape[1:]
                 infos.append(self._info(named, n, d, note=place.note))
         measures = self._measure_all(blocks) if blocks else None
         return ICSReport(tuple(infos), with_gaps(measures, [not i.invalid for i in infos]))
@@ -168,14 +180,11 @@ class Measuring:
         weights = weights_of_points(self._selection)
         return measure_all(blocks, self._method, self._tolerance, weights)
 
-    def _outputs(
-        self, described: list[LayerOutput], state: Any, arrays: Any, rngs: Any
-    ) -> list[jax.Array]:
-        """Return the outputs that may be measured; `described` then describes all."""
+    def _outputs(self, state: Any, arrays: Any, rngs: Any) -> list[LayerOutput]:
+        """Return the outputs, those that cannot be measured with the reason."""
         args = self._batch.rest.joined(arrays)
         outputs = self._source.outputs(state, args, rngs)
-        described[:] = [output._replace(reason=unfit(output)) for output in outputs]
-        return [output.value for output in described if not output.reason]
+        return [output._replace(reason=unfit(output)) for output in outputs]
 
     def _info(self, o: LayerOutput, n: int, d: int, note: str = "", invalid: str = "") -> LayerInfo:
         return LayerInfo(
@@ -184,6 +193,19 @@ class Measuring:
             note=note,
             invalid=invalid,
         )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Taken:
+    """The outputs of one side."""
+
+    values: tuple[jax.Array, ...]
+    """Of those that may be measured."""
+    outputs: tuple[LayerOutput, ...] = dataclasses.field(metadata={"static": True})
+    """All, with shapes in the place of values."""
+    places: tuple[Place | str, ...] = dataclasses.field(metadata={"static": True})
+    """Of each output; or why it has none."""
 
 
 def _gather(value: jax.Array, sharding: Any) -> jax.Array:

@@ -139,9 +139,9 @@ def weights_of_points(selection: Selection) -> np.ndarray | None:
     return weights if mask is None else weights[mask.reshape(len(mask), -1).any(axis=1)]
 
 
-def indices(value: jax.Array, stacked: tuple[int, ...]) -> list[str]:
+def indices(shape: tuple[int, ...], stacked: tuple[int, ...]) -> list[str]:
     """Return the names of the copies along the stacked axes: "[3]", "[0,3]"; one "" if none."""
-    sizes = [range(value.shape[axis]) for axis in stacked]
+    sizes = [range(shape[axis]) for axis in stacked]
     if not sizes:
         return [""]
     return [f"[{','.join(map(str, index))}]" for index in itertools.product(*sizes)]

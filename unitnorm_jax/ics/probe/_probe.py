@@ -31,9 +31,9 @@ class ICSProbe(Measuring):
     A layer that cannot be measured is a row with its reason, and numbers that are NaN (see
     `strict`).
 
-    All of it, both forward passes and every layer's distance, is one function under one
-    ``jax.jit``, compiled at the first call and not again while the variables keep their shapes,
-    dtypes and shardings. It writes nothing: what the model stores (running statistics) is
+    The forward pass is one function under ``jax.jit``, and what is measured of all layers another;
+    they are compiled at the first call and not again while the variables keep their shapes, dtypes
+    and shardings. It writes nothing: what the model stores (running statistics) is
     discarded, and nothing is donated. It keeps its own copy of the batch and no variables.
 
     It is a pytree, of that copy and the keys: a jitted function that measures and does more can
