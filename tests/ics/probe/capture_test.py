@@ -138,11 +138,15 @@ class Scanned(nn.Module):
         return layers(name="layers")(x, None)[0]
 
 
-def test_scanned_layers_need_the_collection():
-    (got,) = capture(Scanned({"params": 0, "intermediates": 0}))
-    assert (got.layer, got.value.shape) == ("layers/block/norm", (3, 6, 4))
-    with pytest.raises(ValueError, match="'layers/block/norm' stays inside a lifted transform"):
-        capture(Scanned({"params": 0}))
+def test_scanned_layers():
+    for axes in ({"params": 0, "intermediates": 1}, {"params": 0}):
+        (got,) = capture(Scanned(axes))
+        assert (got.layer, got.stacked) == ("layers/block/norm", 1)
+        assert got.value.shape == ((6, 3, 4) if len(axes) > 1 else (3, 6, 4))
+        assert got.axes == (1 if len(axes) > 1 else 0,)
+    shared = nn.vmap(Block, variable_axes={"params": None}, split_rngs={"params": False})()
+    with pytest.raises(ValueError, match="layer 'norm' stays inside a lifted transform"):
+        capture(shared)
 
 
 class Sower(nn.Module):

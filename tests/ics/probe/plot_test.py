@@ -56,7 +56,7 @@ def test_open_marks_and_crosses(tmp_path):
     figure = ics.plot(rows)
     found = lines(figure.axes[0])
     assert found["pairing not proven optimal"].get_xdata().tolist() == [2]
-    assert found["output not finite"].get_xdata().tolist() == [3]
+    assert found["not measured"].get_xdata().tolist() == [3]
     figure.savefig(tmp_path / "figure.png")
     assert dict(mpl.rcParams) == before
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from tests.ics.probe.quick import Quick
 from unitnorm_jax import ics
 from unitnorm_jax.contrib.batch_channel_norm import elimination_singularities
-from unitnorm_jax.ics.probe._measure import Measure
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 
@@ -25,15 +25,6 @@ class Net(nn.Module):
 
 BEFORE = Net().init(jax.random.key(0), X, train=False)
 AFTER = {**BEFORE, "params": jax.tree.map(lambda p: 1.1 * p + 0.05, BEFORE["params"])}
-
-
-@jax.tree_util.register_pytree_node_class
-class Quick(ics.ICSProbe):
-    """All of a probe but the distances, which take long to compile for eight devices."""
-
-    def _measure_all(self, pairs):
-        moved = jnp.stack([jnp.linalg.norm(x - y, axis=1).mean() for x, y in pairs])
-        return Measure(*[moved] * len(Measure._fields))
 
 
 def expected():
@@ -71,6 +62,24 @@ def test_a_mesh_changes_nothing(axis_type, inside):
                     assert float(measured.measures.spread.sum() + 1) > 1  # beside other arrays, too
                     np.testing.assert_allclose(measured.measures.spread, expected(), rtol=1e-4)
                     assert [info.statistics for info in measured.infos] == ["batch", "none"]
+
+
+def test_a_sharded_state_and_a_batch_on_one_device():
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    model = nn.Sequential([nn.Dense(16), nn.LayerNorm()])
+    before = model.init(jax.random.key(0), X)
+    after = jax.tree.map(lambda p: 1.1 * p + 0.05, before)
+    expected = Quick(model, X)(before, after).rows()
+
+    def shard(p):
+        spec = PartitionSpec(*[None] * (p.ndim - 1), "d")
+        return jax.device_put(p, NamedSharding(mesh, spec))
+
+    probe = Quick(model, jax.device_put(X, jax.devices()[0]))
+    sharded = [jax.tree.map(shard, side) for side in (before, after)]
+    for report in (probe(*sharded), probe(probe.keep(sharded[0]), sharded[1])):
+        assert len(report.measures.spread.sharding.device_set) == 8
+        assert report.rows()[0]["value"] == pytest.approx(expected[0]["value"], rel=1e-5)
 
 
 @pytest.mark.parametrize("scale", [0.05, 5.0])

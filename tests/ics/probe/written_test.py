@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.ics.probe.quick import Quick
 from unitnorm_jax import ics
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
@@ -144,3 +145,19 @@ def test_a_program_of_before_does_not_hide_layers():
 
 
 JITTED = nn.jit(Block)
+
+
+def test_remat_and_jit_give_the_same_rows():
+    variables = Wrapped(nn.remat, False).init(jax.random.key(0), X)
+    after = jax.tree.map(lambda p: 1.1 * p + 0.05, variables)
+    plain = Wrapped(lambda block: block, True)
+    expected = Quick(plain, X, mode="train")(variables, after).rows()
+    assert expected[0]["value"] > 0.01
+    for wrap in (nn.remat, nn.jit, lambda _: JITTED):
+        found = Quick(Wrapped(wrap, True), X, mode="train")(variables, after).rows()
+        for one, other in zip(found, expected, strict=True):
+            texts = [
+                {k: v for k, v in row.items() if isinstance(v, str | int)} for row in (one, other)
+            ]
+            assert texts[0] == texts[1]
+            assert one["value"] == pytest.approx(other["value"], rel=1e-5)

@@ -23,6 +23,8 @@ from unitnorm_jax.ics.distances._samples import (
     norms,
 )
 
+ORDERS = (2, 3, 4)  # of the moments that a probe compares, L3
+
 
 def mean_lower_bound(x: Before, y: After) -> Scalar:
     """L1: ``W1 >= |E X - E Y|``.
@@ -165,19 +167,36 @@ def moment_difference(s: Samples, paired: jax.Array | None, order: int) -> jax.A
     """L3. Paired: by factors of ``u^p - v^p``, one of which is u - v, as small as the drift."""
     (n, d), m = s.x.shape, s.y.shape[0]
     u = _rounding.unit_roundoff(s.x.dtype)
-    largest = jnp.maximum(jnp.max(jnp.abs(s.x), axis=0), jnp.max(jnp.abs(s.y), axis=0))  # (d,)
-    unit = jnp.where(largest > 0, largest, 1)[None, :]
     depth = mean_error(max(n, m))
-    x, y = s.x / unit, s.y / unit
     if paired is not None:
-        apart = mean(_power_difference(x, y, (s.x - s.y) / unit, order))
-        # Each step of `_power_difference` adds p + 4 roundoffs to those of u - v, times p.
-        slack = 1.1 * (2 * order + 4 * order.bit_length() + depth + 8) * u * paired
+        value = jnp.max(moment_differences(s.x, s.y, order)) - moment_slack(n, order, u) * paired
     else:
-        apart = mean(x**order) - mean(y**order)
+        largest, unit = _largest(s.x, s.y)
+        apart = mean((s.x / unit) ** order) - mean((s.y / unit) ** order)
         slack = 2.2 * (2 * order + depth + 2) * u * largest / order
-    value = jnp.max(jnp.abs(apart) * (largest / order) - slack)
+        value = jnp.max(jnp.abs(apart) * (largest / order) - slack)
     return _samples.lower_bound(s, value, 4 * u * jnp.abs(value) + _samples.underflow(d, s.x.dtype))
+
+
+def moment_differences(x: jax.Array, y: jax.Array, order: int) -> jax.Array:
+    """L3 of every coordinate of paired samples, (n, d) -> (d,), before rounding is considered."""
+    largest, unit = _largest(x, y)
+    apart = mean(_power_difference(x / unit, y / unit, (x - y) / unit, order))
+    return jnp.abs(apart) * (largest / order)
+
+
+def moment_slack(n: int, order: int, u: float) -> float:
+    """Return the error of `moment_differences`, in units of the mean distance of pairs.
+
+    Each step of `_power_difference` adds p + 4 roundoffs to those of u - v, times p.
+    """
+    return 1.1 * (2 * order + 4 * order.bit_length() + mean_error(n) + 8) * u
+
+
+def _largest(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the largest magnitude in each coordinate, (d,), and what to divide by, (1, d)."""
+    largest = jnp.maximum(jnp.max(jnp.abs(x), axis=0), jnp.max(jnp.abs(y), axis=0))
+    return largest, jnp.where(largest > 0, largest, 1)[None, :]
 
 
 def _power_difference(u: jax.Array, v: jax.Array, apart: jax.Array, order: int) -> jax.Array:

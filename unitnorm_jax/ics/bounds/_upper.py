@@ -248,11 +248,12 @@ def check_paired(x: Any, y: Any) -> None:
         )
 
 
-def pairing(s: Samples) -> jax.Array:
-    """U3."""
+def pairing(s: Samples, masses: jax.Array | None = None) -> jax.Array:
+    """U3; with `masses`, positive numbers (n,) of sum 1, each rounded once, of weighted samples."""
     n, d = s.x.shape
-    value = mean(norms(s.x - s.y))
-    units = norm_error(d) + mean_error(n) + 2
+    apart = norms(s.x - s.y)
+    value = mean(apart) if masses is None else _rounding.tree_sum(masses * apart)
+    units = norm_error(d) + mean_error(n) + (2 if masses is None else 4)
     # Samples at a distance that is not 0 differ; others may, by less than a square can hold.
     differ = (value > 0) | ~jnp.all(_rounding.same_rows(s.x, s.y))
     slack = units * _rounding.unit_roundoff(s.x.dtype) * value

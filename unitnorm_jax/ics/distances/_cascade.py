@@ -40,8 +40,10 @@ class Problem(NamedTuple):
     b: jax.Array  # (m,) sum 1
     raw: tuple[jax.Array, jax.Array]  # the weights as given, (n,) and (m,), or their bits
     same: jax.Array  # () whether the given weights agree, point by point
-    x: jax.Array  # (n, d) the points as given, to tell 0 from underflow
-    y: jax.Array  # (m, d)
+    x: Any  # (n, d) the points as given, to tell 0 from underflow
+    y: Any  # (m, d)
+    known: Any = None
+    """Where x and y are None: the error of the costs, and whether all pairs are the same bits."""
 
 
 class Options(NamedTuple):
@@ -72,13 +74,19 @@ def sort_bounds(
     return _result(value, lower, upper, options)
 
 
-def cascade(problem: Problem, options: Options) -> EMDistance:
-    """Take steps 2 to 4: bounds without a solver, then a solver if they leave a gap."""
+def cascade(problem: Problem, options: Options, result: EMDistance | None = None) -> EMDistance:
+    """Take steps 2 to 4: bounds without a solver, then a solver if they leave a gap.
+
+    Args:
+        problem: The samples.
+        options: How to treat them.
+        result: The bounds without a solver, where they are known.
+    """
     n, m = problem.cost.shape
     method = options.method
     relative, absolute = _error(problem, options)
-    paired = n == m
-    result = _paired(problem, options) if paired else _unpaired(problem, options)
+    if result is None:
+        result = _paired(problem, options) if n == m else _unpaired(problem, options)
     if method == "pairing":
         return result
 
@@ -122,7 +130,7 @@ def _paired(problem: Problem, options: Options, columns: jax.Array | None = None
 
     The pairing is x_i to y_i, or, of unweighted points, x_i to the given columns.
     """
-    n = problem.x.shape[0]
+    n = problem.cost.shape[0]
     relative, absolute = _error(problem, options)
     distances = pair_costs(problem.cost, columns)
     units = 2 * _rounding.tree_depth(n) + 12
@@ -130,6 +138,8 @@ def _paired(problem: Problem, options: Options, columns: jax.Array | None = None
     upper = _rounding.nudge(value * (1 + relative), value, units)
 
     def differ() -> jax.Array:
+        if problem.known is not None:  # Of other pairs it is not known that they are the same.
+            return ~problem.known[1] if columns is None else jnp.ones((), bool)
         y = problem.y if columns is None else problem.y[columns]
         return jnp.any(~_rounding.same_rows(problem.x, y) & (problem.a > 0))
 
@@ -192,7 +202,7 @@ def _nearest(problem: Problem) -> jax.Array:
 
 def _transposed(problem: Problem) -> Problem:
     cost, a, b = problem.cost.T, problem.b, problem.a
-    return Problem(cost, a, b, problem.raw[::-1], problem.same, problem.y, problem.x)
+    return Problem(cost, a, b, problem.raw[::-1], problem.same, problem.y, problem.x, problem.known)
 
 
 def _masked(problem: Problem) -> jax.Array:
@@ -229,6 +239,8 @@ def _lower(
 
 def _error(problem: Problem, options: Options) -> CostError:
     """Return the error of the costs; with weights also of masses that underflow."""
+    if problem.known is not None:
+        return problem.known[0]
     (n, m), dtype = problem.cost.shape, problem.cost.dtype
     relative, absolute = cost_error(n, m, problem.x.shape[1], dtype)
     if options.weighted:  # n masses of the smallest number, over distances of 2^62 / n or less

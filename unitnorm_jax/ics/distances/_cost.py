@@ -40,7 +40,9 @@ def _plan(n: int, m: int, d: int) -> _Plan:
     return _Plan(group, levels, lanes, -(-n // blocks))
 
 
-def cost_error(n: int, m: int, d: int, dtype: DTypeLike) -> CostError:
+def cost_error(
+    n: int, m: int, d: int, dtype: DTypeLike, *, more: int = 0, total: int | None = None
+) -> CostError:
     """Return the a-priori error of `cost_matrix`, as static numbers.
 
     With u the unit roundoff, a squared difference carries 3 roundings and its way through the
@@ -55,12 +57,14 @@ def cost_error(n: int, m: int, d: int, dtype: DTypeLike) -> CostError:
         m: Rows of y.
         d: Columns of both.
         dtype: Dtype of the computation.
+        more: Roundings of further sums, where `squared_costs` of parts are added up.
+        total: Columns of all parts.
     """
     group, levels, lanes, _ = _plan(n, m, d)
     u = _rounding.unit_roundoff(dtype)
-    height = _rounding.tree_depth(group) + sum(levels) + _rounding.tree_depth(lanes)
+    height = _rounding.tree_depth(group) + sum(levels) + _rounding.tree_depth(lanes) + more
     tiny = float(jnp.finfo(dtype).tiny)
-    return CostError(1.02 * ((3 + height) / 2 + 4) * u, 4 * math.sqrt(d * tiny))
+    return CostError(1.02 * ((3 + height) / 2 + 4) * u, 4 * math.sqrt((total or d) * tiny))
 
 
 def cost_matrix(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -88,6 +92,16 @@ def cost_matrix(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, 
     References:
         N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, chapter 4 (the error).
     """
+    return jnp.sqrt(squared_costs(x, y))
+
+
+def squared_costs(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Return the squares of `cost_matrix`.
+
+    Args:
+        x: As there.
+        y: As there.
+    """
     (n, d), m = x.shape, y.shape[0]
     group, levels, lanes, rows = _plan(n, m, d)
     steps = math.prod(levels)
@@ -111,7 +125,7 @@ def cost_matrix(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, 
 
         zeros = jnp.zeros_like(rows_x, shape=(rows_x.shape[0], m, lanes))
         squares = _rounding.nested_sum(step, levels, zeros)  # (rows, m, lanes)
-        return jnp.sqrt(_rounding.tree_sum(jnp.moveaxis(squares, 2, 0)))
+        return _rounding.tree_sum(jnp.moveaxis(squares, 2, 0))
 
     if blocks == 1:
         return block(x)

@@ -94,14 +94,20 @@ class Spread(NamedTuple):
         return _rounding.times_power_of_two(self.scaled, -self.exponent)
 
 
-def spread_of(s: Samples) -> Spread:
-    """Return the spread of s.x."""
+def spread_of(s: Samples, masses: jax.Array | None = None) -> Spread:
+    """Return the spread of s.x; with `masses`, as `pairing` takes them, of weighted samples."""
     n, d = s.x.shape
     x = s.x - s.x[:1]  # one rounding, so that a large common offset does no harm
-    centre = mean(x)
-    value = mean(norms(x - centre[None, :]))
+    depth = mean_error(n) + (0 if masses is None else 2)
+
+    def average(z: jax.Array) -> jax.Array:
+        if masses is None:
+            return mean(z)
+        return _rounding.tree_sum(masses.reshape(-1, *(1,) * (z.ndim - 1)) * z)
+
+    centre = average(x)
+    value = average(norms(x - centre[None, :]))
     offset = jnp.sqrt(_rounding.tree_sum(jnp.square(centre)))
-    depth = mean_error(n)
     units = (depth + 6) * (value + offset) + (norm_error(d) + depth + 4) * value
     error = units * _rounding.unit_roundoff(x.dtype) + _samples.underflow(d, x.dtype)
     none = jnp.all(_rounding.same_rows(s.x, jnp.broadcast_to(s.x[:1], s.x.shape)))
@@ -114,7 +120,9 @@ def spread_of(s: Samples) -> Spread:
 
 def in_spreads(distance: EMDistance, unit: Spread) -> EMDistance:
     """Return the distance divided by the spread, with bounds on both."""
-    value, lower, upper = (_rounding.times_power_of_two(z, unit.exponent) for z in distance[:3])
+    numbers = jnp.stack(distance[:3])  # one operation to compile, not three
+    exponents = jnp.broadcast_to(unit.exponent, numbers.shape)
+    value, lower, upper = _rounding.times_power_of_two(numbers, exponents)
     info = jnp.finfo(value.dtype)
     above, below = unit.scaled + unit.error, unit.scaled - unit.error
     u = 4 * _rounding.unit_roundoff(info.dtype)

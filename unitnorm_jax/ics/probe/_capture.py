@@ -1,21 +1,23 @@
 """The outputs of a Flax model's layers, without changing the model."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
-from flax.core import DenyList
 
-from unitnorm_jax._interception import intercepted, new_pass
-from unitnorm_jax.ics.probe._capture_errors import explained
-from unitnorm_jax.ics.probe._layers import Predicate, keeps_statistics
-from unitnorm_jax.ics.probe._written import Writes
+from unitnorm_jax.ics.probe._layers import Predicate
+from unitnorm_jax.ics.probe._sowing import Model, Pass, added_axes, name_of, run, visible
 
-_COLLECTION = "intermediates"  # the one that models with scanned layers already carry
-_PREFIX = "ics:"  # never the name of a value that the model itself sows
+_HIDDEN = (
+    'stays inside a lifted transform; give the transform `variable_axes={"intermediates": 0}` '
+    "(nn.scan, nn.vmap, nn.RNN), or leave the layer out with `layers`."
+)
+_WHILE = (
+    "stays inside nn.while_loop: how often it runs is not known before, so its steps cannot be "
+    "stacked; use nn.scan with a length, or leave the layer out with `layers`."
+)
 
 
 class LayerOutput(NamedTuple):
@@ -32,20 +34,16 @@ class LayerOutput(NamedTuple):
     """Name of the module's class."""
     statistics: str
     """"batch": the call wrote its running statistics, so it used the batch's; "running": it has
-    some and did not; "none": it has none."""
-    value: jax.Array
-    """The array; inside ``nn.scan`` and ``nn.vmap`` those of all steps, stacked."""
+    some and did not; "none": it has none; "unknown": there is no array."""
+    value: Any
+    """The array, or what stands in its place; inside ``nn.scan`` and ``nn.vmap`` those of all
+    steps, stacked."""
     stacked: int = 0
     """How many axes of the array such transforms added to what the layer returned."""
-
-
-class _Found(NamedTuple):
-    kind: str
-    keeps: bool
-    written: list[bool]
-    """Of each call, in order; more than once where a transform traces it more than once."""
-    ndims: list[list[int]]
-    """Of each array that each call returned, likewise."""
+    axes: tuple[int, ...] = ()
+    """Which axes these are."""
+    reason: str = ""
+    """Why there is no array; "" where there is one."""
 
 
 def layer_outputs(
@@ -58,14 +56,15 @@ def layer_outputs(
     mode: str = "eval",
     rngs: dict[str, jax.Array] | None = None,
     method: Any = None,
+    strict: bool = True,
 ) -> list[LayerOutput]:
     """Apply a model and return what the wanted layers returned, in the order of their calls.
 
     An interceptor sows each wanted output into "intermediates", so layers inside lifted
-    transforms (remat, jit) are reached, and those under scan and vmap if the transform carries
-    that collection: ``variable_axes={"intermediates": 0}``. There the outputs of all steps come
-    stacked along its axis (`LayerOutput.stacked`). A ``super().__call__`` inside a
-    call is not a call of its own. What the model writes is discarded.
+    transforms (remat, jit) are reached, and those under scan, vmap and RNN if the transform carries
+    that collection, ``variable_axes={"intermediates": 0}``, or stacks parameters, beside which the
+    outputs then travel. There the outputs of all steps come stacked (`LayerOutput.axes`). A
+    ``super().__call__`` inside a call is not a call of its own. What the model writes is discarded.
 
     Args:
         model: Any linen module.
@@ -76,6 +75,8 @@ def layer_outputs(
         mode: "train": every collection but "params" may be written. "eval": none may.
         rngs: For ``model.apply``.
         method: For ``model.apply``.
+        strict: Whether an output that does not get out of a transform raises. Else its entry has
+            a `LayerOutput.reason` and no value.
 
     Returns:
         One entry per call and array in its output; a layer's calls come together.
@@ -94,85 +95,44 @@ def layer_outputs(
         >>> [y.layer for y in layer_outputs(model, variables, (x,), {}, wanted=layer_filter(None))]
         ['layers_1']
     """
-    capture = functools.partial(_capture, model, args, kwargs, wanted, mode, rngs, method)
-    outputs, created = capture(variables)
-    if not created or mode == "eval":
+    how = Model(model, args, kwargs, wanted, mode, rngs, method)
+    taken = run(how, variables)
+    others: dict[Any, str] = {}
+    if any(calls is None for calls in taken.calls.values()):
+        taken, others = visible(how, variables, taken)
+    outputs = _described(taken)
+    if strict:
+        for output in outputs:
+            if output.reason:
+                raise ValueError(f"The output of layer {output.layer!r} {output.reason}")
+    if any(output.stacked for output in outputs):
+        axes = added_axes(how, variables, others)
+        places = iter([found for calls in axes.values() for call in calls for found in call])
+        outputs = [o if o.reason else o._replace(axes=next(places)) for o in outputs]
+    if not taken.created or mode == "eval":
         return outputs
     # Flax made the statistics; once they are there, only writing changes them.
     again: list[LayerOutput] = []
-    jax.eval_shape(lambda made: again.extend(capture({**variables, **made})[0]), created)
+
+    def once_more(made: Any) -> None:
+        again.extend(_described(run(how, {**variables, **made}, collections=others)))
+
+    jax.eval_shape(once_more, taken.created)
     pairs = zip(outputs, again, strict=True)
     return [output._replace(statistics=other.statistics) for output, other in pairs]
 
 
-def _capture(
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    wanted: Predicate,
-    mode: str,
-    rngs: dict[str, jax.Array] | None,
-    method: Any,
-    variables: Mapping[str, Any],
-) -> tuple[list[LayerOutput], dict[str, Any]]:
-    """Return the outputs, and the statistics where the model had none for some layer."""
-    seen: dict[tuple[str, ...], str] = {}  # every module called: its class
-    found: dict[tuple[tuple[str, ...], str], _Found] = {}
-    active: list[tuple[tuple[str, ...], str]] = []
-    writes = Writes()
-
-    def sow(next_fun, args, kwargs, context):
-        module, name = context.module, context.method_name
-        key = (module.path, name)
-        if name in ("setup", "<lambda>"):  # the latter is Flax's, around a lifted class
-            return next_fun(*args, **kwargs)
-        with writes.call(module) as call:
-            if key in active:
-                return next_fun(*args, **kwargs)
-            active.append(key)
-            try:
-                y = next_fun(*args, **kwargs)
-            finally:
-                active.pop()
-        kind = type(module).__name__
-        seen.setdefault(module.path, kind)
-        if wanted(module, name):
-            module.sow(_COLLECTION, _PREFIX + name, y)
-            entry = found.setdefault(key, _Found(kind, keeps_statistics(module), [], []))
-            entry.written.append(call.written)
-            entry.ndims.append([np.ndim(leaf) for leaf in jax.tree.leaves(y)])
-        return y
-
-    variables = {k: v for k, v in variables.items() if k != _COLLECTION}
-    this = new_pass()
-    mutable: Any = DenyList(("params", this)) if mode == "train" else [_COLLECTION, this]
-
-    def apply() -> Any:
-        return model.apply(variables, *args, **kwargs, rngs=rngs, method=method, mutable=mutable)
-
-    try:
-        with intercepted(sow):
-            _, updated = apply()
-    except Exception as error:
-        reason = explained(error, mode, [_name(key) for key in found], apply)
-        if reason is None:
-            raise
-        raise ValueError(reason) from error
-    if not found:
-        raise ValueError(
-            "`layers` selects no layer of the model, which called "
-            f"{_listing(seen)}; select among these."
-        )
+def _described(taken: Pass) -> list[LayerOutput]:
+    """One entry per call and array of a pass."""
     outputs = []
-    for key, entry in found.items():
-        (path, name), layer = key, _name(key)
-        calls = _at(updated.get(_COLLECTION, {}), (*path, _PREFIX + name))
-        if calls is None:
-            raise ValueError(
-                f"The output of layer {layer!r} stays inside a lifted transform; give the "
-                'transform `variable_axes={"intermediates": 0}` (nn.scan, nn.vmap), or leave the '
-                "layer out with `layers`."
-            )
+    for key, calls in taken.calls.items():
+        entry, layer = taken.layers[key], name_of(key)
+        hidden = calls is None and bool(entry.around)
+        calls = () if calls is None else calls
+        # A layer may be called outside of a transform, too: these calls do get out.
+        outside = sum(not around for around in entry.around)
+        hidden |= len(calls) <= outside < len(entry.around)
+        lost = [*[_HIDDEN] * hidden, *[_WHILE] * bool(entry.looped)]
         for call, y in enumerate(calls):
             written, ndims = (_of_call(x, call, len(calls)) for x in (entry.written, entry.ndims))
             statistics = ("batch" if written else "running") if entry.keeps else "none"
@@ -180,19 +140,16 @@ def _capture(
             for (where, leaf), ndim in zip(leaves, ndims, strict=True):
                 at, stacked = jax.tree_util.keystr(where), np.ndim(leaf) - ndim
                 outputs.append(LayerOutput(layer, call, at, entry.kind, statistics, leaf, stacked))
-    made = {"batch_stats": updated["batch_stats"]} if writes.created else {}
-    return outputs, made
+        for call, reason in enumerate(lost, start=len(calls)):
+            unknown = "unknown" if entry.keeps else "none"
+            outputs.append(LayerOutput(layer, call, "", entry.kind, unknown, None, reason=reason))
+    return outputs
 
 
 def _of_call(noted: list[Any], call: int, calls: int) -> Any:
     """Return the notes of a call: scans are traced more than once, repeated jit calls once."""
     last = noted[-calls:]
     return last[min(call, len(last) - 1)]
-
-
-def _name(key: tuple[tuple[str, ...], str]) -> str:
-    path, name = key
-    return "/".join(path) + ("" if name == "__call__" else f".{name}")
 
 
 def select_outputs(outputs: list[LayerOutput], places: tuple[str, ...] | None) -> list[LayerOutput]:
@@ -203,25 +160,11 @@ def select_outputs(outputs: list[LayerOutput], places: tuple[str, ...] | None) -
     """
     if places is None:
         return outputs
-    chosen = [output for output in outputs if output.output in places]
-    if not chosen:
+    chosen = [output for output in outputs if output.output in places or output.reason]
+    if all(output.reason for output in chosen):
         found = ", ".join(sorted({repr(output.output) for output in outputs}))
         raise ValueError(
             f"`outputs` (={places}) selects no array: the layers return arrays at {found}; name "
             "some of these."
         )
     return chosen
-
-
-def _at(tree: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        if not isinstance(tree, Mapping) or name not in tree:
-            return None
-        tree = tree[name]
-    return tree
-
-
-def _listing(seen: Mapping[tuple[str, ...], str]) -> str:
-    names = [f"{'/'.join(path)!r} ({kind})" for path, kind in seen.items()]
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(names[:20]) + more

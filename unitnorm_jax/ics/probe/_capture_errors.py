@@ -29,6 +29,13 @@ def explained(
             "The variables lack a variable that the model reads; give all collections that "
             f"`model.init` makes, for example batch_stats beside params. Flax says: {error}"
         )
+    if isinstance(error, errors.ScopeParamShapeError):
+        return (
+            "The variables do not have the shapes that the model gives its parameters. If each "
+            "device has a copy of them, along a first axis that jax.pmap and "
+            "flax.jax_utils.replicate make, give one: flax.jax_utils.unreplicate(variables). Flax "
+            f"says: {error}"
+        )
     if isinstance(error, NameError) and "axis name" in str(error):
         return (
             "The model's layers reduce over a mapped axis that does not exist here; give "

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -176,9 +176,12 @@ def _automatic_mesh(mesh: Any) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names)
 
 
-def replicated(arrays: list[jax.Array]) -> NamedSharding | None:
+def replicated(arrays: Sequence[Any]) -> NamedSharding | None:
     """Return every device of the mesh that the arrays are sharded over; None on a single device."""
     for array in arrays:
-        if isinstance(array.sharding, NamedSharding) and array.sharding.mesh.size > 1:
-            return NamedSharding(_automatic_mesh(array.sharding.mesh), PartitionSpec())
+        if isinstance(array, jax.core.Tracer):
+            continue
+        sharding = getattr(array, "sharding", None)
+        if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
+            return NamedSharding(_automatic_mesh(sharding.mesh), PartitionSpec())
     return None

@@ -17,7 +17,8 @@ from unitnorm_jax.ics.distances._line import line_em_distance
 from unitnorm_jax.ics.distances._relative import in_spreads, spread_of
 from unitnorm_jax.ics.distances._samples import Given, given
 
-_ORDERS = (2, 3, 4)  # of L3
+UPPER = ("moments", "radius", "pairing")
+LOWER = ("mean", "norm", *(f"moment_{p}" for p in _lower.ORDERS), "projection", "coordinates")
 
 
 class Measure(NamedTuple):
@@ -100,6 +101,40 @@ def around(
     return _around(distance, pair, plain, tolerance=tolerance)
 
 
+def weighted(
+    x: jax.Array,
+    y: jax.Array,
+    *,
+    weights: np.ndarray,
+    method: str | Callable[[Any], Any] = "auto",
+    tolerance: float | int = 1e-5,
+) -> Measure:
+    """`measure` of weighted samples; of the bounds only that of the pairing, the rest NaN.
+
+    Args:
+        x: Before, (n, d).
+        y: After, (n, d).
+        weights: Of the samples on both sides, (n,), positive.
+        method: As in `em_distance`.
+        tolerance: As in `em_distance`.
+    """
+    distance = em_distance(x, y, weights, weights, method=method, tolerance=tolerance)
+    s = _samples.prepare(given(x, y))
+    shares = weights.astype(np.float64) / weights.astype(np.float64).sum()
+    masses = jnp.asarray(shares, s.x.dtype)
+    pairing, unit = _upper.pairing(s, masses), spread_of(s, masses)
+    before, after = (jnp.all(jnp.isfinite(z)) for z in (s.x, s.y))
+    known = lambda b: jnp.where(before & after, b, jnp.nan)  # noqa: E731
+    ratio = in_spreads(distance, unit)
+    ratio = EMDistance(known(ratio.value), known(ratio.lower), known(ratio.upper), ratio.exact)
+    spread = known(unit.value())
+    nothing = jnp.full_like(spread, jnp.nan)
+    upper, lower = dict.fromkeys(UPPER, nothing), dict.fromkeys(LOWER, nothing)
+    optimal = (pairing - distance.lower <= 2 * tolerance * pairing) & jnp.isfinite(pairing)
+    upper["pairing"] = known(pairing)
+    return Measure(distance, ratio, spread, upper, lower, optimal & before & after, before, after)
+
+
 def _around_the_distance(
     distance: EMDistance, pair: Given, plain: Given | None, *, tolerance: float | int
 ) -> Measure:
@@ -116,7 +151,7 @@ def _around_the_distance(
     lower = {
         "mean": _lower.mean_difference(s, paired),
         "norm": _lower.norm_difference(t, plainly),
-        **{f"moment_{p}": _lower.moment_difference(t, plainly, p) for p in _ORDERS},
+        **{f"moment_{p}": _lower.moment_difference(t, plainly, p) for p in _lower.ORDERS},
         "projection": _lower.best_coordinate(s, distances),
         "coordinates": _coordinate.together(s, distances),
     }

@@ -1,4 +1,4 @@
-"""The shift of all layers of a model: those of one shape are measured together."""
+"""The shift of all layers of a model, in few programs."""
 
 import functools
 from typing import Any
@@ -8,56 +8,70 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitnorm_jax.ics.distances._assignment import Solver
-from unitnorm_jax.ics.distances._cascade import EMDistance
-from unitnorm_jax.ics.distances._em_distance import em_distance
-from unitnorm_jax.ics.probe._measure import Measure, around
-
-_SIDE_BY_SIDE = 2**22  # numbers in the cost matrices of layers that are measured side by side
+from unitnorm_jax.ics.probe._measure import Measure, measure, weighted
+from unitnorm_jax.ics.probe._measure_tiles import fits, measure_tiles
+from unitnorm_jax.ics.probe._tiles import joined
 
 
 def measure_all(
-    pairs: list[tuple[jax.Array, ...]], method: str | Solver, tolerance: float | int
+    blocks: list[tuple[jax.Array, ...]],
+    method: str | Solver,
+    tolerance: float | int,
+    weights: np.ndarray | None = None,
 ) -> Measure:
-    """Each pair of samples, stacked; those of one shape are measured together."""
+    """Measure pairs of blocks (k, n, d), each of k layers; those of one n together.
+
+    Args:
+        blocks: Before and after.
+        method: As in `em_distance`.
+        tolerance: As in `em_distance`.
+        weights: Of the samples, (n,).
+    """
     groups: dict[Any, list[int]] = {}
-    for i, (x, _) in enumerate(pairs):
-        groups.setdefault((x.shape, x.dtype), []).append(i)
+    for i, (x, _) in enumerate(blocks):
+        one = weights is None and fits(x)
+        groups.setdefault(x.shape[1] if one else (x.shape[1:], x.dtype), []).append(i)
     results = []
-    for members in groups.values():
-        x, y = (_stacked([pairs[i][side] for i in members]) for side in (0, 1))
-        results.append(_measure_group(x, y, method, tolerance))
-    place = np.argsort([i for members in groups.values() for i in members])
+    order: list[int] = []
+    starts = np.cumsum([0, *(len(x) for x, _ in blocks)])
+    for key, members in groups.items():
+        pairs = [blocks[i] for i in members]
+        if isinstance(key, int):
+            results.append(measure_tiles(pairs, method, tolerance))
+        else:
+            x, y = (joined([pair[side] for pair in pairs]) for side in (0, 1))
+            one_by_one = functools.partial(measure, method=method, tolerance=tolerance)
+            if weights is not None:
+                one_by_one = functools.partial(
+                    weighted, weights=weights, method=method, tolerance=tolerance
+                )
+            results.append(jax.lax.map(lambda xy, one=one_by_one: one(*xy), (x, y)))
+        order.extend(k for i in members for k in range(starts[i], starts[i + 1]))
+    if len(results) == 1:
+        return results[0]
+    place = np.argsort(order)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *results)
 
 
-def _measure_group(
-    x: jax.Array, y: jax.Array, method: str | Solver, tolerance: float | int
-) -> Measure:
-    """Pairs of samples (k, n, d), side by side but where a solver is needed."""
+def with_gaps(measures: Measure | None, measured: list[bool]) -> Measure:
+    """Return the measures of all layers, NaN for those that were not measured.
 
-    def solved() -> EMDistance:
-        one = functools.partial(em_distance, method=method, tolerance=tolerance)
-        return jax.lax.map(lambda xy: one(*xy), (x, y))
+    Args:
+        measures: Of those that were, or None where there is none.
+        measured: Of each layer, whether it was.
+    """
+    if measures is None:
+        one = jnp.zeros((1, 1))
+        shapes = jax.eval_shape(functools.partial(measure, method="pairing"), one, one)
+        measures = jax.tree.map(lambda s: jnp.zeros((0,), s.dtype), shapes)
+    if all(measured):
+        return measures
+    count = sum(measured)
+    place = np.full(len(measured), count)
+    place[np.flatnonzero(measured)] = np.arange(count)
 
-    if x.shape[0] * x.shape[1] ** 2 > _SIDE_BY_SIDE:
-        distances = solved()
-        rest = lambda dxy: around(*dxy, tolerance=tolerance)  # noqa: E731
-        return jax.lax.map(rest, (distances, x, y))
-    if not callable(method) and method not in ("auto", "pairing"):
-        distances = solved()
-    else:
-        # `vmap` makes one small operation of k, but would run the solver for all if for one.
-        bounds = functools.partial(em_distance, method="pairing", tolerance=tolerance)
-        distances = jax.vmap(bounds)(x, y)
-        if method != "pairing":
-            settled = distances.exact | jnp.isnan(distances.value)
-            distances = jax.lax.cond(jnp.all(settled), lambda: distances, solved)
-    return jax.vmap(functools.partial(around, tolerance=tolerance))(distances, x, y)
+    def filled(values: jax.Array) -> jax.Array:
+        gap = False if values.dtype == bool else jnp.nan
+        return jnp.concatenate([values, jnp.full((1,), gap, values.dtype)])[place]
 
-
-def _stacked(arrays: list[jax.Array]) -> jax.Array:
-    """`jnp.stack`, written once: XLA copies a concatenation into each operation that reads it."""
-    stacked = jnp.zeros((len(arrays), *arrays[0].shape), arrays[0].dtype)
-    for i, array in enumerate(arrays):
-        stacked = jax.lax.dynamic_update_index_in_dim(stacked, array, i, 0)
-    return stacked
+    return jax.tree.map(filled, measures)

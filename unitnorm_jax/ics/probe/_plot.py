@@ -29,8 +29,8 @@ def plot(
 
     The line is the distance, the shade right around it its certificate (usually thinner than the
     line), the wide band the closed-form bounds, from the best lower to the best upper one but
-    the pairing's. Hollow marks: the pairing is not proven optimal. Crosses on the axis: the
-    output was not finite.
+    the pairing's. Hollow marks: the pairing is not proven optimal. Crosses on the axis: it
+    could not be measured.
 
     Args:
         record: An `ICSRecord`, or rows from it or from `read_rows`.
@@ -76,8 +76,9 @@ def plot(
         unit = "EM distance / spread" if relative else "EM distance"
         figure.supylabel(unit, fontsize=9)
         lag, first = rows[0].get("lag"), rows[0]
+        most = max(row["n"] for row in rows)
         updates = "" if lag is None else f", shift over {lag} update{'s' if lag > 1 else ''}"
-        figure.supxlabel(f"update ({first['mode']} mode, n = {first['n']}{updates})", fontsize=9)
+        figure.supxlabel(f"update ({first['mode']} mode, n = {most}{updates})", fontsize=9)
     return figure
 
 
@@ -114,7 +115,9 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], relative: bool) -> None
         if at:
             x, low, high = ([z[i] for i in at] for z in (steps, low, high))
             axis.vlines(x, low, high, color=color, lw=1.3, zorder=order)
-    bad = [step for step, row in zip(steps, rows, strict=True) if row["reason"]]
+    bad = [
+        s for s, row in zip(steps, rows, strict=True) if row["reason"] and math.isnan(row["value"])
+    ]
     if bad:
         axis.plot(
             bad,
@@ -124,7 +127,7 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]], relative: bool) -> None
             ms=5,
             transform=axis.get_xaxis_transform(),
             clip_on=False,
-            label="output not finite",
+            label="not measured",
         )
     if any(not math.isnan(v) for v in value):
         axis.set_yscale("log")

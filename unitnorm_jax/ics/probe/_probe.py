@@ -1,43 +1,39 @@
-"""Measure the shift of a Flax model's layers between two states of its variables."""
+"""Measure the shift of a model's layers between two states of it."""
 
-import copy
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from unitnorm_jax.ics.distances._assignment import Solver
-from unitnorm_jax.ics.distances._samples import METHODS
-from unitnorm_jax.ics.probe import _capture
-from unitnorm_jax.ics.probe._devices import pack, placed_by_compiler, replicated, unpack
-from unitnorm_jax.ics.probe._layer_info import LayerInfo
-from unitnorm_jax.ics.probe._layers import layer_filter
-from unitnorm_jax.ics.probe._measure import Measure
-from unitnorm_jax.ics.probe._measure_all import measure_all
-from unitnorm_jax.ics.probe._report import ICSReport
-from unitnorm_jax.ics.probe._sample_axis import sample_axes
-from unitnorm_jax.ics.probe._variables import check_match, collections
+from unitnorm_jax.ics.probe._function import Function
+from unitnorm_jax.ics.probe._linen import Linen
+from unitnorm_jax.ics.probe._measuring import Measuring, Source
 
 
 @jax.tree_util.register_pytree_node_class
-class ICSProbe:
+class ICSProbe(Measuring):
     """Measure, for each layer, W1 between its outputs before and after an update.
 
     ``ICS of a layer = W1({f_before(x_i)}, {f_after(x_i)})`` over the n samples x_i of the probe
     batch, the same on both sides, with a certificate (`em_distance`) and closed-form bounds.
 
-    Works with any linen model as it is: outputs are taken by an interceptor (`layer_outputs`).
+    Works with any model as it is: a linen module (outputs are taken by an interceptor, see
+    `layer_outputs`), an nnx module (by ``nnx.capture``), or any function, by `ICSProbe.of`.
     The axis of the samples in an output, wherever it lies, is the one that grows when the model is
-    traced, without computing, for a batch of one sample more. All other axes make up the dimension:
-    layers under ``nn.scan`` and ``nn.vmap``, and steps of a sequence, are measured together, as one
-    output (the transform must carry them out: ``variable_axes={"intermediates": 0}``).
+    traced, without computing, for a batch of one sample more. All other axes make up the dimension.
+    Where two axes fit, the report says which was taken (`LayerICS.note`). Layers under ``nn.scan``,
+    ``nn.vmap`` and ``nn.RNN`` are measured one by one: ``block/norm[3]``, along the axis on which
+    the transform carries "intermediates" out (nested ones: ``[0,3]``, in the order of their axes).
+    If it carries none, and the probe cannot put it beside the parameters, the row says so.
 
-    All of it, both forward passes and every layer's distance, is one function under one
-    ``jax.jit``, compiled at the first call and not again while the variables keep their shapes,
-    dtypes and shardings. It writes nothing: what the model stores (running statistics) is
+    A layer that cannot be measured is a row with its reason, and numbers that are NaN (see
+    `strict`).
+
+    The forward pass is one function under ``jax.jit``, and what is measured of all layers another;
+    they are compiled at the first call and not again while the variables keep their shapes, dtypes
+    and shardings. It writes nothing: what the model stores (running statistics) is
     discarded, and nothing is donated. It keeps its own copy of the batch and no variables.
 
     It is a pytree, of that copy and the keys: a jitted function that measures and does more can
@@ -52,14 +48,11 @@ class ICSProbe:
     whose layers average over a mapped axis, give its name as `axis_name`: the whole probe batch is
     then one member of that axis, which has size 1.
 
-    Numbers that are not finite do not raise: a layer's distance, spread and bounds are then NaN
-    and its `LayerICS.reason` says on which side, for a probe must not end a training run.
-
     Args:
-        model: Any linen module.
+        model: Any linen or nnx module.
         batch: What the model is called with: an array (n, ...), a pytree given as the one argument,
-            or a tuple: the positional arguments. The first axis of its first array is that of the n
-            samples; let a model that wants another axis first turn its input.
+            or a tuple: the positional arguments. All but arrays, such as strings and flags, is
+            handed on as it is. The n samples are those of the first array.
         layers: Which: None, every normalization layer; or a module class, a pattern of paths, a
             predicate, or a tuple of these; see `layer_filter`.
         outputs: Where a layer returns several arrays, which of them to measure, by their place
@@ -74,13 +67,25 @@ class ICSProbe:
         apply_method: The method to apply, default ``__call__``; as ``method`` in ``model.apply``.
         axis_name: Of the mapped axis that the model's layers reduce over, if any; or a tuple of
             names.
+        sample_axis: Of the samples in the arrays of the batch: 1 for time-major sequences; or a
+            tree of axes that begins as the arguments do, as ``in_axes`` of `jax.vmap`, with None
+            for arrays without samples.
+        points: What one point of the distance is: "samples", each with all its numbers, or "steps":
+            each step of each sample, for sequences. The rows say which (`LayerICS.points`).
+        step_axis: Of the steps in the first array; default the first that is not `sample_axis`.
+        mask: Which samples count, bool (n,), or which steps of each, (n, steps), laid out as the
+            batch. Others are no points; in a sample that counts, masked steps are 0 on both sides.
+        weights: Of the samples, (n,), default equal. Closed-form bounds but the pairing's are for
+            equal ones, and NaN with these.
         method: How distances are computed, see `em_distance`. The default solves on the host, by a
             callback, only where the bounds leave a gap.
         tolerance: Of the distances, see `em_distance`.
+        strict: Whether a layer that cannot be measured raises. It then waits for the numbers.
 
     Raises:
         ValueError: If an argument is invalid, or the batch is empty; and, at the first call, as
-            `layer_outputs`, or if a wanted output is not n samples of real numbers.
+            `layer_outputs`; with `strict` also if a wanted output stays inside a transform, is not
+            n samples of real numbers, not finite, or constant.
 
     Warns:
         UserWarning: At the first call, where two axes of an output could be that of the samples.
@@ -113,154 +118,124 @@ class ICSProbe:
         rngs: Mapping[str, jax.Array] | None = None,
         apply_method: str | Callable[..., Any] | None = None,
         axis_name: str | tuple[str, ...] | None = None,
+        sample_axis: Any = 0,
+        points: str = "samples",
+        step_axis: int | None = None,
+        mask: Any = None,
+        weights: Any = None,
         method: str | Solver = "auto",
         tolerance: float | int = 1e-5,
+        strict: bool = False,
     ) -> None:
         """Check the arguments and copy the batch; compile nothing."""
-        if not isinstance(model, nn.Module):
-            raise ValueError(
-                f"`model` (={type(model).__name__}) must be an instance of flax.linen.Module; "
-                "for other models, give their outputs to `measure`."
-            )
         if mode not in ("train", "eval"):
             raise ValueError(f"`mode` (={mode!r}) must be 'train' or 'eval'.")
-        if not callable(method) and method not in METHODS:
-            raise ValueError(f"`method` (={method!r}) must be one of {', '.join(METHODS)}.")
-        self._model, self._mode, self._wanted = model, mode, layer_filter(layers)
-        self._places: tuple[str, ...] | None = outputs
-        self._kwargs = dict((train_kwargs if mode == "train" else eval_kwargs) or {})
-        self._apply_method = apply_method
         names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
-        self._axis_names = tuple(name for name in names if name is not None)
-        self._method, self._tolerance = method, tolerance
-        # Copies: the caller may reuse a numpy buffer, or donate an array.
-        args = batch if isinstance(batch, tuple) else (batch,)
-        self._args = jax.tree.map(lambda a: jnp.array(a, copy=True), args)
-        self._rngs = None if rngs is None else dict(rngs)
-        arrays = jax.tree.leaves(self._args)
-        if not arrays or arrays[0].ndim < 1 or arrays[0].shape[0] < 1:
+        names = tuple(name for name in names if name is not None)
+        kwargs = dict((train_kwargs if mode == "train" else eval_kwargs) or {})
+        source: Source
+        if isinstance(model, nn.Module):
+            source = Linen(model, layers, outputs, mode, kwargs, apply_method, names)
+        elif _is_nnx(model):
+            from unitnorm_jax.ics.probe._nnx import Nnx  # takes a second to import
+
+            source = Nnx(model, layers, outputs, mode, kwargs, apply_method, names)
+            if rngs is not None:
+                raise ValueError(
+                    f"`rngs` (={sorted(rngs)}) must be None for an nnx model: its streams are part "
+                    "of it, and both sides draw from them as they are when the probe is made."
+                )
+        else:
             raise ValueError(
-                "`batch` must hold at least one sample along the first axis of its first array, "
-                f"but has shapes {[a.shape for a in arrays]}; give some tens to hundreds."
+                f"`model` (={type(model).__name__}) must be an instance of flax.linen.Module or "
+                "flax.nnx.Module; for other models give a function to `ICSProbe.of`."
             )
-        self._n = arrays[0].shape[0]
-        self._gathered = replicated(arrays)
-        self._measure = jax.jit(self._both_sides)
-        self._original = self
-
-    def __call__(self, variables_before: Any, variables_after: Any) -> ICSReport:
-        """Measure the shift from one state to another.
-
-        Args:
-            variables_before: Collections, as ``model.apply`` takes them: ``{"params": ...,
-                "batch_stats": ...}``; or what `keep` returned.
-            variables_after: The same after the update, of the same structure and shapes.
-
-        Returns:
-            The report. Its arrays may still be in computation; `ICSReport.layers` and `rows` wait.
-
-        Raises:
-            ValueError: If the states do not match, or one was donated; and see `ICSProbe`.
-        """
-        before = collections("variables_before", variables_before)
-        after = collections("variables_after", variables_after)
-        check_match(before, after)
-        return placed_by_compiler(self._measure, before, after, self._args, self._rngs)
-
-    def keep(self, variables: Any) -> Any:
-        """Return a copy of a state for a later call, before a training step donates it.
-
-        What `snapshot` does, in less time where there are many small arrays: they are laid end to
-        end (`Packed`), since each array that is made or handed over takes its time.
-
-        Args:
-            variables: As in a call.
-
-        Returns:
-            What calls take in the place of the variables; its ``unpack()``, where it has one, gives
-            them back.
-        """
-        return pack(collections("variables", variables))
-
-    def tree_flatten(self) -> tuple[tuple[Any, Any], "ICSProbe"]:
-        """Return the batch and the keys; and the probe they are of, for all the rest."""
-        return (self._args, self._rngs), self._original
+        args = batch if isinstance(batch, tuple) else (batch,)
+        if not isinstance(batch, tuple) and not isinstance(sample_axis, int):
+            sample_axis = (sample_axis,)
+        self._start(
+            source,
+            args,
+            mode,
+            rngs,
+            method,
+            tolerance,
+            strict,
+            sample_axis,
+            points=points,
+            step_axis=step_axis,
+            mask=mask,
+            weights=weights,
+        )
 
     @classmethod
-    def tree_unflatten(cls, original: "ICSProbe", arrays: tuple[Any, Any]) -> "ICSProbe":
-        """Return the same probe with other arrays."""
-        probe = copy.copy(original)
-        probe._args, probe._rngs = arrays
+    def of(
+        cls,
+        f: Any,
+        batch: Any,
+        layers: Any = None,
+        *,
+        mode: str = "eval",
+        sample_axis: Any = 0,
+        points: str = "samples",
+        step_axis: int | None = None,
+        mask: Any = None,
+        weights: Any = None,
+        method: str | Solver = "auto",
+        tolerance: float | int = 1e-5,
+        strict: bool = False,
+    ) -> "ICSProbe":
+        """Return a probe of any function, for models that are not Flax's.
+
+        Args:
+            f: ``f(state, batch) -> {name: array}``, a pure function: the outputs to measure, by
+                name. Under ``jax.jit``, so it is traced once.
+            batch: What `f` takes: an array (n, ...) or any pytree, given as it is.
+            layers: A pattern of names, or a tuple of patterns; None: all that `f` returns.
+            mode: What the rows say of how `f` calls its model; it changes nothing.
+            sample_axis: As in `ICSProbe`, and so are the others.
+            points: See there.
+            step_axis: See there.
+            mask: See there.
+            weights: See there.
+            method: See there.
+            tolerance: See there.
+            strict: See there.
+
+        Returns:
+            The probe. Its calls take two states, of any pytree: arrays are traced; all else in it,
+            such as the functions in a module of equinox, must be hashable and is part of the
+            program.
+
+        Raises:
+            ValueError: As `ICSProbe`.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> f = lambda w, x: {"hidden": jnp.tanh(x @ w)}
+            >>> x = jax.random.normal(jax.random.key(0), (8, 3))
+            >>> w = jnp.eye(3)
+            >>> (layer,) = ICSProbe.of(f, x)(w, 1.1 * w).layers
+            >>> layer.layer, layer.n, layer.d, bool(layer.distance.exact)
+            ('hidden', 8, 3, True)
+        """
+        probe = cls.__new__(cls)
+        probe._start(
+            Function(f, layers),
+            (batch,),
+            mode,
+            None,
+            method,
+            tolerance,
+            strict,
+            sample_axis if isinstance(sample_axis, int) else (sample_axis,),
+            points=points,
+            step_axis=step_axis,
+            mask=mask,
+            weights=weights,
+        )
         return probe
 
-    def _both_sides(self, before: Any, after: Any, args: Any, rngs: Any) -> ICSReport:
-        described: list[_capture.LayerOutput] = []
-        # Traced once for both sides.
-        outputs = jax.jit(functools.partial(self._outputs, described), inline=True)
-        sides = [outputs(unpack(variables), args, rngs) for variables in (before, after)]
-        one_more = lambda args: self._outputs([], unpack(before), args, rngs)  # noqa: E731
-        named = list(zip(map(_name, described), sides[0], strict=True))
-        axes = sample_axes(one_more, args, self._n, named)
-        pairs = [
-            tuple(jnp.moveaxis(self._gather(y), axis, 0).reshape(self._n, -1) for y in pair)
-            for axis, *pair in zip(axes, *sides, strict=True)
-        ]
-        infos = [
-            LayerInfo(*output[:4], self._mode, output.statistics, *x.shape)
-            for output, (x, _) in zip(described, pairs, strict=True)
-        ]
-        return ICSReport(tuple(infos), self._measure_all(pairs))
 
-    def _measure_all(self, pairs: list[tuple[jax.Array, ...]]) -> Measure:
-        return measure_all(pairs, self._method, self._tolerance)
-
-    def _outputs(
-        self, described: list[_capture.LayerOutput], variables: Any, args: Any, rngs: Any
-    ) -> list[jax.Array]:
-        """Return what the wanted layers return, which `described` then describes."""
-
-        def forward(variables: Any, args: Any, rngs: Any) -> list[jax.Array]:
-            outputs = _capture.layer_outputs(
-                self._model,
-                variables,
-                args,
-                self._kwargs,
-                wanted=self._wanted,
-                mode=self._mode,
-                rngs=rngs,
-                method=self._apply_method,
-            )
-            described[:] = _capture.select_outputs(outputs, self._places)
-            for output in described:
-                _check_numbers(output)
-            return [output.value for output in described]
-
-        for name in self._axis_names:
-            forward = jax.vmap(forward, None, axis_name=name, axis_size=1)
-        values = forward(variables, args, rngs)
-        return [value.reshape(value.shape[len(self._axis_names) :]) for value in values]
-
-    def _gather(self, value: jax.Array) -> jax.Array:
-        if self._gathered is None:
-            return value
-        return jax.lax.with_sharding_constraint(value, self._gathered)
-
-
-def _name(output: _capture.LayerOutput) -> str:
-    return f"Output {output.output or 'of'} layer {output.layer!r} ({output.kind})"
-
-
-def _check_numbers(output: _capture.LayerOutput) -> None:
-    y = output.value
-    if not isinstance(y, jax.Array) or not (
-        jnp.issubdtype(y.dtype, jnp.floating) or jnp.issubdtype(y.dtype, jnp.integer)
-    ):
-        raise ValueError(
-            f"{_name(output)} must hold real numbers, but is {getattr(y, 'dtype', type(y))}; "
-            "leave the layer out with `layers`."
-        )
-    if y.size == 0:
-        raise ValueError(
-            f"{_name(output)} must hold numbers, but has shape {y.shape}; leave the layer out with "
-            "`layers`."
-        )
+def _is_nnx(model: Any) -> bool:
+    return any(kind.__module__.startswith("flax.nnx") for kind in type(model).__mro__)

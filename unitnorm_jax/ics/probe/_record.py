@@ -35,7 +35,7 @@ class Probe(Protocol[MeasuredOut]):
         """Measure the shift between two states."""
         ...
 
-    def keep(self, variables: Mapping[str, Any]) -> Any:
+    def keep(self, variables: Any) -> Any:
         """Return a copy of a state for a later call."""
         ...
 
@@ -91,14 +91,12 @@ class ICSRecord(Generic[Measured]):
         self._pending: tuple[int, Measured] | None = None
         self._rows: list[dict[str, Any]] = []
 
-    def __call__(
-        self, step: SupportsIndex | float, variables: Mapping[str, Any]
-    ) -> Measured | None:
+    def __call__(self, step: SupportsIndex | float, variables: Any) -> Measured | None:
         """See the state after `step` updates; 0 is the initial one.
 
         Args:
             step: Updates made; any integer, also an array of one, as a trainer's state has it.
-            variables: The model's collections.
+            variables: What the probe takes: a linen model's collections, an nnx model, ...
 
         Returns:
             The report, if this step is measured.
@@ -131,7 +129,7 @@ class ICSRecord(Generic[Measured]):
         """
         return self._kept
 
-    def resume(self, step: int, variables: Mapping[str, Any]) -> None:
+    def resume(self, step: int, variables: Any) -> None:
         """Keep the state after `step` updates, which a checkpoint had of `kept`."""
         self._kept = (step, self._probe.keep(variables))
 

@@ -18,7 +18,8 @@ class LayerICS(NamedTuple):
     """The shift of one output of one call of one layer; units of the layer's output."""
 
     layer: str
-    """Path of the module in the model, joined with "/"."""
+    """Path of the module in the model, joined with "/"; with the place along the axes that
+    ``nn.scan`` and ``nn.vmap`` stack: "block/norm[3]"."""
     call: int
     """0 for the layer's first call, 1 for its second, ..."""
     output: str
@@ -30,10 +31,9 @@ class LayerICS(NamedTuple):
     statistics: str
     """"batch" or "running", whichever the layer normalized with; "none" if it keeps none."""
     n: int
-    """Samples."""
+    """Points of the distance: samples, or steps of samples; see `points`."""
     d: int
-    """Dimension: numbers per sample, along all other axes of the output: those of layers under
-    ``nn.scan`` or ``nn.vmap`` count as one output."""
+    """Dimension: numbers per sample, along all other axes of the output."""
     distance: EMDistance
     """W1 with its certificate."""
     relative: EMDistance
@@ -50,11 +50,17 @@ class LayerICS(NamedTuple):
     """Whether the output before the update is finite."""
     finite_after: Any
     """Whether the output after the update is finite."""
+    points: str = "samples"
+    """What a point is: "samples", each with all of its numbers, or "steps" of samples."""
+    note: str = ""
+    """Which axis was taken, where it is ambiguous; and steps that a mask could not take out."""
+    invalid: str = ""
+    """Why the layer could not be measured, whatever its numbers; part of `reason`."""
 
     @property
     def reason(self) -> str:
-        """Why the numbers are NaN; "" where they are not."""
-        return _reason(self.finite_before, self.finite_after)
+        """Why numbers are NaN, or the relative ones have no unit; "" where they are sound."""
+        return _reason(self.invalid, self.finite_before, self.finite_after, self.spread)
 
     def row(self) -> dict[str, Any]:
         """Return all of it as one flat dictionary of Python numbers and strings.
@@ -66,7 +72,8 @@ class LayerICS(NamedTuple):
         """
         host = jax.device_get(self)
         numbers = {name: value.item() for name, value in _numbers(host).items()}
-        return {**dict(zip(self._fields[:8], host, strict=False)), **numbers, "reason": host.reason}
+        texts = {name: getattr(host, name) for name in (*self._fields[:8], "points", "note")}
+        return {**texts, **numbers, "reason": host.reason}
 
 
 @jax.tree_util.register_dataclass
@@ -109,9 +116,10 @@ class ICSReport:
         with jax.transfer_guard_device_to_host("allow"):
             host = jax.tree.map(np.asarray, self.measures)
         columns = {name: values.tolist() for name, values in _numbers(host).items()}
-        reasons = map(_reason, host.finite_before, host.finite_after)
+        invalid = [info.invalid for info in self.infos]
+        reasons = map(_reason, invalid, host.finite_before, host.finite_after, host.spread)
         return [
-            {**more, **vars(info), **dict(zip(columns, numbers, strict=True)), "reason": reason}
+            {**more, **info.row(), **dict(zip(columns, numbers, strict=True)), "reason": reason}
             for info, reason, *numbers in zip(self.infos, reasons, *columns.values(), strict=True)
         ]
 
@@ -152,10 +160,16 @@ def _numbers(measured: Measure | LayerICS) -> dict[str, Any]:
     }
 
 
-def _reason(finite_before: Any, finite_after: Any) -> str:
+def _reason(invalid: str, finite_before: Any, finite_after: Any, spread: Any) -> str:
+    if invalid:
+        return invalid
     sides = {"before": finite_before, "after": finite_after}
     bad = [side for side, finite in sides.items() if not finite]
-    return f"NaN or inf in the output {' and '.join(bad)} the update" if bad else ""
+    if bad:
+        return f"NaN or inf in the output {' and '.join(bad)} the update"
+    if spread == 0:
+        return "The output before the update is the same for all samples: no unit for `relative`"
+    return ""
 
 
 def row_name(row: Mapping[str, Any]) -> str:
@@ -197,15 +211,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         line = [
             row_name(row),
             row["statistics"],
-            str(row["n"]),
+            str(row["n"]) + (" steps" if row.get("points") == "steps" else ""),
             str(row["d"]),
             *(f"{v:.4g}" for v in (row["value"], gap, row["relative"], lower, upper)),
             row["reason"] or ("optimal" if row["pairing_optimal"] else "not proven"),
+            *([f"({row['note']})"] if row.get("note") else []),
         ]
         lines.append(line)
     if any("step" in row for row in rows):
         steps = ["step", *(str(row.get("step", "")) for row in rows)]
         lines = [[step, *line] for step, line in zip(steps, lines, strict=True)]
+    width = max(map(len, lines))
+    lines = [[*line, *[""] * (width - len(line))] for line in lines]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -218,9 +235,9 @@ def best_bounds(row: Mapping[str, Any]) -> tuple[float, float]:
     The pairing's cost (U3) is a coupling's, not a statement about moments, and after a small
     update it IS the distance; it would hide the others.
     """
-    lower = [v for k, v in row.items() if k.startswith("lower_")]
+    lower = [v for k, v in row.items() if k.startswith("lower_") and v == v]
     upper = [v for k, v in row.items() if k.startswith("upper_") and k != "upper_pairing"]
-    return max(lower), min(upper)
+    return max(lower, default=math.nan), min((v for v in upper if v == v), default=math.nan)
 
 
 _HEADER = ["layer", "stats", "n", "d", "distance", "gap", "relative", "lower", "upper", "pairing"]

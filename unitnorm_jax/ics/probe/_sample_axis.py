@@ -2,97 +2,135 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+
+from unitnorm_jax.ics.probe._batch import Axes
 
 Shapes = Sequence[tuple[int, ...]]
 
 
-def sample_axes(
-    forward: Callable[[Any], Sequence[Any]], args: Any, n: int, outputs: Sequence[tuple[str, Any]]
-) -> list[int]:
-    """Return the axis of each output that grows with the batch, from n to n + 1 entries.
+class Output(NamedTuple):
+    """An array in which an axis is looked for."""
 
-    Nothing is computed. Every array of the batch that has n entries along its first axis grows; if
-    the model cannot be traced so, or two axes of an output grow, only the first array does. If that
-    cannot be traced either (sizes written into the model, shardings), shapes decide: an output has
-    its samples along the first axis, if that has n entries.
+    name: str
+    """For messages."""
+    shape: tuple[int, ...]
+    taken: tuple[int, ...] = ()
+    """Axes that are known to be others."""
+
+
+class Found(NamedTuple):
+    """The axis of an output, or why there is none."""
+
+    axis: int | None
+    note: str = ""
+    """Where several fit, and one was taken."""
+    reason: str = ""
+    """Where none fits."""
+
+
+def find_axes(
+    forward: Callable[[Any], Sequence[Any]],
+    arrays: Sequence[Any],
+    growing: Sequence[Axes],
+    n: int,
+    outputs: Sequence[Output],
+    *,
+    preferred: int = 0,
+    what: str = "sample",
+) -> list[Found]:
+    """Find the axis of each output that grows with the batch, from n to n + 1 entries.
+
+    Nothing is computed. The arrays of the batch grow as `growing` says first; if the model cannot
+    be traced so, or two axes of an output grow, as it says next. If none can be traced (sizes
+    written into the model, shardings), shapes decide: an output has its samples along the
+    preferred axis, if that has n entries.
 
     Args:
-        forward: From the arguments of the model to the outputs.
-        args: Arrays; the first axis of the first one is that of the samples.
-        n: Samples.
-        outputs: A name, for messages, and the array of each output of `args`.
-
-    Returns:
-        One axis per output.
-
-    Raises:
-        ValueError: If an output has no such axis, or two of which none is the first.
+        forward: From the arrays of the batch to the outputs.
+        arrays: Of the batch.
+        growing: Ways to grow: the axis of each array, or None.
+        n: Entries along these axes.
+        outputs: What `forward` returns for `arrays`.
+        preferred: The axis that is taken, among those not taken, where several fit.
+        what: A name for one entry: "sample" or "step".
 
     Warns:
-        UserWarning: Where two axes fit, and the first is taken.
+        UserWarning: Where two axes fit, and the preferred one is taken.
     """
-    together = _traced(forward, args, n, len(outputs), everything=True)
-    several = lambda y, grown: len(_axes(y.shape, grown, n)) > 1  # noqa: E731
-    alone = None
-    if together is None or any(several(y, g) for (_, y), g in zip(outputs, together, strict=True)):
-        alone = _traced(forward, args, n, len(outputs), everything=False)
-    axes = []
-    for i, (name, y) in enumerate(outputs):
-        traced = [shapes[i] for shapes in (together, alone) if shapes is not None]
-        fitting = [_axes(y.shape, g, n) for g in traced] or [_axes(y.shape, None, n)]
+    shapes: list[Shapes] = []
+    for axes in growing:
+        traced = _traced(forward, arrays, axes, n, len(outputs))
+        if traced is not None:
+            shapes.append(traced)
+            if not any(len(_axes(y, g, n)) > 1 for y, g in zip(outputs, traced, strict=True)):
+                break
+    found = []
+    for i, output in enumerate(outputs):
+        fitting = [_axes(output, s[i], n) for s in shapes] or [_axes(output, None, n)]
         # Of axes that grow with the whole batch, the one that grows with its first array alone.
-        chosen = next((found for found in fitting if len(found) == 1), fitting[0])
-        axes.append(_the_axis(name, y.shape, chosen, n, traced=bool(traced)))
-    return axes
+        chosen = next((axes for axes in fitting if len(axes) == 1), fitting[0])
+        free = [a for a in range(len(output.shape)) if a not in output.taken]
+        first = free[preferred] if preferred < len(free) else -1
+        found.append(_the_axis(output, chosen, first, n, bool(shapes), what))
+    return found
 
 
-def _the_axis(name: str, shape: tuple[int, ...], axes: list[int], n: int, traced: bool) -> int:
-    if len(axes) == 1 and (traced or axes[0] == 0):
-        return axes[0]
+def _the_axis(
+    output: Output, axes: list[int], preferred: int, n: int, traced: bool, what: str
+) -> Found:
+    if len(axes) == 1 and (traced or axes[0] == preferred):
+        return Found(axes[0])
     how = (
-        f"n={n} becomes n={n + 1} with one sample more"
+        f"n={n} becomes n={n + 1} with one {what} more"
         if traced
         else f"n={n}; a batch of {n + 1} cannot be traced"
     )
-    if not axes or axes[0] != 0:
-        raise ValueError(
-            f"{name} must have one entry per sample along one axis ({how}), but has shape {shape}"
+    if preferred not in axes:
+        return Found(
+            None,
+            reason=f"must have one entry per {what} along one axis ({how}), but has shape "
+            f"{output.shape}"
             + (f", where axes {axes} fit" if axes else "")
-            + "; return it with the samples first, or leave the layer out with `layers`."
+            + f"; return it with the {what}s first, or leave the layer out with `layers`.",
         )
+    note = (
+        f"the {what}s could lie along each of the axes {axes} of {output.shape} ({how}): axis "
+        f"{preferred} is taken"
+    )
     warnings.warn(
-        f"{name} has shape {shape}, where the samples could lie along each of the axes {axes} "
-        f"({how}): axis 0 is taken. Choose a number of samples that no other axis has.",
+        f"{output.name} has shape {output.shape}, where the {what}s could lie along each of the "
+        f"axes {axes} ({how}): axis {preferred} is taken. Choose a number of {what}s that no other "
+        "axis has.",
         stacklevel=2,
     )
-    return 0
+    return Found(preferred, note)
 
 
-def _axes(shape: tuple[int, ...], grown: tuple[int, ...] | None, n: int) -> list[int]:
+def _axes(output: Output, grown: tuple[int, ...] | None, n: int) -> list[int]:
     """Axes of n entries that have n + 1 in `grown`; where that is not known, all of n entries."""
     if grown is None:
-        grown = tuple(size + 1 for size in shape)
-    if len(grown) != len(shape):
+        grown = tuple(size + 1 for size in output.shape)
+    if len(grown) != len(output.shape):
         return []
-    return [i for i, pair in enumerate(zip(shape, grown, strict=True)) if pair == (n, n + 1)]
+    pairs = enumerate(zip(output.shape, grown, strict=True))
+    return [i for i, pair in pairs if pair == (n, n + 1) and i not in output.taken]
 
 
-def _traced(forward: Any, args: Any, n: int, outputs: int, *, everything: bool) -> Shapes | None:
+def _traced(forward: Any, arrays: Any, axes: Axes, n: int, outputs: int) -> Shapes | None:
     """Shapes of the outputs for one sample more; None if the model cannot be traced."""
-    leaves, tree = jax.tree.flatten(args)
 
-    def one_more(i: int, x: Any) -> jax.ShapeDtypeStruct:
-        grows = i == 0 or (everything and x.ndim > 0 and x.shape[0] == n)
-        return jax.ShapeDtypeStruct((n + 1, *x.shape[1:]) if grows else x.shape, x.dtype)
+    def grown(axis: int | None, x: Any) -> jax.ShapeDtypeStruct:
+        shape = tuple(n + 1 if i == axis else size for i, size in enumerate(x.shape))
+        return jax.ShapeDtypeStruct(shape, x.dtype)
 
-    grown = jax.tree.unflatten(tree, [one_more(i, x) for i, x in enumerate(leaves)])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            shapes = [y.shape for y in jax.eval_shape(forward, grown)]
+            given = [grown(axis, x) for axis, x in zip(axes, arrays, strict=True)]
+            shapes = [y.shape for y in jax.eval_shape(forward, given)]
     except Exception:  # whatever a model raises that was not written for this size
         return None
     return shapes if len(shapes) == outputs else None

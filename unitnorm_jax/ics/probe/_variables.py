@@ -23,16 +23,25 @@ def collections(name: str, variables: Any) -> Any:
             f"`{name}` (={type(variables).__name__}) must be the model's collections, as "
             '`model.apply` takes them; give {"params": ..., "batch_stats": ...}.'
         )
-    for leaf in jax.tree.leaves(variables):
+    check_alive(name, variables)
+    if any(isinstance(v, FrozenDict) for v in (variables, *variables.values())):
+        variables = unfreeze(dict(variables))
+    return {k: v for k, v in variables.items() if k != "intermediates"}
+
+
+def check_alive(name: str, state: Any) -> None:
+    """No array was donated.
+
+    Raises:
+        ValueError: If one was.
+    """
+    for leaf in jax.tree.leaves(state):
         is_array = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
         if is_array and leaf.is_deleted():
             raise ValueError(
                 f"`{name}` holds deleted arrays: the training step was given them to donate. "
                 "Keep `probe.keep(variables)` before the step, or use `ICSRecord`."
             )
-    if any(isinstance(v, FrozenDict) for v in (variables, *variables.values())):
-        variables = unfreeze(dict(variables))
-    return {k: v for k, v in variables.items() if k != "intermediates"}
 
 
 def check_match(before: Any, after: Any) -> None:

@@ -1,0 +1,91 @@
+"""Layers of any dimension in one program: what `measure` says of each, and what is true."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unitnorm_jax import ics
+from unitnorm_jax.ics.probe._measure_all import measure_all
+
+CASES = {  # kind, relation, d, scale, offset
+    "drift": ("gaussian", "drift", 5, 1.0, 0.0),
+    "several tiles": ("gaussian", "drift", 2100, 1.0, 0.0),
+    "independent": ("gaussian", "independent", 40, 1.0, 1.0),
+    "same": ("gaussian", "same", 7, 1.0, 0.0),
+    "tiny": ("gaussian", "tiny", 1500, 1.0, 1e4),
+    "large": ("heavy", "shifted", 33, 1e25, 0.0),
+    "small": ("discrete", "drift", 3, 1e-30, 0.0),
+    "constant": ("degenerate", "same", 64, 0.0, 1.0),
+    "one number": ("gaussian", "independent", 1, 1.0, 0.0),
+}
+N = 12
+
+
+@pytest.fixture(scope="module")
+def samples(pair):
+    """Before and after, of each case; the last but one is not finite."""
+    found = {
+        name: pair(kind, relation, N, d, i, scale, offset)
+        for i, (name, (kind, relation, d, scale, offset)) in enumerate(CASES.items())
+    }
+    x, y = pair("gaussian", "drift", N, 1100, 0)
+    y[3, 1050] = np.nan
+    found["nan"] = x, y
+    found["bfloat16"] = tuple(
+        jnp.asarray(z, jnp.bfloat16) for z in pair("gaussian", "drift", N, 9, 0)
+    )
+    found["integers"] = tuple(z.astype(np.int32) for z in pair("discrete", "independent", N, 9, 0))
+    return found
+
+
+@pytest.fixture(scope="module", params=["auto", "pairing"])
+def measured(samples, request):
+    blocks = [tuple(jnp.asarray(z)[None] for z in pair) for pair in samples.values()]
+    run = jax.jit(lambda blocks: measure_all(blocks, request.param, 1e-5))
+    found = jax.device_get(run(blocks))
+    return request.param, [jax.tree.map(lambda z, i=i: z[i], found) for i in range(len(blocks))]
+
+
+def test_bounds_hold_and_are_those_of_measure(samples, measured, exact):
+    method, found = measured
+    for (name, (x, y)), m in zip(samples.items(), found, strict=True):
+        assert (bool(m.finite_before), bool(m.finite_after)) == (True, name != "nan")
+        if name == "nan":
+            numbers = [*m.distance[:3], *m.relative[:3], m.spread, *m.upper.values()]
+            assert np.isnan([*numbers, *m.lower.values()]).all()
+            assert not m.distance.exact
+            assert not m.pairing_optimal
+            continue
+        x, y = (np.asarray(z).astype(np.float64) for z in (x, y))
+        truth = exact(x, y)
+        slack = 1e-14 * truth
+        lower = {**m.lower, "certified": m.distance.lower}
+        upper = {**m.upper, "certified": m.distance.upper}
+        for bound_name, bound in lower.items():
+            assert bound <= truth + slack, (name, bound_name)
+        for bound_name, bound in upper.items():
+            assert bound >= truth - slack, (name, bound_name)
+        reference = jax.device_get(ics.measure(*samples[name], method=method))
+        assert bool(m.distance.exact) == bool(reference.distance.exact), name
+        assert bool(m.pairing_optimal) == bool(reference.pairing_optimal), name
+        assert bool(m.relative.exact) == bool(reference.relative.exact), name
+        # The closed forms are those of `measure`, up to their rounding.
+        close = {"rtol": 2e-5, "atol": 1e-4 * truth if truth else 1e-30}
+        for mine, other in ((m.lower, reference.lower), (m.upper, reference.upper)):
+            assert mine.keys() == other.keys()
+            for key, bound in mine.items():
+                np.testing.assert_allclose(bound, other[key], **close, err_msg=f"{name} {key}")
+        np.testing.assert_allclose(m.spread, reference.spread, rtol=1e-5)
+        if np.isfinite(reference.relative.value):
+            np.testing.assert_allclose(m.relative.value, reference.relative.value, rtol=1e-4)
+        else:
+            np.testing.assert_equal(m.relative.value, reference.relative.value)
+
+
+def test_certificates_are_tight(measured):
+    method, found = measured
+    for name, m in zip(CASES, found, strict=False):
+        if name in ("drift", "several tiles", "large") or method == "auto":
+            assert m.distance.exact, name
+            assert m.distance.upper - m.distance.lower <= 1e-5 * m.distance.upper

@@ -1,0 +1,62 @@
+"""A linen model as a function from its variables and a batch to its layers' outputs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from unitnorm_jax.ics.probe._capture import LayerOutput, layer_outputs, select_outputs
+from unitnorm_jax.ics.probe._layers import layer_filter
+from unitnorm_jax.ics.probe._mapped import under_axes
+from unitnorm_jax.ics.probe._variables import collections
+
+
+class Linen:
+    """The outputs of a linen model's layers, by `layer_outputs`; see `ICSProbe`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Any,
+        places: tuple[str, ...] | None,
+        mode: str,
+        kwargs: Mapping[str, Any],
+        apply_method: str | Callable[..., Any] | None,
+        axis_names: tuple[str, ...],
+    ) -> None:
+        """Check which layers are wanted."""
+        self._model, self._wanted, self._places = model, layer_filter(layers), places
+        self._mode, self._kwargs, self._method = mode, kwargs, apply_method
+        self._axis_names = axis_names
+
+    def prepare(self, name: str, variables: Any) -> Any:
+        """Return the collections, checked; see `collections`."""
+        return collections(name, variables)
+
+    def check_apart(self, before: Any, after: Any) -> None:
+        """Nothing to do: one state twice has not shifted."""
+
+    def outputs(self, variables: Any, args: tuple[Any, ...], rngs: Any) -> list[LayerOutput]:
+        """Return what the wanted layers return.
+
+        Args:
+            variables: From `prepare`.
+            args: Positional arguments of the model.
+            rngs: Keys by name.
+        """
+
+        def take(variables: Any, rngs: Any, args: tuple[Any, ...]) -> list[LayerOutput]:
+            outputs = layer_outputs(
+                self._model,
+                variables,
+                args,
+                self._kwargs,
+                wanted=self._wanted,
+                mode=self._mode,
+                rngs=rngs,
+                method=self._method,
+                strict=False,
+            )
+            return select_outputs(outputs, self._places)
+
+        return under_axes(self._axis_names, take, variables, rngs, args)

@@ -1,0 +1,182 @@
+"""`measure` for layers of as many samples and any dimensions, in one program."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from unitnorm_jax.ics.bounds import _lower
+from unitnorm_jax.ics.distances import _rounding, _samples
+from unitnorm_jax.ics.distances._assignment import Solver
+from unitnorm_jax.ics.distances._cascade import EMDistance, Options, Problem, cascade
+from unitnorm_jax.ics.distances._cost import CostError
+from unitnorm_jax.ics.distances._line import line_error
+from unitnorm_jax.ics.distances._relative import Spread, in_spreads
+from unitnorm_jax.ics.distances._samples import Samples, mean_error
+from unitnorm_jax.ics.probe._measure import Measure
+from unitnorm_jax.ics.probe._tiles import Facts, Largest, Sums, Tiles, add_up, cost_error, cut, look
+
+_SIDE_BY_SIDE = 2**22  # numbers in the cost matrices of layers that are looked at side by side
+
+
+def fits(block: jax.Array) -> bool:
+    """Return whether a block (k, n, d) can be measured here.
+
+    Not integers of more digits than the result, nor single numbers, whose W1 sorting finds.
+    """
+    floats = jnp.issubdtype(block.dtype, jnp.floating)
+    return block.shape[2] > 1 and (floats or block.dtype.itemsize < 4)
+
+
+def measure_tiles(
+    blocks: list[tuple[jax.Array, ...]], method: str | Solver, tolerance: float | int
+) -> Measure:
+    """Measure pairs of blocks (k, n, d) of one n.
+
+    The closed forms are those of `measure`, from sums over tiles of columns; so are the costs, and
+    all that follows from them sees (n, n) only. One error bound serves all layers: that of the
+    largest dimension.
+
+    Args:
+        blocks: Before and after, each of k layers.
+        method: As in `em_distance`.
+        tolerance: As in `em_distance`.
+    """
+    tiles = cut(blocks)
+    facts = look(tiles)
+    sums, largest = add_up(tiles, facts)
+    distance = _distances(jnp.sqrt(sums.costs), tiles, facts, method, tolerance)
+    return _closed_forms(distance, sums, largest, tiles, facts, tolerance)
+
+
+def _distances(
+    costs: jax.Array, tiles: Tiles, facts: Facts, method: str | Solver, tolerance: float | int
+) -> EMDistance:
+    """Earth Mover distances from costs (layers, n, n) of scaled samples."""
+    layers, n, _ = costs.shape
+    error = cost_error(tiles)
+
+    def solve(
+        cost: jax.Array, same: jax.Array, result: EMDistance | None, how: str | Solver
+    ) -> EMDistance:
+        ones = jnp.ones_like(cost, shape=(n,))
+        options = Options(how, tolerance, 16, 0.01, 1000, False)
+        known = (CostError(*error), same)
+        true = jnp.ones((), bool)
+        problem = Problem(cost, ones / n, ones / n, (ones, ones), true, None, None, known)
+        return cascade(problem, options, result)
+
+    def solved(result: EMDistance | None) -> EMDistance:
+        return lax.map(
+            lambda each: solve(each[0], each[1], each[2], method), (costs, facts.same, result)
+        )
+
+    quick = callable(method) or method in ("auto", "pairing")
+    if not quick or layers * n**2 > _SIDE_BY_SIDE:
+        result = solved(None)
+    else:
+        # `vmap` makes one small operation of many, but would run the solver for all if for one.
+        result = jax.vmap(lambda cost, same: solve(cost, same, None, "pairing"))(costs, facts.same)
+        if method != "pairing":
+            solver = functools.partial(solved, result)
+            result = lax.cond(jnp.all(result.exact), lambda r=result: r, solver)
+    return _unscaled(result, facts, tolerance)
+
+
+def _unscaled(result: EMDistance, facts: Facts, tolerance: float | int) -> EMDistance:
+    info = jnp.finfo(result.value.dtype)
+    finite = facts.finite_before & facts.finite_after
+
+    scaled = jnp.stack([result.value, result.lower, result.upper])
+    exponents = jnp.broadcast_to(-facts.exponent, scaled.shape)
+    unscaled = jnp.where(scaled > 0, _rounding.times_power_of_two(scaled, exponents), 0)
+    value, lower, upper = unscaled
+    lower = jnp.minimum(lower, info.max)
+    upper = jnp.where(result.upper > 0, jnp.maximum(upper, info.tiny), 0)  # not 0 by underflow
+    value = jnp.clip(value, lower, upper)
+    closed = (upper - lower <= tolerance * upper) & jnp.isfinite(upper)
+    value, lower, upper = (jnp.where(finite, z, jnp.nan) for z in (value, lower, upper))
+    return EMDistance(value, lower, upper, closed & finite)
+
+
+def _closed_forms(
+    distance: EMDistance,
+    sums: Sums,
+    largest: Largest,
+    tiles: Tiles,
+    facts: Facts,
+    tolerance: float | int,
+) -> Measure:
+    """Return what the bounds of `bounds` say, whose names the comments give."""
+    n, d, dtype = tiles.x.shape[1], max(tiles.dimensions), tiles.x.dtype
+    u, h, depth = _rounding.unit_roundoff(dtype), tiles.height, mean_error(n)
+    norm_error = h / 2 + 4.5  # as `_samples.norm_error`
+    lost = _samples.underflow(d, dtype)
+    finite = facts.finite_before & facts.finite_after
+    s: Any = Samples(None, None, facts.exponent, None, finite)  # type: ignore[arg-type]
+    names = ("x", "y", "apart", "x_centred", "x_radius", "y_radius")
+    norms = jnp.sqrt(jnp.stack([getattr(sums, name) for name in names]))  # (6, layers, n)
+    total = norms[0] + norms[1]
+    product = sums.product / jnp.where(total > 0, total, 1)
+    # One sum for all: each would be an operation of its own at every level.
+    means = _rounding.tree_sum(jnp.concatenate([norms, product[None]]), axis=2) / n
+    numbers = ("mean_apart", "moments", "coordinates", "x_offset", "y_offset", "offset")
+    roots = jnp.sqrt(jnp.stack([getattr(sums, name) for name in numbers]))  # (6, layers)
+    means, roots, best = lax.optimization_barrier((means, roots, largest.coordinate))
+    _, _, paired, centred, x_radius, y_radius, apart = means
+    mean_apart, moments, together, x_offset, y_offset, offset = roots
+    line = line_error(n, n, dtype)
+    some = _samples.underflow(1, dtype)
+    units = h + norm_error + depth + 5
+    below = {
+        # `_lower.mean_difference`, `norm_difference`, `moment_difference`, `best_coordinate`
+        "mean": (mean_apart, u * (norm_error * mean_apart + 1.05 * (depth + 2) * paired) + lost),
+        "norm": (jnp.abs(apart), 1.05 * units * u * paired + 2 * lost),
+        **{
+            f"moment_{order}": (z := largest.moments[:, i] - at * paired, 4 * u * jnp.abs(z) + lost)
+            for i, order in enumerate(_lower.ORDERS)
+            for at in (_lower.moment_slack(n, order, u),)
+        },
+        "projection": (best, line * best + some),
+        # `_coordinate.together`
+        "coordinates": (together, together * (line + (h / 2 + 8) * u) + lost),
+    }
+    size, radius = x_offset + y_offset + 2 * moments, x_radius + y_radius
+    differ = (paired > 0) | ~facts.same
+    above = {
+        # `_upper.moment`, `radius`, `pairing`
+        "moments": (
+            moments,
+            u * ((norm_error + depth) * moments + 1.1 * (depth + 4) * size) + lost,
+        ),
+        "radius": (radius, u * ((norm_error + depth + 4) * radius + 2.2 * offset) + lost),
+        "pairing": (
+            paired,
+            (norm_error + depth + 2) * u * paired + jnp.where(differ, lost, 0),
+        ),
+    }
+    lower = _at_once(_samples.lower_bound, s, below)
+    upper = _at_once(_samples.upper_bound, s, above)
+    # `spread_of`
+    slack = u * ((depth + 6) * (centred + x_offset) + (norm_error + depth + 4) * centred)
+    unit = Spread(centred, slack + lost, facts.exponent, facts.constant)
+    known = lambda z: jnp.where(finite, z, jnp.nan)  # noqa: E731
+    ratio = in_spreads(distance, unit)
+    ratio = EMDistance(known(ratio.value), known(ratio.lower), known(ratio.upper), ratio.exact)
+    pairing = upper["pairing"]
+    optimal = (pairing - distance.lower <= 2 * tolerance * pairing) & jnp.isfinite(pairing)
+    spread = known(unit.value())
+    before, after = facts.finite_before, facts.finite_after
+    return Measure(distance, ratio, spread, upper, lower, optimal & finite, before, after)
+
+
+def _at_once(bound: Any, s: Samples, given: dict[str, tuple[Any, Any]]) -> dict[str, jax.Array]:
+    """Return bounds by name, from values and slacks (layers,), in one operation."""
+    rows = s._replace(
+        exponent=jnp.broadcast_to(s.exponent, (len(given), *s.exponent.shape)),
+        finite=jnp.broadcast_to(s.finite, (len(given), *s.finite.shape)),
+    )
+    values, slacks = (jnp.stack(column) for column in zip(*given.values(), strict=True))
+    return dict(zip(given, bound(rows, values, slacks), strict=True))

@@ -1,0 +1,212 @@
+"""Both forward passes and every layer's distance, as compiled functions of two states."""
+
+import copy
+import dataclasses
+import functools
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+
+from unitnorm_jax.ics.distances._assignment import Solver
+from unitnorm_jax.ics.distances._samples import METHODS
+from unitnorm_jax.ics.probe._batch import select, take_in
+from unitnorm_jax.ics.probe._capture import LayerOutput
+from unitnorm_jax.ics.probe._devices import pack, placed_by_compiler, replicated, unpack
+from unitnorm_jax.ics.probe._layer_info import LayerInfo
+from unitnorm_jax.ics.probe._measure import Measure
+from unitnorm_jax.ics.probe._measure_all import measure_all, with_gaps
+from unitnorm_jax.ics.probe._points import (
+    Place,
+    indices,
+    name_of,
+    places,
+    points,
+    unfit,
+    weights_of_points,
+)
+from unitnorm_jax.ics.probe._report import ICSReport
+from unitnorm_jax.ics.probe._variables import check_match
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What a probe looks at: `Linen`, `Nnx` or `Function`."""
+
+    def prepare(self, name: str, state: Any) -> Any:
+        """Return a state, checked, as a tree of arrays."""
+        ...
+
+    def check_apart(self, before: Any, after: Any) -> None:
+        """Raise where two states, as given, are one by mistake."""
+        ...
+
+    def outputs(self, state: Any, args: tuple[Any, ...], rngs: Any) -> list[LayerOutput]:
+        """Return what the layers return; traced."""
+        ...
+
+
+class Measuring:
+    """What `ICSProbe` does once it knows its model."""
+
+    def _start(
+        self,
+        source: Source,
+        args: tuple[Any, ...],
+        mode: str,
+        rngs: Any,
+        method: str | Solver,
+        tolerance: float | int,
+        strict: bool,
+        sample_axis: Any,
+        **selection: Any,
+    ) -> None:
+        """Copy the batch and check what is common to all models."""
+        if not callable(method) and method not in METHODS:
+            raise ValueError(f"`method` (={method!r}) must be one of {', '.join(METHODS)}.")
+        self._source, self._mode, self._strict = source, mode, strict
+        self._method, self._tolerance = method, tolerance
+        self._rngs = None if rngs is None else dict(rngs)
+        self._args, self._batch = take_in(args, sample_axis)
+        self._selection = select(self._args[self._batch.first].shape, self._batch, **selection)
+        if self._selection.weights is not None and (callable(method) or method == "scipy"):
+            raise ValueError(
+                f"`method` (={method!r}) must be 'auto', 'pairing' or 'sinkhorn' where samples "
+                "have `weights`."
+            )
+        self._gathered = replicated(self._args)
+        # Two programs, so that the forward pass is compiled once for both sides.
+        self._forward = jax.jit(self._take)
+        self._measure = jax.jit(self._shift, static_argnames=("gathered",))
+        self._original = self
+
+    def __call__(self, variables_before: Any, variables_after: Any) -> ICSReport:
+        """Measure the shift from one state to another.
+
+        Args:
+            variables_before: For a linen model its collections, as ``model.apply`` takes them:
+                ``{"params": ..., "batch_stats": ...}``; for an nnx model the model or its state;
+                what `f` takes, for `ICSProbe.of`; or what `keep` returned.
+            variables_after: The same after the update, of the same structure and shapes.
+
+        Returns:
+            The report. Its arrays may still be in computation; `ICSReport.layers` and `rows` wait.
+
+        Raises:
+            ValueError: If the states do not match, or one was donated; and see `ICSProbe`.
+        """
+        before = self._source.prepare("variables_before", variables_before)
+        after = self._source.prepare("variables_after", variables_after)
+        check_match(before, after)
+        self._source.check_apart(variables_before, variables_after)
+        args, gathered = self._args, self._gathered
+        if gathered is None:
+            gathered = replicated(jax.tree.leaves((before, after)))
+            if gathered is not None:  # A state on a mesh, and a batch on one device.
+                args = jax.device_put(args, gathered)
+        measure = functools.partial(self._both_sides, gathered=gathered)
+        report = placed_by_compiler(measure, before, after, args, self._rngs)
+        if self._strict and not isinstance(report.measures.spread, jax.core.Tracer):
+            for layer in report.layers:
+                if layer.reason:
+                    raise ValueError(f"Layer {layer.layer!r} cannot be measured: {layer.reason}")
+        return report
+
+    def keep(self, variables: Any) -> Any:
+        """Return a copy of a state for a later call, before a training step donates it.
+
+        What `snapshot` does, in less time where there are many small arrays: they are laid end to
+        end (`Packed`), since each array that is made or handed over takes its time.
+
+        Args:
+            variables: As in a call.
+
+        Returns:
+            What calls take in the place of the variables; its ``unpack()``, where it has one, gives
+            them back.
+        """
+        return pack(self._source.prepare("variables", variables))
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], Any]:
+        """Return the batch and the keys; and the probe they are of, for all the rest."""
+        return (self._args, self._rngs), self._original
+
+    @classmethod
+    def tree_unflatten(cls, original: Any, arrays: tuple[Any, Any]) -> Any:
+        """Return the same probe with other arrays."""
+        probe = copy.copy(original)
+        probe._args, probe._rngs = arrays
+        return probe
+
+    def _both_sides(
+        self, before: Any, after: Any, args: Any, rngs: Any, gathered: Any = None
+    ) -> ICSReport:
+        sides = [self._forward(state, args, rngs) for state in (before, after)]
+        return self._measure(*sides, gathered=gathered)
+
+    def _take(self, state: Any, args: Any, rngs: Any) -> "_Taken":
+        """Return the outputs for a state, and where their points lie."""
+        state = unpack(state)
+        outputs = self._outputs(state, args, rngs)
+        good = [output for output in outputs if not output.reason]
+        values = lambda outputs: [o.value for o in outputs if not o.reason]  # noqa: E731
+        one_more = lambda args: values(self._outputs(state, args, rngs))  # noqa: E731
+        found = iter(places(one_more, args, self._batch, self._selection, good))
+        at = tuple(output.reason or next(found) for output in outputs)
+        described = tuple(o._replace(value=None if o.reason else o.value.shape) for o in outputs)
+        return _Taken(tuple(values(outputs)), described, at)
+
+    def _shift(self, before: "_Taken", after: "_Taken", gathered: Any) -> ICSReport:
+        """Return the shift from outputs to outputs."""
+        values = zip(before.values, after.values, strict=True)
+        infos: list[LayerInfo] = []
+        blocks: list[tuple[jax.Array, ...]] = []
+        for output, place in zip(before.outputs, before.places, strict=True):
+            pair = () if output.reason else next(values)
+            if isinstance(place, str):
+                if self._strict:
+                    raise ValueError(f"{name_of(output)} {place}")
+                infos.append(self._info(output, 0, 0, invalid=f"The output {place}"))
+                continue
+            block = tuple(points(_gather(y, gathered), place, self._selection) for y in pair)
+            blocks.append(block)
+            n, d = block[0].shape[1:]
+            for index in indices(output.value, place.stacked):
+                named = output._replace(layer=output.layer + index)
+                infos.append(self._info(named, n, d, note=place.note))
+        measures = self._measure_all(blocks) if blocks else None
+        return ICSReport(tuple(infos), with_gaps(measures, [not i.invalid for i in infos]))
+
+    def _measure_all(self, blocks: list[tuple[jax.Array, ...]]) -> Measure:
+        weights = weights_of_points(self._selection)
+        return measure_all(blocks, self._method, self._tolerance, weights)
+
+    def _outputs(self, state: Any, arrays: Any, rngs: Any) -> list[LayerOutput]:
+        """Return the outputs, those that cannot be measured with the reason."""
+        args = self._batch.rest.joined(arrays)
+        outputs = self._source.outputs(state, args, rngs)
+        return [output._replace(reason=unfit(output)) for output in outputs]
+
+    def _info(self, o: LayerOutput, n: int, d: int, note: str = "", invalid: str = "") -> LayerInfo:
+        return LayerInfo(
+            *(o.layer, o.call, o.output, o.kind, self._mode, o.statistics, n, d),
+            points=self._selection.points,
+            note=note,
+            invalid=invalid,
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Taken:
+    """The outputs of one side."""
+
+    values: tuple[jax.Array, ...]
+    """Of those that may be measured."""
+    outputs: tuple[LayerOutput, ...] = dataclasses.field(metadata={"static": True})
+    """All, with shapes in the place of values."""
+    places: tuple[Place | str, ...] = dataclasses.field(metadata={"static": True})
+    """Of each output; or why it has none."""
+
+
+def _gather(value: jax.Array, sharding: Any) -> jax.Array:
+    return value if sharding is None else jax.lax.with_sharding_constraint(value, sharding)
