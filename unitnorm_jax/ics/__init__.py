@@ -37,6 +37,7 @@ from unitnorm_jax.ics.probe import Packed as Packed
 from unitnorm_jax.ics.probe import best_bounds as best_bounds
 from unitnorm_jax.ics.probe import is_normalization as is_normalization
 from unitnorm_jax.ics.probe import layer_filter as layer_filter
+from unitnorm_jax.ics.probe import layer_order as layer_order
 from unitnorm_jax.ics.probe import layer_outputs as layer_outputs
 from unitnorm_jax.ics.probe import measure as measure
 from unitnorm_jax.ics.probe import plot as plot

@@ -5,6 +5,7 @@ from unitnorm_jax.ics.probe._capture import layer_outputs as layer_outputs
 from unitnorm_jax.ics.probe._devices import Packed as Packed
 from unitnorm_jax.ics.probe._devices import snapshot as snapshot
 from unitnorm_jax.ics.probe._devices import unpack as unpack
+from unitnorm_jax.ics.probe._layer_order import layer_order as layer_order
 from unitnorm_jax.ics.probe._layers import is_normalization as is_normalization
 from unitnorm_jax.ics.probe._layers import layer_filter as layer_filter
 from unitnorm_jax.ics.probe._measure import Measure as Measure

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from unitnorm_jax.ics.probe._capture import LayerOutput, layer_outputs, select_outputs
+from unitnorm_jax.ics.probe._layer_order import layer_order
 from unitnorm_jax.ics.probe._layers import layer_filter
 from unitnorm_jax.ics.probe._mapped import under_axes
 from unitnorm_jax.ics.probe._variables import collections
@@ -35,6 +36,11 @@ class Linen:
 
     def check_apart(self, before: Any, after: Any) -> None:
         """Nothing to do: one state twice has not shifted."""
+
+    def layer_order(self, variables: Any, args: tuple[Any, ...], rngs: Any) -> tuple[str, ...]:
+        """Return the layers with parameters, in the order of their first calls."""
+        options = {"rngs": rngs, "method": self._method, **self._kwargs}
+        return layer_order(self._model, variables, *args, **options)
 
     def outputs(self, variables: Any, args: tuple[Any, ...], rngs: Any) -> list[LayerOutput]:
         """Return what the wanted layers return.

@@ -42,6 +42,8 @@ class Measure(NamedTuple):
     """Whether all of the samples before are finite."""
     finite_after: Bool[Array, ""]
     """Whether all of the samples after are finite."""
+    others: dict[str, Float[Array, ""]] | None = None
+    """Other measures by name, see ``ICSProbe(measures=...)``."""
 
 
 def measure(

@@ -3,18 +3,21 @@
 import copy
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 
 from unitnorm_jax.ics.distances._assignment import Solver
 from unitnorm_jax.ics.distances._samples import METHODS
+from unitnorm_jax.ics.measures import GradientICS, gradient_ics
 from unitnorm_jax.ics.probe._batch import select, take_in
 from unitnorm_jax.ics.probe._capture import LayerOutput
 from unitnorm_jax.ics.probe._devices import pack, placed_by_compiler, replicated, unpack
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
 from unitnorm_jax.ics.probe._measure import Measure
 from unitnorm_jax.ics.probe._measure_all import measure_all, with_gaps
+from unitnorm_jax.ics.probe._others import check_measures, gradient_columns, others
 from unitnorm_jax.ics.probe._points import (
     Place,
     indices,
@@ -58,6 +61,8 @@ class Measuring:
         tolerance: float | int,
         strict: bool,
         sample_axis: Any,
+        measures: Sequence[str],
+        loss: Any = None,
         **selection: Any,
     ) -> None:
         """Copy the batch and check what is common to all models."""
@@ -73,10 +78,19 @@ class Measuring:
                 f"`method` (={method!r}) must be 'auto', 'pairing' or 'sinkhorn' where samples "
                 "have `weights`."
             )
+        weighted = self._selection.weights is not None
+        self._others = check_measures(measures, loss, weighted)
+        if loss is not None and not hasattr(source, "layer_order"):
+            raise ValueError(
+                "`measures` has 'gradient', which the probe takes of linen models; for others call "
+                "ics.measures.gradient_ics with their layers."
+            )
+        self._loss = loss
         self._gathered = replicated(self._args)
         # Two programs, so that the forward pass is compiled once for both sides.
         self._forward = jax.jit(self._take)
         self._measure = jax.jit(self._shift, static_argnames=("gathered",))
+        self._moved = jax.jit(self._gradient)
         self._original = self
 
     def __call__(self, variables_before: Any, variables_after: Any) -> ICSReport:
@@ -141,7 +155,20 @@ class Measuring:
         self, before: Any, after: Any, args: Any, rngs: Any, gathered: Any = None
     ) -> ICSReport:
         sides = [self._forward(state, args, rngs) for state in (before, after)]
-        return self._measure(*sides, gathered=gathered)
+        gradient = None if self._loss is None else self._moved(before, after, args)
+        return self._measure(*sides, gradient, gathered=gathered)
+
+    def _gradient(self, before: Any, after: Any, arrays: Any) -> Any:
+        """Return how far the gradient of each layer moved, by the paths of the layers."""
+        args, before, after = self._batch.rest.joined(arrays), unpack(before), unpack(after)
+        source: Any = self._source  # of linen, see `_start`
+        order = source.layer_order(before, args, self._rngs)
+
+        def loss(params: Any) -> Any:
+            return self._loss({**before, "params": params}, *args)
+
+        shift = gradient_ics(loss, before["params"], after["params"], layers=order)
+        return _Gradient(shift, tuple(order))
 
     def _take(self, state: Any, args: Any, rngs: Any) -> "_Taken":
         """Return the outputs for a state, and where their points lie."""
@@ -155,11 +182,14 @@ class Measuring:
         described = tuple(o._replace(value=None if o.reason else o.value.shape) for o in outputs)
         return _Taken(tuple(values(outputs)), described, at)
 
-    def _shift(self, before: "_Taken", after: "_Taken", gathered: Any) -> ICSReport:
+    def _shift(
+        self, before: "_Taken", after: "_Taken", gradient: Any = None, gathered: Any = None
+    ) -> ICSReport:
         """Return the shift from outputs to outputs."""
         values = zip(before.values, after.values, strict=True)
         infos: list[LayerInfo] = []
         blocks: list[tuple[jax.Array, ...]] = []
+        channels: list[int] = []
         for output, place in zip(before.outputs, before.places, strict=True):
             pair = () if output.reason else next(values)
             if isinstance(place, str):
@@ -170,10 +200,19 @@ class Measuring:
             block = tuple(points(_gather(y, gathered), place, self._selection) for y in pair)
             blocks.append(block)
             n, d = block[0].shape[1:]
+            last = len(output.value) - 1
+            points_at = (*place.stacked, place.samples, place.steps)
+            channels.append(d if last in points_at else output.value[last])
             for index in indices(output.value, place.stacked):
                 named = output._replace(layer=output.layer + index)
                 infos.append(self._info(named, n, d, note=place.note))
         measures = self._measure_all(blocks) if blocks else None
+        if measures is not None and self._others:
+            columns = others(self._others, blocks, channels)
+            if gradient is not None:
+                paths = [info.layer.split("[")[0] for info in infos if not info.invalid]
+                columns |= gradient_columns(paths, gradient.order, gradient.shift)
+            measures = measures._replace(others=columns)
         return ICSReport(tuple(infos), with_gaps(measures, [not i.invalid for i in infos]))
 
     def _measure_all(self, blocks: list[tuple[jax.Array, ...]]) -> Measure:
@@ -193,6 +232,15 @@ class Measuring:
             note=note,
             invalid=invalid,
         )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Gradient:
+    """How far gradients moved, and of which layers."""
+
+    shift: GradientICS
+    order: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass

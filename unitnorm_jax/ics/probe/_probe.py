@@ -1,6 +1,6 @@
 """Measure the shift of a model's layers between two states of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -77,6 +77,12 @@ class ICSProbe(Measuring):
             batch. Others are no points; in a sample that counts, masked steps are 0 on both sides.
         weights: Of the samples, (n,), default equal. Closed-form bounds but the pairing's are for
             equal ones, and NaN with these.
+        measures: Further columns: "em" (always there), "moments" (drift of mean and standard
+            deviation by channel), "channels" (W1 by channel), "mmd", "kmm" (effective sample size
+            of kernel mean matching), "gaussian" (W2 of normal distributions), "gradient" (needs
+            `loss`); see ``ics.measures``. Of channels the median and the 90 % quantile; channels
+            lie along the last axis.
+        loss: For "gradient", of a linen model: ``loss(variables, *batch)``, a number.
         method: How distances are computed, see `em_distance`. The default solves on the host, by a
             callback, only where the bounds leave a gap.
         tolerance: Of the distances, see `em_distance`.
@@ -123,6 +129,8 @@ class ICSProbe(Measuring):
         step_axis: int | None = None,
         mask: Any = None,
         weights: Any = None,
+        measures: Sequence[str] = ("em",),
+        loss: Callable[..., Any] | None = None,
         method: str | Solver = "auto",
         tolerance: float | int = 1e-5,
         strict: bool = False,
@@ -162,6 +170,8 @@ class ICSProbe(Measuring):
             tolerance,
             strict,
             sample_axis,
+            measures,
+            loss,
             points=points,
             step_axis=step_axis,
             mask=mask,
@@ -181,6 +191,7 @@ class ICSProbe(Measuring):
         step_axis: int | None = None,
         mask: Any = None,
         weights: Any = None,
+        measures: Sequence[str] = ("em",),
         method: str | Solver = "auto",
         tolerance: float | int = 1e-5,
         strict: bool = False,
@@ -198,6 +209,7 @@ class ICSProbe(Measuring):
             step_axis: See there.
             mask: See there.
             weights: See there.
+            measures: See there; without "gradient".
             method: See there.
             tolerance: See there.
             strict: See there.
@@ -229,6 +241,7 @@ class ICSProbe(Measuring):
             tolerance,
             strict,
             sample_axis if isinstance(sample_axis, int) else (sample_axis,),
+            measures,
             points=points,
             step_axis=step_axis,
             mask=mask,

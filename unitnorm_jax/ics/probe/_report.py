@@ -50,6 +50,8 @@ class LayerICS(NamedTuple):
     """Whether the output before the update is finite."""
     finite_after: Any
     """Whether the output after the update is finite."""
+    others: dict[str, Any] | None = None
+    """Other measures by the names of their columns."""
     points: str = "samples"
     """What a point is: "samples", each with all of its numbers, or "steps" of samples."""
     note: str = ""
@@ -157,6 +159,7 @@ def _numbers(measured: Measure | LayerICS) -> dict[str, Any]:
         **{f"upper_{name}": bound for name, bound in measured.upper.items()},
         **{f"lower_{name}": bound for name, bound in measured.lower.items()},
         "pairing_optimal": measured.pairing_optimal,
+        **(measured.others or {}),
     }
 
 
