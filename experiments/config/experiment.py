@@ -19,6 +19,7 @@ Schedule = Literal["cosine", "one-cycle", "piecewise"]
 Network = Literal["preact", "resnet50", "resnet101"]
 Mode = Literal["train", "eval"]
 Places = Literal["norms", "all"]
+Measure = Literal["em", "moments", "channels", "mmd", "kmm", "gaussian", "gradient"]
 Resume = Literal["never", "auto", "must"]
 
 
@@ -126,6 +127,11 @@ class ProbeConfig:
     places: Places = "norms"
     """Where: norms, the outputs of the normalization layers; all, also of networks that have none,
     in the places where others have theirs (what goes into the activations)."""
+    measures: tuple[Measure, ...] = ("em",)
+    """What to measure besides the Earth Mover distance (em, always there): moments (drift of mean
+    and standard deviation by channel), channels (W1 by channel), mmd, kmm (effective sample size
+    of kernel mean matching), gaussian (W2 of normal distributions), gradient (how far the gradient
+    of a layer moves when earlier layers are updated: one backward pass per layer)."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -133,6 +139,8 @@ class ProbeConfig:
         positive(images=self.images)
         check_choice("mode", self.mode, get_args(Mode))
         check_choice("places", self.places, get_args(Places))
+        for measure in self.measures:
+            check_choice("measures", measure, get_args(Measure))
         if self.every and not 1 <= self.lag <= self.every:
             raise ValueError(
                 f"`lag` (={self.lag}) must be from 1 to `every` (={self.every}): 1 measures the "

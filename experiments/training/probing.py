@@ -14,7 +14,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.config.experiment import ProbeConfig
 from experiments.data import Dataset
@@ -36,8 +38,8 @@ def has_normalization(model: Any) -> bool:
     return any(norm is not NoNorm for norm in norms)
 
 
-def probe_images(config: ProbeConfig, dataset: Dataset) -> jax.Array:
-    """Return the images on which all norms and seeds are probed, ``(images, h, w, c)``.
+def probe_batch(config: ProbeConfig, dataset: Dataset) -> tuple[jax.Array, jax.Array]:
+    """Return what all norms and seeds are probed on: ``(images, h, w, c)``, and the labels.
 
     Raises:
         ValueError: If there are fewer training images.
@@ -49,7 +51,8 @@ def probe_images(config: ProbeConfig, dataset: Dataset) -> jax.Array:
             f"{available} in {dataset.name}."
         )
     with closing(dataset.pipeline(IMAGES_SEED, config.images)) as pipeline:
-        return dataset.standardize(next(iter(pipeline.batches(0)))["image"])
+        batch = next(iter(pipeline.batches(0)))
+    return dataset.standardize(batch["image"]), jnp.asarray(batch["label"])
 
 
 def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Program:
@@ -71,15 +74,26 @@ def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Progr
         found = method == "__call__" and module.path in paths
         return found and (without or not isinstance(module, NoNorm))
 
+    images, labels = probe_batch(config, dataset)
+    rngs = {name: jax.random.key(i) for i, name in enumerate(STREAMS)}
+
+    def loss(variables: dict[str, Any], images: jax.Array) -> jax.Array:
+        train = config.mode == "train"
+        mutable = ["batch_stats"] if train else []
+        logits, _ = program.model.apply(variables, images, train=train, rngs=rngs, mutable=mutable)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
     probe: Any = ics.ICSProbe(
         program.model,
-        probe_images(config, dataset),
+        images,
         wanted,
         mode=config.mode,
         train_kwargs={"train": True},
         eval_kwargs={"train": False},
-        rngs={name: jax.random.key(i) for i, name in enumerate(STREAMS)},
+        rngs=rngs,
         outputs=("", "[0]"),  # Kalman layers return moments too.
+        measures=config.measures,
+        loss=loss if "gradient" in config.measures else None,
     )
     # Running statistics may be far from those of the probe images: the bound needs the latter.
     if program.bound is not None and config.mode == "train":

@@ -13,6 +13,7 @@ from experiments.config.experiment import ProbeConfig, TrainConfig
 from experiments.configs import load
 
 SEEDS = (0, 1, 2, 3, 4)
+MEASURES = ("em", "moments", "channels", "mmd", "kmm", "gaussian", "gradient")
 
 
 class Setting(NamedTuple):
@@ -115,7 +116,7 @@ def _cifar_study() -> Sweep:
         seeds=SEEDS[:3],
         data={"dataset": "imagefolder", "data_dir": "cifar10-jpeg"},
         optim={"epochs": 20, "learning_rate": 0.2, "weight_penalty": 1e-4},
-        probe={"every": 195},
+        probe={"every": 195, "measures": MEASURES},
     )
     methods = base, ubn(base), ubn(base, unit="rms", alpha_init=1.0)
     question = "Unitized batch normalization on all of CIFAR-10 (JPEG): see PROTOCOL.md."

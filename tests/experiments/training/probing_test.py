@@ -20,7 +20,7 @@ from experiments.config.experiment import (
 )
 from experiments.data import load_dataset
 from experiments.training import checkpoint, loop
-from experiments.training.probing import RunProbe, compile_probe, probe_images, with_probe
+from experiments.training.probing import RunProbe, compile_probe, probe_batch, with_probe
 from experiments.training.program import build_program, compile_program
 from experiments.training.record import Recorder
 
@@ -95,7 +95,7 @@ def test_rows_are_distances_between_outputs_on_the_probe_images(lag, mode, tmp_p
     def see(state):
         _, sown = program.model.apply(
             {"params": state.params, "batch_stats": state.batch_stats},
-            probe_images(config, DATASET),
+            probe_batch(config, DATASET)[0],
             train=mode == "train",
             mutable=["batch_stats", "intermediates"],
             capture_intermediates=lambda module, _: isinstance(module, nn.Module),
@@ -123,13 +123,42 @@ def test_rows_are_distances_between_outputs_on_the_probe_images(lag, mode, tmp_p
 
 
 def test_probe_images():
-    images = probe_images(ProbeConfig(images=7), DATASET)
-    np.testing.assert_array_equal(images, probe_images(ProbeConfig(images=9), DATASET)[:7])
+    images, labels = probe_batch(ProbeConfig(images=7), DATASET)
+    np.testing.assert_array_equal(images, probe_batch(ProbeConfig(images=9), DATASET)[0][:7])
+    label_of = dict(zip(map(bytes, DATASET.train_images), DATASET.train_labels, strict=True))
+    assert [label_of[bytes(image)] for image in np.asarray(images)] == list(labels)
     train = {image.tobytes() for image in DATASET.train_images}
     assert all(image.tobytes() in train for image in images)
     assert len({image.tobytes() for image in images}) == 7
     with pytest.raises(ValueError, match=r"`probe.images` \(=1438\) must be at most .* 1437 in"):
-        probe_images(ProbeConfig(images=1438), DATASET)
+        probe_batch(ProbeConfig(images=1438), DATASET)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["bn", "ubn"])
+def test_all_measures(norm, tmp_path):
+    names = ("em", "moments", "channels", "mmd", "kmm", "gaussian", "gradient")
+    config = ProbeConfig(every=2, images=8, measures=names)
+    program = with_probe(build_program(CONFIG, norm, DATASET), config, DATASET)
+    images = DATASET.train_images[:128]
+    program = compile_probe(program, images)
+    state = program.init(jax.random.key(0), images)
+    batch = {"image": images, "label": DATASET.train_labels[:128]}
+    with Recorder(tmp_path / "run") as recorder:
+        probe = RunProbe(program, config, recorder)
+        probe(0, state)
+        for step in (1, 2):
+            state, _ = program.train_step(state, batch)
+            probe(step, state)
+        probe.flush()
+        rows = [json.loads(x) for x in (tmp_path / "run" / "ics.jsonl").read_text().splitlines()]
+    columns = {"mean_drift", "std_drift_90", "channel_w1", "mmd", "kmm_sample_size", "gaussian_w2"}
+    for row in rows:
+        assert all(np.isfinite(row[name]) for name in (*columns, "gradient_l2", "gradient_cosine"))
+        assert 1 <= row["kmm_sample_size"] <= 8.001
+        # W2 of the moments is no more than that of the paired outputs.
+        assert row["gaussian_w2"] > 0
+    assert rows[0]["gradient_l2"] > 0  # of the first normalization, after the first convolution
 
 
 def test_rows_are_written_at_the_next_state_or_when_asked(programs, tmp_path):
