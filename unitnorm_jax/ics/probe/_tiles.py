@@ -18,6 +18,7 @@ from unitnorm_jax.ics.bounds import _lower
 from unitnorm_jax.ics.distances import _cost, _rounding, _samples
 from unitnorm_jax.ics.distances._line import line_em_distance
 
+_SIDE_BY_SIDE = 2**20  # numbers of layers that are looked at together
 _COLUMNS = 1024  # of a tile: with 64 samples it stays in the cache of a core
 
 
@@ -130,7 +131,7 @@ def look(tiles: Tiles) -> Facts:
         constant = jnp.all(_rounding.same_rows(x, jnp.broadcast_to(x[:1], x.shape)))
         return size, *finite, same, constant
 
-    size, *flags = lax.map(one, (tiles.x, tiles.y))
+    size, *flags = jax.vmap(lambda *pair: one(pair))(tiles.x, tiles.y)
     owner = np.repeat(np.arange(len(tiles.dimensions)), tiles.counts)
     per_layer = functools.partial(
         jax.ops.segment_max,
@@ -155,6 +156,9 @@ def add_up(tiles: Tiles, facts: Facts) -> tuple[Sums, Largest]:
     finite = of_tile(facts.finite_before & facts.finite_after)
     # Before the loop, in which XLA would scale again in each of the sums.
     x, y = (jnp.where(finite, _rounding.times_power_of_two(z, exponents), 0) for z in tiles[:2])
+
+    if counts.max() == 1 and x.size <= _SIDE_BY_SIDE:  # small operations, one for all layers
+        return jax.vmap(_of_tile)(*lax.optimization_barrier((x, y)))
 
     def layer(each: tuple[jax.Array, ...]) -> tuple[Sums, Largest]:
         start, count = each
