@@ -121,8 +121,8 @@ def test_tables(record, tmp_path, capsys):
     begin = "<!-- table: r.json results | method | test accuracy, % -->\n"
     text = f"# A\n\n{begin}old\n<!-- end of table -->\n\ntext\n"
     made = publish.update(text, tmp_path)
-    assert "| bn | 98.06 ± 1.00 |\n" in made
-    assert made.startswith(f"# A\n\n{begin}| method | test accuracy, % |\n|---|---|\n| bn |")
+    assert "| BatchNorm | 98.06 ± 1.00 |\n" in made
+    assert made.startswith(f"# A\n\n{begin}| method | test accuracy, % |\n|---|---|\n| BatchNorm |")
     assert made.endswith("|\n<!-- end of table -->\n\ntext\n")
     assert publish.update(made, tmp_path) == made
     changed = made.replace("98.06", "98.07")
@@ -138,7 +138,7 @@ def test_tables(record, tmp_path, capsys):
     path = tmp_path / "README.md"
     path.write_text(re.sub(r"r\.json", str(tmp_path / "r.json"), text))
     assert publish.main([str(path)]) == 0
-    assert "| bn | 98.06 ± 1.00 |" in path.read_text()
+    assert "| BatchNorm | 98.06 ± 1.00 |" in path.read_text()
 
 
 def test_figures(record, tmp_path):
