@@ -85,7 +85,9 @@ def shift_figure(record: Mapping[str, Any]) -> Figure | None:
                 (by_epoch, "by_epoch", len(arm["looseness"]["epochs"])),
             ):
                 thick = min(5.0, 130 / (max(count, 1) * len(arms)))  # Of about 270 points.
-                _draw_bounds(axis, arm, key, layers, dodge(i, len(arms)), mine.colour, thick)
+                lines = crowded and key == "by_layer"
+                place = 0.0 if lines else dodge(i, len(arms))
+                _draw_bounds(axis, arm, key, layers, place, mine, None if lines else thick)
         for axis in (absolute, relative, by_layer):
             style.depth_ticks(axis, layers, 0.5)
         for axis in (by_layer, by_epoch):
@@ -131,7 +133,8 @@ def _draw_distances(
             [row["upper"] - row["value"] for row in found],
         ]
         axis.errorbar(x, values, ends, capsize=2.5, label=name, **look.point)
-    axis.set(title=f"{quantity} shift of one update, with certificate", xlabel=style.DEPTH)
+    what = f"{quantity} shift of one update" + ("" if crowded else ", with certificate")
+    axis.set(title=what, xlabel=style.DEPTH)
 
 
 def _draw_bounds(
@@ -140,9 +143,10 @@ def _draw_bounds(
     key: str,
     layers: list[str],
     offset: float,
-    colour: str,
-    thick: float,
+    look: Look,
+    thick: float | None,
 ) -> None:
+    """Draw a bar, so thick, from the best lower to the best upper bound; None: a line of each."""
     looseness = arm["looseness"]
     bounds = looseness["bounds"]
     above = [v[key] for name, v in bounds.items() if name.startswith("upper") and name != PAIRING]
@@ -152,7 +156,11 @@ def _draw_bounds(
     by_layer = key == "by_layer"
     at = map(layers.index, looseness["layers"]) if by_layer else looseness["epochs"]
     x = [i + offset for i in at]
-    axis.vlines(x, lower, upper, color=colour, alpha=0.25, lw=thick)
+    if thick is not None:
+        axis.vlines(x, lower, upper, color=look.colour, alpha=0.25, lw=thick)
     for ends in (lower, upper):
-        axis.plot(x, ends, "_", ms=1.6 * thick, color=colour)
+        if thick is None:
+            axis.plot(x, ends, lw=0.9, **look.line)
+        else:
+            axis.plot(x, ends, "_", ms=1.6 * thick, color=look.colour)
     axis.set(title="closest bounds in closed form", xlabel=style.DEPTH)

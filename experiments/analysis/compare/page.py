@@ -29,7 +29,9 @@ def comparison_page(
         )
         shown = Shown("differences", caption, inline_svg(figure, "differences", caption))
         values["figures"][shown.name] = shown
-    title = f"{', '.join(values['methods'])} on {record['data']}"
-    first = [tables[key] for key in ("results", "pairs", "cost", "shift") if key in tables]
-    more = {"title": title, "record": record, "tables": tables, "shown": first}
+    first, *others = values["methods"]
+    names = ", ".join(values["methods"]) if len(others) < 3 else f"{first} and {len(others)} others"
+    title = f"{names} on {record['data']}"
+    summary = [tables[key] for key in ("results", "pairs", "cost", "shift") if key in tables]
+    more = {"title": title, "record": record, "tables": tables, "shown": summary}
     return render("compare.html.j2", values | more)
