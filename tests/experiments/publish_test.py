@@ -10,6 +10,7 @@ from PIL import Image
 from experiments import publish
 from experiments.analysis.compare import combine, make_record
 from experiments.analysis.compare.record import to_json
+from tests.experiments.analysis.figures.overlap_test import check
 from tests.experiments.handmade import make_run
 
 
@@ -46,6 +47,15 @@ def claimed(page, pattern):
     text = " ".join((publish.ROOT / page).read_text().split())
     (found,) = re.findall(pattern, text)
     return [float(number.replace(",", "")) for number in found]
+
+
+def test_words_of_published_figures_stand_apart():
+    drawn = [p for page in publish.pages() for p in publish.SHOWN.findall(page.read_text())]
+    names = sorted({tuple(path.rpartition("/")[2].rpartition("_")[::2]) for path, _ in drawn})
+    assert len(names) > 3
+    for name, kind in names:
+        (record, *_) = stored(name).get("settings", [stored(name)])
+        check(publish.FIGURES[kind.removesuffix(".png")](record))
 
 
 def test_claims_on_memory_traffic():

@@ -26,9 +26,9 @@ def methods_figure(entries: list[Entry], config: ZooConfig) -> Figure:
     panels: list[tuple[str, Callable[[Entry], Any], bool]] = [
         ("test accuracy, %", _accuracies, False),
         (f"updates to {100 * config.target_accuracy:g} %", _updates, False),
-        (f"update time / {base}", _times, False),
-        (f"shift / {base},\neach layer", lambda e: _ratios(e, "absolute"), True),
-        (f"relative shift / {base},\neach layer", lambda e: _ratios(e, "relative"), True),
+        (f"update time\n/ {base}", _times, False),
+        (f"shift\n/ {base},\neach layer", lambda e: _ratios(e, "absolute"), True),
+        (f"relative shift\n/ {base},\neach layer", lambda e: _ratios(e, "relative"), True),
         ("smallest batch\n(cross: none trained)", lambda e: [], True),
     ]
     with styled():
