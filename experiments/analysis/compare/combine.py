@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.analysis.comparison import SAME
 from experiments.analysis.names import label, machine_name, used_options
 from experiments.analysis.report import updates_to
 from experiments.analysis.results import Results, RunRows, read_results
 from experiments.config.difference import FREE_FIELDS, flatten, identity
 from experiments.config.experiment import to_dict
+from unitnorm_jax.ics import row_name
 
 # Fields of the configuration that change no number of a run, are checked apart, or recomputed.
 FREE = FREE_FIELDS | {"norms", "seeds", "target_accuracy"}
@@ -122,7 +124,7 @@ def combine(
         runs=[run.rows._replace(norm=arm.name) for arm, run in chosen],
         names=tuple(arm.name for arm in arms),
     )
-    return Compared(results, arms, read, target, notes)
+    return Compared(results, arms, read, target, notes + _other_layers(results))
 
 
 def _within(field: str, groups: Sequence[str]) -> bool:
@@ -249,6 +251,26 @@ def _renamed(run: _Run, arm: Arm, target: float) -> dict[str, Any]:
     """Return a row of the summary, under the name of its arm."""
     updates = updates_to(run.rows.eval, target)
     return {**run.summary, "norm": arm.name, "updates_to_target": updates}
+
+
+def _other_layers(results: Results) -> list[str]:
+    """Return a note on every method some of whose layers cannot be compared with the base's."""
+    probed = results.probed()
+    sizes = [
+        {row_name(row): tuple(row[name] for name in SAME) for rows in of.values() for row in rows}
+        for of in map(results.ics, probed)
+    ]
+    notes = []
+    for norm, mine in zip(probed[1:], sizes[1:], strict=True):
+        every = sizes[0].keys() | mine.keys()
+        other = [name for name in every if sizes[0].get(name) != mine.get(name)]
+        if other:
+            notes.append(
+                f"{results.label(norm)} and {results.label(probed[0])}: {len(other)} of "
+                f"{len(every)} layers are not compared, for only one has them, or their outputs "
+                "differ in size or in how they were probed."
+            )
+    return notes
 
 
 def by_arm(compared: Compared) -> Iterator[tuple[Arm, list[RunRows], list[dict[str, Any]]]]:

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis.compare.tables import number
+from experiments.analysis.compare.record import number
 from experiments.analysis.figures import style
 from experiments.analysis.figures.looks import Look, dodge, looks
 from experiments.analysis.names import label

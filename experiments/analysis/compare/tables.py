@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.analysis.compare.pairs import pairs_table
+from experiments.analysis.compare.record import number
 from experiments.analysis.names import label
 from experiments.common.statistics import Paired, holm, largest, mean_std, paired, smallest
 from experiments.common.table import Column, Table, interval, mean_std_column
@@ -21,6 +23,8 @@ def tables(record: Mapping[str, Any]) -> dict[str, Table]:
     """
     arms = record["arms"]
     found = [results_table(record), cost_table(record)]
+    if len(arms) > 2:  # Of two, the results have the only pair.
+        found.insert(1, pairs_table(record))
     if len(arms) > 1 and any(arm["shift"] for arm in arms):
         found += [shift_table(record), layers_table(record)]
     if any(arm["distances"] for arm in arms):
@@ -271,11 +275,6 @@ def _column(arm: Arm, name: str) -> list[float]:
 
 def _reached(arm: Arm) -> list[float]:
     return [number(e) for run in arm["runs"] if (e := run["epochs_to_target"]) is not None]
-
-
-def number(value: Any) -> float:
-    """Decode a number of a record, where NaN is null and infinity is a string."""
-    return math.nan if value is None else float(value)
 
 
 def _sign(ratios: Sequence[Any]) -> int:

@@ -59,9 +59,9 @@ MEANINGS = {
     "this large.",
     "p (Holm)": "The same, adjusted for the number of comparisons in the table by Holm's method.",
     "found": "Whether the adjusted p is below 0.05, and why there is no test where there is none.",
-    "layers": "Layers that both methods have, with outputs of the same size on the same images.",
-    "drift": "How many times as far the layers moved as with the other method: median over layers "
-    "and seeds.",
+    "layers compared": "Layers that both methods have, with outputs of the same size, of all.",
+    "drift": "How many times as far the layers moved as with the other method: ratio of the median "
+    "distances of a layer, median over layers.",
     "drift, relative": "The same in units of the layer's own spread.",
     "probing, % of the updates": "Time of the probe as a share of that of the updates.",
     "time / ": "Ratio of the times per step, of methods trained in turns in one run.",

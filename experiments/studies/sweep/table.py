@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.analysis.compare.tables import cost_table, number, results_table, shift_table
+from experiments.analysis.compare.record import number
+from experiments.analysis.compare.tables import cost_table, results_table, shift_table
 from experiments.analysis.names import label
 from experiments.common.statistics import largest, smallest
 from experiments.common.table import Column, Table, interval

@@ -10,9 +10,13 @@ import re
 import pytest
 
 from experiments.analysis import page, shift
+from experiments.analysis.compare import combine, make_record
+from experiments.analysis.compare import tables as comparison_tables
+from experiments.analysis.compare.pairs import pairs_table
 from experiments.analysis.figures import ics, panels, style
-from experiments.analysis.page import content, svg, tables
+from experiments.analysis.page import content, svg, tables, words
 from experiments.config.experiment import ModelConfig
+from experiments.config.methods import NORMS
 from experiments.config.networks import TITLES
 from experiments.models import NETWORKS
 from tests.experiments.handmade import LAYERS, ics_row, make_run
@@ -77,6 +81,32 @@ def test_opens_without_anything_else(text):
     assert len(set(found.ids)) == len(found.ids)
     assert not re.findall(r"https?://|@import|url\((?!#)", text)
     assert len(text) < 1_000_000
+
+
+def test_what_was_found_comes_first(text):
+    """Before the contents; then accuracy, drift by layer, and the details."""
+    places = [
+        text.index(part)
+        for part in (
+            "<h1>",
+            "UnitizedBatchNorm reached 100.0 % and BatchNorm 100.0 % (difference +0.0 points",
+            "<nav",
+            'id="figure-curves"',
+            'id="figure-ratios"',
+            'id="results"',
+            'id="figure-relative"',
+            'id="certificates"',
+            'id="configuration"',
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_many_methods_and_layers_make_a_small_page(tmp_path):
+    """Measurements add to it only by 12 layers, in figures that draw at most 120 of each."""
+    layers = tuple(f"block_{i // 2}/norm_{i % 2}" for i in range(60))
+    results = make_run(tmp_path / "run", norms=NORMS[:12], layers=layers, seeds=(0,))
+    assert page.write_page(results).stat().st_size < 1.5e6
 
 
 def test_everything_is_on_it(text):
@@ -219,6 +249,29 @@ def test_deep_networks_and_long_runs_are_thinned(tmp_path):
     assert shown[0] == layers[0]
     assert shown == list(layers[::4])
     assert "10 of 40 layers are drawn." in [f.caption for f in content.figures(results)][1]
+
+
+def test_every_column_of_shift_and_certificates_is_explained(results, text):
+    """On hover and, for those who cannot hover, in a legend."""
+    compared = list(shift.comparisons(results))
+    record = make_record(combine([results.folder]), "")
+    shown = [
+        *tables.comparison_tables(results, compared),
+        *tables.bounds_tables(results),
+        tables.open_table(results),
+        *(comparison_tables(record)[key] for key in ("shift", "layers", "distances")),
+        pairs_table(record),
+    ]
+    plain = {"layer", "method", "against", "quantity", "seed"}
+    for table in shown:
+        unexplained = {c.name for c in table.columns if not words.meaning(c.name)}
+        assert unexplained <= plain, table.title
+        told = dict(words.legend([table]))
+        assert {words.meaning(c.name) for c in table.columns} - {""} == set(told.values())
+    assert f'<abbr title="{html.escape(words.MEANINGS["largest gap"])}">largest gap</abbr>' in text
+    assert f"<dd>{html.escape(words.MEANINGS['largest gap'])}</dd>" in text
+    assert words.meaning("distance, BatchNorm") == words.MEANINGS["distance, "]
+    assert ("distance …", words.MEANINGS["distance, "]) in words.legend(shown)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_record(record):
 def test_tables(record):
     made = tables(record)
     assert list(made) == [
-        *("results", "cost", "shift", "layers", "distances", "bounds", "epochs", "alpha"),
+        *("results", "pairs", "cost", "shift", "layers", "distances", "bounds", "epochs", "alpha"),
     ]
     bn, ubn, rms = cells(made["results"])
     a, b = (np.array(CORRECT[norm]) / 3.6 for norm in ("bn", "ubn"))
