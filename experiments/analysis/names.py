@@ -20,14 +20,14 @@ TITLES = {
     "in": "InstanceNorm",
     "rms": "RMSNorm",
     "bcn": "BatchChannelNorm",
-    "bcn-micro": "BatchChannelNorm, micro-batches",
+    "bcn-micro": "BatchChannelNorm (micro-batches)",
     "normprop": "NormProp",
     "ic": "IndependentComponent",
-    "ic-conv-relu": "IndependentComponent, IC-conv-ReLU",
-    "conv-relu-ic": "IndependentComponent, conv-ReLU-IC",
+    "ic-conv-relu": "IndependentComponent (IC-conv-ReLU)",
+    "conv-relu-ic": "IndependentComponent (conv-ReLU-IC)",
     "bn-slices": "BatchNorm of slices",
     "kalman": "BatchKalmanNorm",
-    "kalman-published": "BatchKalmanNorm, as published",
+    "kalman-published": "BatchKalmanNorm (as published)",
     "ws": "weight standardization",
     "wn": "weight normalization",
     "enorm": "ENorm",
@@ -67,7 +67,10 @@ def display_name(norm: str, options: Mapping[str, Any]) -> str:
     for key, value in options.items():
         if key != "unit":
             words.append(key if str(value) in ("", "True") else f"{key}={value}")
-    return f"{title} ({', '.join(words)})" if words else title
+    if not words:
+        return title
+    start = f"{title[:-1]}, " if title.endswith(")") else f"{title} ("
+    return f"{start}{', '.join(words)})"
 
 
 def labels_of(config: TrainConfig) -> dict[str, str]:

@@ -22,6 +22,7 @@ def test_every_norm_has_a_name_and_no_two_share_it():
         ("bn", "BatchNorm"),
         ("ubn bessel_correction=True unit=rms", "UnitizedBatchNorm (rms, bessel_correction)"),
         ("bn optim.learning_rate=0.1", "BatchNorm (optim.learning_rate=0.1)"),
+        ("kalman-published gain=0.5", "BatchKalmanNorm (as published, gain=0.5)"),
         ("gn+ws", "GroupNorm + weight standardization"),
         ("of another version", "of (another, version)"),
     ],
