@@ -22,6 +22,10 @@ QUANTITIES = {
 }
 
 
+# What a pair must have in common: size of the output, number of images, mode, updates between.
+SAME = ("d", "n", "mode", "lag")
+
+
 class LayerComparison(NamedTuple):
     """How much one layer moved under two norms.
 
@@ -113,7 +117,8 @@ def compare(
 
     ``ratio = median over (seed, step) of W1_norm(layer, seed, step) / W1_base(layer, seed, step)``
 
-    A pair that is not finite on either side is left out. A pair in which neither moved (the
+    A pair that is not finite on either side, or whose outputs differ in size or were measured
+    otherwise (``SAME``), is left out. A pair in which neither moved (the
     learning rate was 0) has no ratio; one in which only the base did not move has ratio inf.
 
     Args:
@@ -137,7 +142,11 @@ def compare(
     for layer, rows in other.items():
         keys = [key for key in rows if key in mine.get(layer, {})]
         both = [(key[0], mine[layer][key], rows[key]) for key in keys]
-        both = [(seed, a, b) for seed, a, b in both if _finite(a, names) and _finite(b, names)]
+        both = [
+            (seed, a, b)
+            for seed, a, b in both
+            if _finite(a, names) and _finite(b, names) and _alike(a, b)
+        ]
         if both:
             compared.append(_compare_layer(layer, both, names))
     return compared
@@ -249,3 +258,7 @@ def _by_layer(rows: Mapping[int, Rows]) -> dict[str, dict[tuple[int, int], Mappi
 
 def _finite(row: Mapping[str, Any], names: tuple[str, ...]) -> bool:
     return all(math.isfinite(row[name]) for name in names)
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one.get(name) == other.get(name) for name in SAME)

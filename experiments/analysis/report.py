@@ -1,12 +1,15 @@
 """What a training job found: the summary that is stored, and the table at the end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from experiments.analysis import shift
+from experiments.analysis.findings import findings
+from experiments.analysis.names import label
 from experiments.analysis.results import Results, RunRows
 from experiments.common.statistics import mean_std
 from experiments.common.table import Column, Table, mean_std_column
@@ -69,13 +72,25 @@ def spread(results: list[dict[str, Any]]) -> str:
     return f"{cells}; accuracy of the last state, not the best"
 
 
-def result_table(results: list[dict[str, Any]], title: str, target: float) -> Table:
+def result_table(
+    results: list[dict[str, Any]],
+    title: str,
+    target: float,
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> Table:
     """Return the final table, mean ± sample standard deviation over seeds.
 
     One column per norm; of more than ``MAX_COLUMNS`` one row per norm, and alpha only in the page.
+
+    Args:
+        results: Rows of a run's summary.
+        title: Of the table.
+        target: Accuracy for which updates are counted.
+        labels: What people read for a norm, where that is not ``names.label``.
     """
     norms = list(dict.fromkeys(result["norm"] for result in results))
-    rows = [(label, *cells) for label, cells in result_rows(results, target)]
+    norms = [labels.get(norm) or label(norm) for norm in norms]
+    rows = [(what, *cells) for what, cells in result_rows(results, target)]
     names = norms
     if len(norms) > MAX_COLUMNS:
         rows = [row for row in rows if not row[0].startswith("mean alpha")]
@@ -108,13 +123,14 @@ def print_results(results: Results, updates: int, console: Console) -> None:
     """
     config, summary, versions = results.config, results.summary, results.versions
     target = summary["target_accuracy"]
-    console.print(result_table(summary["results"], results.title, target))
+    console.print(result_table(summary["results"], results.title, target, results.labels))
     base = config.norms[0]
     for norm in config.norms[1:]:
         ratio = time_ratio(results.runs, norm, base)
         probed = [name for name in (norm, base) if name in results.probed()]
-        note = f"; only {probed[0]} is probed" if len(probed) == 1 else ""
-        console.print(f"Time per step, {norm} / {base}: {ratio:.2f} (median over pairs{note})")
+        note = f"; only {results.label(probed[0])} is probed" if len(probed) == 1 else ""
+        names = f"{results.label(norm)} / {results.label(base)}"
+        console.print(f"Time per step, {names}: {ratio:.2f} (median over pairs{note})")
     every = -(-updates // config.evals_per_epoch)
     console.print(
         f"Updates to {100 * target:g} %: those done at the first evaluation that good; there is "
@@ -129,3 +145,6 @@ def print_results(results: Results, updates: int, console: Console) -> None:
     hardware = f"{versions['cpus']} CPUs ({versions['cpu_model']}), {len(devices)} x {devices[0]}"
     since = "in all" if summary.get("sessions", 1) == 1 else "since it was last resumed"
     console.print(f"{hardware}; {summary['seconds']:.0f} s {since}.", soft_wrap=True)
+    lead, each = findings(results)
+    for sentence in (lead, *(each if len(each) < MAX_COLUMNS else ())):
+        console.print(sentence)

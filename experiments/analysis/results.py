@@ -1,11 +1,15 @@
 """What a run folder holds, read back: all that figures and report are made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from experiments.analysis.names import label, labels_of
 from experiments.common import files
+from experiments.common.statistics import mean_std
 from experiments.config.experiment import TrainConfig, from_dict
 from experiments.config.networks import TITLES
 
@@ -36,6 +40,7 @@ class Results(NamedTuple):
         names: What ``norm`` is in summary and runs, in order: the norms of the configuration, or
             with their options where several folders are put together.
         data: What ``data.json`` says of the images; empty in runs of earlier versions.
+        labels: What people read for a norm; of those that are not in it, ``names.label``.
     """
 
     folder: Path
@@ -45,6 +50,7 @@ class Results(NamedTuple):
     runs: list[RunRows]
     names: tuple[str, ...]
     data: Mapping[str, Any] = MappingProxyType({})
+    labels: Mapping[str, str] = MappingProxyType({})
 
     @property
     def title(self) -> str:
@@ -52,6 +58,24 @@ class Results(NamedTuple):
         model = self.config.model
         without = "" if model.skip else " without skip connections"
         return f"{TITLES.get(model.name, model.name)}{without} on {self.summary['data']}"
+
+    @property
+    def by_result(self) -> list[str]:
+        """The norms by mean test accuracy, the best first: the order of every legend."""
+        means = {name: mean_std(self.accuracies(name))[0] for name in self.names}
+        return sorted(self.names, key=lambda name: -np.nan_to_num(means[name], nan=-1.0))
+
+    def accuracies(self, norm: str) -> list[float]:
+        """Return the final test accuracy of each seed, in [0, 1]."""
+        return [float(r["accuracy"]) for r in self.summary["results"] if r["norm"] == norm]
+
+    def label(self, norm: str) -> str:
+        """Return what people read for ``norm``, its options included."""
+        return self.labels.get(norm) or label(norm)
+
+    def labelled(self, norms: Iterable[str]) -> list[str]:
+        """Return what people read for each of ``norms``."""
+        return [self.label(norm) for norm in norms]
 
     def ics(self, norm: str) -> dict[int, Rows]:
         """Return the rows of the probes of ``norm`` by seed; empty if it was not probed."""
@@ -79,7 +103,7 @@ def read_results(folder: Path) -> Results:
     path = folder / "data.json"  # Earlier versions had none.
     data = files.read_json(path) if path.exists() else {}
     _check(path, isinstance(data, dict))
-    return Results(folder, config, versions, summary, runs, config.norms, data)
+    return Results(folder, config, versions, summary, runs, config.norms, data, labels_of(config))
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -151,7 +175,7 @@ def _read_run_file(path: Path) -> Results:
         rest = (record["versions"], record["summary"], runs, config.norms, record["data"])
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); restore it from a copy.") from error
-    return Results(path, config, *rest)
+    return Results(path, config, *rest, labels=labels_of(config))
 
 
 def _rows_of(table: Mapping[str, Any]) -> Rows:

@@ -1,6 +1,6 @@
 """Which norm moved less: the tables and sentences at the end of a training job."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
@@ -51,19 +51,22 @@ def shift_tables(results: Results) -> list[Table]:
         lag = results.config.probe.lag
         title = f"Which moved less in {lag} update{'s' if lag > 1 else ''}? {TITLES[quantity]}"
         caption = (
-            f"medians over updates and seeds; {norm}/{base} is paired, update by update; "
+            "medians over updates and seeds; the ratio is paired, update by update; "
             "certified: certificates do not overlap"
         )
         columns = (
-            *(Column("layer"), Column(base, "{:.3g}"), Column(norm, "{:.3g}")),
-            *(Column(f"{norm}/{base}", "{:.2f}"), Column("over seeds", "{}")),
+            *(Column("layer"), *(Column(results.label(n), "{:.3g}") for n in (base, norm))),
+            *(Column("ratio", "{:.2f}"), Column("over seeds", "{}")),
             Column("certified\nless, more", "{:.0f} %, {:.0f} %", ("less", "more"), 100),
             Column("moved\nless", "{}"),
         )
         rows = [
             (
                 *(layer.layer, layer.median_base, layer.median, layer.ratio, seed_range(layer)),
-                *((layer.certified_less, layer.certified_more), layer.less(norm, base)),
+                *(
+                    (layer.certified_less, layer.certified_more),
+                    moved_less(results, layer, norm, base),
+                ),
             )
             for layer in layers
         ]
@@ -74,11 +77,11 @@ def shift_tables(results: Results) -> list[Table]:
 def certificate_table(results: Results) -> Table:
     """Return the layers whose certificate stayed open somewhere."""
     columns = (
-        *(Column("layer"), Column("norm"), Column("open", "{:.0f}"), Column("of", "{:.0f}")),
+        *(Column("layer"), Column("method"), Column("open", "{:.0f}"), Column("of", "{:.0f}")),
         Column("largest gap", "{:.2g}"),
     )
     rows = [
-        (layer.layer, norm, layer.open, layer.measured, layer.largest_gap)
+        (layer.layer, results.label(norm), layer.open, layer.measured, layer.largest_gap)
         for norm, layer in open_layers(results)
         if layer.open
     ]
@@ -90,11 +93,30 @@ def open_layers(results: Results) -> list[tuple[str, Certificates]]:
     return [(norm, layer) for norm in results.probed() for layer in certificates(results.ics(norm))]
 
 
-def verdicts(results: Results) -> list[str]:
-    """Return what was found, one sentence per comparison and one per norm's certificates."""
-    return [_verdict(*found) for found in comparisons(results) if found[-1]] + [
-        _certified(norm, all_certificates(results.ics(norm))) for norm in results.probed()
+def verdicts(
+    results: Results, compared: Sequence[tuple[str, str, str, list[LayerComparison]]] | None = None
+) -> list[str]:
+    """Return what was found, one sentence per comparison and one per norm's certificates.
+
+    Args:
+        results: Of a finished run or a comparison.
+        compared: ``comparisons`` of it, if they are there already.
+    """
+    found = comparisons(results) if compared is None else compared
+    return [
+        _verdict(results.label(norm), results.label(base), quantity, _signs(norm, base, layers))
+        for norm, base, quantity, layers in found
+        if layers
+    ] + [
+        _certified(results.label(norm), all_certificates(results.ics(norm)))
+        for norm in results.probed()
     ]
+
+
+def moved_less(results: Results, layer: LayerComparison, norm: str, base: str) -> str:
+    """Return which of the two moved less in a layer, in words."""
+    less = layer.less(norm, base)
+    return "seeds disagree" if less is None else results.label(less)
 
 
 def cost(results: Results) -> str | None:
@@ -108,7 +130,9 @@ def cost(results: Results) -> str | None:
         ]
         probe, train = (sum(column) for column in zip(*seconds, strict=True))
         count = sum(len({row["step"] for row in rows}) for rows in results.ics(norm).values())
-        found.append(f"{norm} {1e3 * probe / count:.1f} ms ({100 * probe / train:.1f} %)")
+        found.append(
+            f"{results.label(norm)} {1e3 * probe / count:.1f} ms ({100 * probe / train:.1f} %)"
+        )
     if not found:
         return None
     config = results.config.probe
@@ -125,24 +149,18 @@ def seed_range(layer: LayerComparison) -> str:
     return f"{smallest(layer.seed_ratios):.2f} to {largest(layer.seed_ratios):.2f}"
 
 
-def percent(share: float) -> str:
-    """Return a share in whole percent.
-
-    Example:
-        >>> percent(0.256)
-        '26 %'
-    """
-    return f"{100 * share:.0f} %"
+def _signs(norm: str, base: str, layers: list[LayerComparison]) -> tuple[int, int, list[float]]:
+    """Return in how many layers the norm moved less, in how many more, and all ratios."""
+    less = [layer.less(norm, base) for layer in layers]
+    return less.count(norm), less.count(base), [layer.ratio for layer in layers]
 
 
-def _verdict(norm: str, base: str, quantity: str, layers: list[LayerComparison]) -> str:
-    less = sum(layer.less(norm, base) == norm for layer in layers)
-    more = sum(layer.less(norm, base) == base for layer in layers)
-    undecided = len(layers) - less - more
-    ratios = [layer.ratio for layer in layers]
+def _verdict(norm: str, base: str, quantity: str, found: tuple[int, int, list[float]]) -> str:
+    less, more, ratios = found
+    undecided = len(ratios) - less - more
     disagree = f", seeds disagree in {undecided}" if undecided else ""
     return (
-        f"{quantity.capitalize()} shift: {norm} moved less than {base} in {less} of {len(layers)} "
+        f"{quantity.capitalize()} shift: {norm} moved less than {base} in {less} of {len(ratios)} "
         f"layers, more in {more}{disagree}; median ratios {smallest(ratios):.2f} to "
         f"{largest(ratios):.2f}."
     )

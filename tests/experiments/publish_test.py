@@ -10,6 +10,7 @@ from PIL import Image
 from experiments import publish
 from experiments.analysis.compare import combine, make_record
 from experiments.analysis.compare.record import to_json
+from tests.experiments.analysis.figures.overlap_test import check
 from tests.experiments.handmade import make_run
 
 
@@ -46,6 +47,15 @@ def claimed(page, pattern):
     text = " ".join((publish.ROOT / page).read_text().split())
     (found,) = re.findall(pattern, text)
     return [float(number.replace(",", "")) for number in found]
+
+
+def test_words_of_published_figures_stand_apart():
+    drawn = [p for page in publish.pages() for p in publish.SHOWN.findall(page.read_text())]
+    names = sorted({tuple(path.rpartition("/")[2].rpartition("_")[::2]) for path, _ in drawn})
+    assert len(names) > 3
+    for name, kind in names:
+        (record, *_) = stored(name).get("settings", [stored(name)])
+        check(publish.FIGURES[kind.removesuffix(".png")](record))
 
 
 def test_claims_on_memory_traffic():
@@ -121,8 +131,8 @@ def test_tables(record, tmp_path, capsys):
     begin = "<!-- table: r.json results | method | test accuracy, % -->\n"
     text = f"# A\n\n{begin}old\n<!-- end of table -->\n\ntext\n"
     made = publish.update(text, tmp_path)
-    assert "| bn | 98.06 ± 1.00 |\n" in made
-    assert made.startswith(f"# A\n\n{begin}| method | test accuracy, % |\n|---|---|\n| bn |")
+    assert "| BatchNorm | 98.06 ± 1.00 |\n" in made
+    assert made.startswith(f"# A\n\n{begin}| method | test accuracy, % |\n|---|---|\n| BatchNorm |")
     assert made.endswith("|\n<!-- end of table -->\n\ntext\n")
     assert publish.update(made, tmp_path) == made
     changed = made.replace("98.06", "98.07")
@@ -138,7 +148,7 @@ def test_tables(record, tmp_path, capsys):
     path = tmp_path / "README.md"
     path.write_text(re.sub(r"r\.json", str(tmp_path / "r.json"), text))
     assert publish.main([str(path)]) == 0
-    assert "| bn | 98.06 ± 1.00 |" in path.read_text()
+    assert "| BatchNorm | 98.06 ± 1.00 |" in path.read_text()
 
 
 def test_figures(record, tmp_path):

@@ -111,8 +111,8 @@ def test_table(finished):
         assert text in output
     for text in (
         "Which moved less",
-        "ubn/bn",
-        "Certificates of ubn: 16 distances",
+        "over seeds",
+        "Certificates of UnitizedBatchNorm: 16 distances",
         "A measurement on ",
     ):
         assert text in output

@@ -19,7 +19,7 @@ from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, whole_folder
 from experiments.common.table import Table, to_csv, to_markdown
 
-SHOWN = ("results", "cost", "shift")  # In the terminal; the files have all.
+SHOWN = ("results", "pairs", "cost", "shift")  # In the terminal; the files have all.
 ALSO = ("distances", "layers", "alpha", "bounds", "epochs")
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.analysis.comparison import SAME
+from experiments.analysis.names import label, machine_name, used_options
 from experiments.analysis.report import updates_to
 from experiments.analysis.results import Results, RunRows, read_results
 from experiments.config.difference import FREE_FIELDS, flatten, identity
 from experiments.config.experiment import to_dict
-from experiments.methods import Context, NormConfig, make_method
+from unitnorm_jax.ics import row_name
 
 # Fields of the configuration that change no number of a run, are checked apart, or recomputed.
 FREE = FREE_FIELDS | {"norms", "seeds", "target_accuracy"}
@@ -94,6 +96,8 @@ def combine(
     notes += doubles
     arms = _name_arms(runs, vary)
     names = [arm.name for arm in arms]
+    if base is not None:  # By either name: the option's, or what the tables show.
+        base = {label(name): name for name in names}.get(base, base)
     if base is not None and base not in names:
         raise ValueError(f"`base` (={base!r}) must be one of what is compared: {', '.join(names)}.")
     first = names.index(base) if base is not None else 0
@@ -120,30 +124,7 @@ def combine(
         runs=[run.rows._replace(norm=arm.name) for arm, run in chosen],
         names=tuple(arm.name for arm in arms),
     )
-    return Compared(results, arms, read, target, notes)
-
-
-def used_options(norm: str, config: NormConfig) -> dict[str, Any]:
-    """Return the options that a method looks at, by their names in the configuration.
-
-    Example:
-        >>> sorted(used_options("gn", NormConfig()))
-        ['norm.epsilon']
-    """
-    seen = _Seen(config)
-    make_method(norm, seen, Context(schedule=lambda step: 0.0 * step))  # type: ignore[arg-type]
-    return {f"norm.{name}": getattr(config, name) for name in sorted(seen.names)}
-
-
-class _Seen:
-    """Options, and which of them were looked at."""
-
-    def __init__(self, config: NormConfig) -> None:
-        self.config, self.names = config, set[str]()
-
-    def __getattr__(self, name: str) -> Any:
-        self.names.add(name)
-        return getattr(self.config, name)
+    return Compared(results, arms, read, target, notes + _other_layers(results))
 
 
 def _within(field: str, groups: Sequence[str]) -> bool:
@@ -231,21 +212,11 @@ def _name_arms(runs: Mapping[Key, dict[int, _Run]], vary: Sequence[str]) -> list
         results = next(iter(of_arm.values())).results
         folders = {seed: run.results.folder for seed, run in of_arm.items()}
         found.append(Arm("", str(norm), _options(results, str(norm), vary), folders))
-    return [arm._replace(name=_name(arm, found)) for arm in found]
-
-
-def _name(arm: Arm, arms: Sequence[Arm]) -> str:
-    """Return the norm, with what is not the default; and ubn's unit, where there are several."""
-    defaults = {f"norm.{f.name}": f.default for f in dataclasses.fields(NormConfig)}
-    parts = [arm.norm]
-    for name, value in arm.options.items():
-        differs = any(other.options.get(name, value) != value for other in arms)
-        own = not any(name in other.options for other in arms if other.norm != arm.norm)
-        usual = value == defaults.get(name)
-        if (not usual and (own or differs)) or (differs and name == "norm.unit"):
-            text = f"{value:g}" if isinstance(value, float) else str(value)
-            parts.append(f"{name.removeprefix('norm.')}={text.replace(' ', '')}")
-    return " ".join(parts)
+    methods = [(arm.norm, arm.options) for arm in found]
+    return [
+        arm._replace(name=machine_name(method, methods))
+        for arm, method in zip(found, methods, strict=True)
+    ]
 
 
 def _check_methods(arms: Sequence[Arm], may_differ: Sequence[str]) -> None:
@@ -280,6 +251,26 @@ def _renamed(run: _Run, arm: Arm, target: float) -> dict[str, Any]:
     """Return a row of the summary, under the name of its arm."""
     updates = updates_to(run.rows.eval, target)
     return {**run.summary, "norm": arm.name, "updates_to_target": updates}
+
+
+def _other_layers(results: Results) -> list[str]:
+    """Return a note on every method some of whose layers cannot be compared with the base's."""
+    probed = results.probed()
+    sizes = [
+        {row_name(row): tuple(row[name] for name in SAME) for rows in of.values() for row in rows}
+        for of in map(results.ics, probed)
+    ]
+    notes = []
+    for norm, mine in zip(probed[1:], sizes[1:], strict=True):
+        every = sizes[0].keys() | mine.keys()
+        other = [name for name in every if sizes[0].get(name) != mine.get(name)]
+        if other:
+            notes.append(
+                f"{results.label(norm)} and {results.label(probed[0])}: {len(other)} of "
+                f"{len(every)} layers are not compared, for only one has them, or their outputs "
+                "differ in size or in how they were probed."
+            )
+    return notes
 
 
 def by_arm(compared: Compared) -> Iterator[tuple[Arm, list[RunRows], list[dict[str, Any]]]]:

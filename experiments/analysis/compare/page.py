@@ -24,12 +24,14 @@ def comparison_page(
     figure = differences_figure(record)
     if figure is not None:
         caption = (
-            "Paired differences of test accuracy: mean with 95 % confidence interval (line, dot) "
+            "Paired differences of test accuracy: mean with 95 % confidence interval (line, mark) "
             "and every seed (small dots)."
         )
         shown = Shown("differences", caption, inline_svg(figure, "differences", caption))
         values["figures"][shown.name] = shown
-    names = ", ".join(arm["name"] for arm in record["arms"])
+    first, *others = values["methods"]
+    names = ", ".join(values["methods"]) if len(others) < 3 else f"{first} and {len(others)} others"
     title = f"{names} on {record['data']}"
-    more = {"title": title, "record": record, "tables": tables}
+    summary = [tables[key] for key in ("results", "pairs", "cost", "shift") if key in tables]
+    more = {"title": title, "record": record, "tables": tables, "shown": summary}
     return render("compare.html.j2", values | more)

@@ -232,3 +232,8 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_plain(entry) for entry in value]
     return value
+
+
+def number(value: Any) -> float:
+    """Decode a number of a record, where NaN is null and infinity is a string."""
+    return math.nan if value is None else float(value)

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.analysis.compare.pairs import pairs_table
+from experiments.analysis.compare.record import number
+from experiments.analysis.names import label
 from experiments.common.statistics import Paired, holm, largest, mean_std, paired, smallest
 from experiments.common.table import Column, Table, interval, mean_std_column
 
@@ -20,6 +23,8 @@ def tables(record: Mapping[str, Any]) -> dict[str, Table]:
     """
     arms = record["arms"]
     found = [results_table(record), cost_table(record)]
+    if len(arms) > 2:  # Of two, the results have the only pair.
+        found.insert(1, pairs_table(record))
     if len(arms) > 1 and any(arm["shift"] for arm in arms):
         found += [shift_table(record), layers_table(record)]
     if any(arm["distances"] for arm in arms):
@@ -43,14 +48,14 @@ def results_table(record: Mapping[str, Any]) -> Table:
         name, difference = arm["name"], differences.get(arm["name"], nothing)
         rows.append(
             (
-                *(name, len(accuracy[name]), mean_std(accuracy[name]), difference.mean),
+                *(label(name), len(accuracy[name]), mean_std(accuracy[name]), difference.mean),
                 *((difference.low, difference.high), difference.p, adjusted.get(name)),
                 mean_std(_column(arm, "cross_entropy")),
             )
         )
     columns: tuple[Column, ...] = (
         *(Column("method"), Column("n", "{:.0f}"), mean_std_column("test accuracy, %", 2, 100)),
-        Column(f"minus {base['name']}", "{:+.2f}", factor=100),
+        Column(f"minus {label(base['name'])}", "{:+.2f}", factor=100),
         interval("95 % interval", "{:+.2f}", 100),
         *(Column("p", "{:.2g}"), Column("p (Holm)", "{:.2g}")),
         mean_std_column("cross-entropy, nats", 3),
@@ -65,7 +70,7 @@ def results_table(record: Mapping[str, Any]) -> Table:
     if len(arms) > 2:
         caption += f"; p (Holm): adjusted for {len(arms) - 1} comparisons"
     caption += "".join(
-        f"; {arm['name']}, seed {run['seed']}: logits NaN for {run['not_finite']} of "
+        f"; {label(arm['name'])}, seed {run['seed']}: logits NaN for {run['not_finite']} of "
         f"{run['count']} images, which count as wrong"
         for arm in arms
         for run in arm["runs"]
@@ -90,7 +95,7 @@ def cost_table(record: Mapping[str, Any]) -> Table:
         ratios = [number(r["time_ratio"]) for r in arm["runs"] if r["time_ratio"] is not None]
         rows.append(
             (
-                *(name, mean_std(epochs), f"{len(epochs)} of {n}"),
+                *(label(name), mean_std(epochs), f"{len(epochs)} of {n}"),
                 difference.mean if difference else None,
                 (difference.low, difference.high) if difference else None,
                 mean_std(_column(arm, "ms_per_step")),
@@ -100,10 +105,10 @@ def cost_table(record: Mapping[str, Any]) -> Table:
         )
     columns: tuple[Column, ...] = (
         *(Column("method"), mean_std_column(f"epochs to {100 * record['target']:g} %", 1)),
-        *(Column("reached it"), Column(f"minus {base['name']}", "{:+.1f}")),
+        *(Column("reached it"), Column(f"epochs, minus {label(base['name'])}", "{:+.1f}")),
         interval("95 % interval", "{:+.1f}"),
         mean_std_column("time per step, ms", 2),
-        mean_std_column(f"time / {base['name']}", 3),
+        mean_std_column(f"time / {label(base['name'])}", 3),
         mean_std_column("probing, % of the updates", 1, 100),
     )
     caption = (
@@ -121,7 +126,7 @@ def shift_table(record: Mapping[str, Any]) -> Table:
     """In how many layers each method moved less than the base, one row per method."""
     rows = []
     for arm in record["arms"][1:]:
-        cells: list[Any] = [arm["name"]]
+        cells: list[Any] = [label(arm["name"])]
         for quantity in ("absolute", "relative"):
             layers = [layer for layer in arm["shift"] if layer["quantity"] == quantity]
             if not layers:
@@ -141,9 +146,9 @@ def shift_table(record: Mapping[str, Any]) -> Table:
     columns += [Column("distances", "{:.0f}"), Column("open", "{:.0f}")]
     columns.append(Column("largest gap", "{:.0e}"))
     caption = (
-        f"layers that moved less, and more, than with {record['arms'][0]['name']}, in the median "
-        "of every seed, and the range of the layers' median ratios; certificates: distances, how "
-        "many stayed open, and the largest relative gap"
+        f"layers that moved less, and more, than with {label(record['arms'][0]['name'])}, in the "
+        "median of every seed, and the range of the layers' median ratios; certificates: "
+        "distances, how many stayed open, and the largest relative gap"
     )
     return Table("shift", "Which layers moved less in an update", caption, tuple(columns), rows)
 
@@ -152,19 +157,19 @@ def layers_table(record: Mapping[str, Any]) -> Table:
     """Return every layer's shift against that of the base."""
     rows = [
         (
-            *(arm["name"], layer["quantity"], layer["layer"], layer["d"], layer["pairs"]),
+            *(label(arm["name"]), layer["quantity"], layer["layer"], layer["d"], layer["pairs"]),
             *(layer["median_base"], layer["median"], number(layer["ratio"])),
             tuple(number(q) for q in layer["quartiles"]),
             _ends([number(ratio) for ratio in layer["seed_ratios"]]),
             *(layer["certified_less"], layer["certified_more"]),
-            {-1: arm["name"], 1: record["arms"][0]["name"], 0: "neither"}[
+            {-1: label(arm["name"]), 1: label(record["arms"][0]["name"]), 0: "neither"}[
                 _sign(layer["seed_ratios"])
             ],
         )
         for arm in record["arms"][1:]
         for layer in arm["shift"]
     ]
-    base = record["arms"][0]["name"]
+    base = label(record["arms"][0]["name"])
     columns = (
         *(Column("method"), Column("quantity"), Column("layer"), Column("d", "{:.0f}")),
         *(Column("pairs", "{:.0f}"), Column(f"shift, {base}", "{:.3g}"), Column("shift", "{:.3g}")),
@@ -185,7 +190,7 @@ def distances_table(record: Mapping[str, Any]) -> Table:
     """Return every layer's distance within its certificate, absolute and relative."""
     rows = [
         (
-            *(arm["name"], layer["layer"], layer["d"]),
+            *(label(arm["name"]), layer["layer"], layer["d"]),
             *(
                 cell
                 for quantity in ("absolute", "relative")
@@ -222,7 +227,7 @@ def alpha_table(record: Mapping[str, Any]) -> Table:
         )
         for layer in layers
     ]
-    columns = (Column("layer"), *(mean_std_column(arm["name"], 3) for arm in arms))
+    columns = (Column("layer"), *(mean_std_column(label(arm["name"]), 3) for arm in arms))
     caption = "mean over channels after training; mean ± sample standard deviation over seeds"
     return Table("alpha", "Alpha by depth", caption, columns, rows)
 
@@ -234,7 +239,7 @@ def bounds_table(record: Mapping[str, Any]) -> Table:
         loose = arm["looseness"]
         for i, layer in enumerate(loose["layers"]):
             cells = [loose["bounds"].get(name, {}).get("by_layer", {}) for name in names]
-            rows.append((arm["name"], layer, *(c[i] if c else None for c in cells)))
+            rows.append((label(arm["name"]), layer, *(c[i] if c else None for c in cells)))
     columns = (Column("method"), Column("layer"), *_bound_columns(names))
     return Table("bounds", "Bounds over distance, by layer", BOUNDS + "updates", columns, rows)
 
@@ -246,7 +251,7 @@ def epochs_table(record: Mapping[str, Any]) -> Table:
         loose = arm["looseness"]
         for i, epoch in enumerate(loose["epochs"]):
             cells = [loose["bounds"].get(name, {}).get("by_epoch", {}) for name in names]
-            rows.append((arm["name"], epoch, *(c[i] if c else None for c in cells)))
+            rows.append((label(arm["name"]), epoch, *(c[i] if c else None for c in cells)))
     columns = (Column("method"), Column("epoch", "{:.0f}"), *_bound_columns(names))
     caption = f"{BOUNDS}layers"
     return Table("epochs", "Bounds over distance, by epoch", caption, columns, rows)
@@ -270,11 +275,6 @@ def _column(arm: Arm, name: str) -> list[float]:
 
 def _reached(arm: Arm) -> list[float]:
     return [number(e) for run in arm["runs"] if (e := run["epochs_to_target"]) is not None]
-
-
-def number(value: Any) -> float:
-    """Decode a number of a record, where NaN is null and infinity is a string."""
-    return math.nan if value is None else float(value)
 
 
 def _sign(ratios: Sequence[Any]) -> int:

@@ -8,10 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from experiments.analysis.comparison import compare
-from experiments.analysis.figures import curves
+from experiments.analysis.comparison import LayerComparison, compare
+from experiments.analysis.figures import style
+from experiments.analysis.figures.looks import Look, dodge, looks
 from experiments.analysis.figures.panels import (
     UNITS,
+    all_layers,
     draw_distances,
     panel_size,
     positive,
@@ -21,93 +23,123 @@ from experiments.analysis.results import Results
 from experiments.common.statistics import median
 from unitnorm_jax.ics import best_bounds, row_name
 
-MANY = 24  # Layers; more than these are drawn smaller, and without a dot for each seed.
+CROWDED = 48  # Marks, of layers times methods; more are joined to lines, without quartiles.
 
 
-def plot_ics(results: Results, path: Path, title: str) -> None:
+def plot_ics(results: Results, path: Path) -> None:
     """Draw ratios by depth, and relative and absolute distances over updates; write a PNG.
 
     Args:
         results: Of a run in which at least one norm was probed.
         path: The PNG to write.
-        title: Says what was trained, on what data.
     """
-    with curves.styled():
+    with style.styled():
         several = len(results.probed()) > 1
-        _, height = panel_size(results)
-        heights = [*([3.2] if several else []), height, height]
-        figure = curves.new_figure(11, sum(heights) + 0.4)
+        width, height = panel_size(results)
+        width = max(width, 11)
+        heights = [*([_ratios_height(results, width)] if several else []), height, height]
+        figure = style.new_figure(width, sum(heights) + 0.4)
         parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
         if several:
             draw_ratios(parts[0], results)
         draw_distances(parts[-2], results, "relative")
         draw_distances(parts[-1], results, "absolute")
-        figure.suptitle(f"{title}: shift of the normalization layers' outputs", fontsize=11)
+        title = f"{results.title}: shift of the normalization layers' outputs"
+        figure.suptitle(style.cut(title, 100), fontsize=11)
         figure.savefig(path, dpi=110)
 
 
 def ratios_figure(results: Results) -> Figure:
     """Return the figure of ``draw_ratios`` alone."""
-    with curves.styled():
-        figure = curves.new_figure(9.5, 3.4)
+    with style.styled():
+        figure = style.new_figure(9.5, _ratios_height(results, 9.5))
         draw_ratios(figure, results)
     return figure
 
 
 def distances_figure(results: Results, quantity: str) -> Figure:
     """Return the figure of ``draw_distances`` alone."""
-    with curves.styled():
-        figure = curves.new_figure(*panel_size(results))
+    with style.styled():
+        figure = style.new_figure(*panel_size(results))
         draw_distances(figure, results, quantity)
     return figure
 
 
 def bounds_figure(results: Results) -> Figure:
     """Return the figure of the distance of each layer between its closed-form bounds."""
-    with curves.styled():
-        figure = curves.new_figure(9.5, 3.8)
-        draw_bounds(figure.subplots(), results)
+    with style.styled():
+        names = results.labelled(results.probed())
+        figure = style.new_figure(9.5, 3.5 + style.legend_height(names, 9.5))
+        axis = figure.subplots()
+        draw_bounds(axis, results)
+        style.legend(figure, [axis], results.labelled(results.by_result))
     return figure
+
+
+def _ratios_height(results: Results, width: float) -> float:
+    base, *others = results.probed()
+    return (6.0 if is_crowded(results) else 3.1) + style.legend_height(
+        [_base(results, base), *results.labelled(others)], width
+    )
+
+
+def _base(results: Results, base: str) -> str:
+    return f"{results.label(base)} = 1"
+
+
+def is_crowded(results: Results) -> bool:
+    """Return whether the ratios of all layers and norms are too many for a mark each."""
+    return len(all_layers(results)) * (len(results.probed()) - 1) > CROWDED
 
 
 def draw_ratios(figure: Figure | SubFigure, results: Results) -> None:
     """Draw, layer by layer, how much further each norm moved than the first one.
 
     The mark is the median over all pairs of the same update and seed, the bar their quartiles; a
-    dot is the median of one seed (in networks that are not too deep).
+    dot is the median of one seed. Where these would stand too close, lines join the medians, one
+    panel above the other.
     """
     base, *others = results.probed()
-    colour = curves.colours(results.names)
-    axes = figure.subplots(1, 2, sharey=True)
+    look, crowded = looks(results.names), is_crowded(results)
+    grid: Any = {"sharex": True} if crowded else {"sharey": True}
+    axes = figure.subplots(*((2, 1) if crowded else (1, 2)), **grid)
+    layers = all_layers(results)
     for axis, quantity in zip(axes, ("relative", "absolute"), strict=True):
-        layers: list[str] = []
+        axis.axhline(1, lw=1.4, label=_base(results, base), **look[base].line)
         for i, norm in enumerate(others):
             found = compare(results.ics(norm), results.ics(base), quantity)
-            layers = [layer.layer for layer in found] or layers
-            x = np.arange(len(found)) + 0.25 * (i - (len(others) - 1) / 2)
-            centre = positive([layer.ratio for layer in found])
-            ends = positive([layer.quartiles for layer in found]).reshape(-1, 2).T
-            many = len(found) > MANY
-            size = {"ms": 3, "elinewidth": 0.8} if many else {"ms": 5, "capsize": 3}
-            bar: Any = {"marker": "o", "lw": 0, "elinewidth": 1.2, **size}
-            name = f"{curves.label(norm)}, median and quartiles"
-            axis.errorbar(x, centre, abs(ends - centre), color=colour[norm], label=name, **bar)
-            dots = [
-                (x[k] + 0.08 + 0.04 * j, ratio)
-                for k, layer in enumerate(found)
-                for j, ratio in enumerate(layer.seed_ratios)
-                if len(layer.seed_ratios) > 1 and not many
-            ]
-            if dots:
-                at, ratios = positive(dots).T
-                dot: Any = {"ms": 4, "alpha": 0.6, "label": f"{curves.label(norm)}, each seed"}
-                axis.plot(at, ratios, ".", color=colour[norm], **dot)
-        axis.axhline(1, color=colour[base], lw=1.4)
-        axis.set(yscale="log", xlabel=curves.DEPTH, title=UNITS[quantity])
-        curves.plain_log(axis)
-        curves.depth_ticks(axis, layers)
-    axes[0].set_ylabel(f"ratio to {curves.label(base)}; below 1: moved less")
-    curves.legend(figure, axes)
+            x = np.array([layers.index(layer.layer) for layer in found], np.float64)
+            name = results.label(norm)
+            if crowded:
+                medians = positive([layer.ratio for layer in found])
+                line = look[norm].marked(len(x), 12) | {"ms": 3.5}
+                axis.plot(x, medians, lw=1.2, label=name, **line)
+            else:
+                offset = dodge(i, len(others))
+                _draw_layers(axis, x + offset, found, look[norm], name, 0.7 / len(others))
+        axis.set(yscale="log", title=UNITS[quantity])
+        style.plain_log(axis)
+        style.depth_ticks(axis, layers, 1.0 if crowded else 0.5)
+        if not crowded or quantity == "absolute":
+            axis.set_xlabel(style.DEPTH)
+    figure.supylabel(style.cut(f"ratio to {results.label(base)}", 40), fontsize=9)
+    style.legend(figure, axes, results.labelled(results.by_result))
+
+
+def _draw_layers(
+    axis: Axes, x: np.ndarray, found: list[LayerComparison], look: Look, name: str, room: float
+) -> None:
+    """Draw median and quartiles at x, and beside them, within ``room``, a dot for each seed."""
+    centre = positive([layer.ratio for layer in found])
+    ends = positive([layer.quartiles for layer in found]).reshape(-1, 2).T
+    bar: Any = look.point | {"elinewidth": 1.2, "capsize": 2.5}
+    axis.errorbar(x, centre, abs(ends - centre), label=name, **bar)
+    for at, layer in zip(x, found, strict=True):
+        count = len(layer.seed_ratios)
+        if count > 1:
+            places = at + room * (0.2 + 0.25 * np.arange(count) / count)
+            dots: Any = {"ms": 3, "alpha": 0.6, "color": look.colour}
+            axis.plot(places, positive(layer.seed_ratios), ".", **dots)
 
 
 def draw_bounds(axis: Axes, results: Results) -> None:
@@ -116,23 +148,25 @@ def draw_bounds(axis: Axes, results: Results) -> None:
     All medians are over seeds and updates.
     """
     layers, norms = shown_layers(results), results.probed()
-    colour = curves.colours(results.names)
+    look = looks(results.names)
+    thick = min(7.0, 300 / (len(layers) * len(norms)))  # Points; the axes have about 600.
     for i, norm in enumerate(norms):
         rows = [row for seed in results.ics(norm).values() for row in seed if not row["reason"]]
-        x = np.arange(len(layers)) + 0.3 * (i - (len(norms) - 1) / 2)
+        x = np.arange(len(layers)) + dodge(i, len(norms))
         by_layer = [[row for row in rows if row_name(row) == layer] for layer in layers]
         ends = np.array([_median([best_bounds(r) for r in of]) for of in by_layer])
         values = np.array([_median([[r["value"]] for r in of])[0] for of in by_layer])
         lower, upper = positive(ends[:, 0]), positive(ends[:, 1])
-        axis.vlines(x, lower, upper, color=colour[norm], alpha=0.25, lw=7)
-        marks: Any = {"color": colour[norm], "lw": 0, "ms": 9, "marker": "_"}
+        colour = look[norm].colour
+        axis.vlines(x, lower, upper, color=colour, alpha=0.25, lw=thick)
+        marks: Any = {"color": colour, "lw": 0, "ms": 1.3 * thick, "marker": "_"}
         axis.plot(x, upper, **marks)
         axis.plot(x, lower, **marks)
-        axis.plot(x, positive(values), "o", color=colour[norm], ms=4.5, label=curves.label(norm))
-    axis.set(yscale="log", xlabel=curves.DEPTH, ylabel=UNITS["absolute"])
-    curves.plain_log(axis)
-    curves.depth_ticks(axis, layers)
-    axis.legend(title="dot: measured; bar: bounds", title_fontsize=8, fontsize=8)
+        point: Any = look[norm].point | {"ms": min(4.5, 0.9 * thick)}
+        axis.plot(x, positive(values), label=results.label(norm), **point)
+    axis.set(yscale="log", xlabel=style.DEPTH, ylabel=UNITS["absolute"])
+    style.plain_log(axis)
+    style.depth_ticks(axis, layers)
 
 
 def _median(values: Sequence[Sequence[float]]) -> np.ndarray:

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from experiments.analysis.comparison import QUANTITIES
-from experiments.analysis.figures import curves
+from experiments.analysis.figures import style
+from experiments.analysis.figures.looks import Look, looks
 from experiments.analysis.results import Results
 from experiments.common.statistics import median
 from unitnorm_jax.ics import best_bounds, row_name
@@ -20,6 +21,7 @@ UNITS = {"absolute": "EM distance", "relative": "EM distance / spread"}
 NOT_FINITE = "output not finite"
 UNPROVEN = "certificate open"
 BOUNDS = "closed-form bounds"
+MARKS = (BOUNDS, UNPROVEN, NOT_FINITE)
 
 
 def all_layers(results: Results) -> list[str]:
@@ -40,7 +42,9 @@ def shown_layers(results: Results) -> list[str]:
 def panel_size(results: Results) -> tuple[float, float]:
     """Return width and height of the figure that the panels want, inches."""
     columns = _columns(results)
-    return max(2.6 * columns + 0.6, 7), 2.1 * math.ceil(len(shown_layers(results)) / columns) + 0.9
+    width = max(2.6 * columns + 0.6, 7)
+    lines = math.ceil(len(shown_layers(results)) / columns)
+    return width, 2.1 * lines + 0.6 + style.legend_height(_entries(results), width)
 
 
 def draw_distances(figure: Figure | SubFigure, results: Results, quantity: str) -> None:
@@ -49,7 +53,8 @@ def draw_distances(figure: Figure | SubFigure, results: Results, quantity: str) 
     Thick: median over seeds; thin: one seed, in the shade of its certificate (nearly always thinner
     than the line). Wide band: from the best closed-form lower bound to the best upper one (medians
     over seeds), but for the pairing's cost, which nearly is the distance. Hollow marks: the
-    certificate stayed open. Crosses on the axis: the output was not finite.
+    certificate stayed open. Crosses on the axis: the output was not finite. Of more than
+    ``style.FEW`` methods only the medians and these marks are drawn.
 
     Args:
         figure: Drawn into.
@@ -58,23 +63,25 @@ def draw_distances(figure: Figure | SubFigure, results: Results, quantity: str) 
     """
     layers, columns = shown_layers(results), _columns(results)
     relative = quantity == "relative"
-    axes = curves.panels(figure, len(layers), columns, sharex=True, sharey=relative)
-    colour = curves.colours(results.names)
+    axes = style.panels(figure, len(layers), columns, sharex=True, sharey=relative)
+    look, few = looks(results.names), len(results.probed()) <= style.FEW
     drawn = []
     for axis, layer in zip(axes, layers, strict=True):
         lines = [
-            _draw_norm(axis, results.ics(norm), layer, quantity, colour[norm], curves.label(norm))
+            _draw_norm(
+                axis, results.ics(norm), layer, quantity, look[norm], results.label(norm), few
+            )
             for norm in results.probed()
         ]
         drawn.append(np.concatenate(lines))
         d = next(r["d"] for r in _all_rows(results) if row_name(r) == layer)
-        axis.set_title(f"{layer}  (d = {d})", fontsize=9)
+        axis.set_title(f"{style.cut(layer, 22)}  (d = {d})", fontsize=9)
     if relative:
         _limit(axes, np.concatenate(drawn))
     else:
         for axis, values in zip(axes, drawn, strict=True):
             _limit([axis], values)
-    curves.legend(figure, axes, last=(BOUNDS, UNPROVEN, NOT_FINITE), columns=5)
+    style.legend(figure, axes, results.labelled(results.by_result), MARKS)
     figure.supylabel(UNITS[quantity], fontsize=9)
     first = next(iter(_all_rows(results)))
     updates = f"{first['lag']} update" + ("s" if first["lag"] > 1 else "")
@@ -88,16 +95,18 @@ def _draw_norm(
     by_seed: Mapping[int, Sequence[Mapping[str, Any]]],
     layer: str,
     quantity: str,
-    colour: str,
+    look: Look,
     name: str,
+    few: bool,
 ) -> np.ndarray:
     """Draw one norm into the panel of one layer; return what must not be cut off below."""
     value, lower, upper = QUANTITIES[quantity]
+    colour = look.colour
     seeds = [[row for row in rows if row_name(row) == layer] for rows in by_seed.values()]
     seeds = [rows[:: -(-len(rows) // MAX_STEPS)] for rows in seeds if rows]
     if not seeds:
         return np.array([])
-    for rows in seeds:
+    for rows in seeds if few else ():
         steps = [row["step"] for row in rows]
         low, high = (positive([row[end] for row in rows]) for end in (lower, upper))
         axis.fill_between(steps, low, high, color=colour, alpha=0.3, lw=0, zorder=2.4)
@@ -112,7 +121,8 @@ def _draw_norm(
         return positive([median(column) for column in values.T])
 
     line = over_seeds(lambda row: row[value])
-    axis.plot(steps, line, color=colour, lw=1.7, zorder=3, label=name)
+    marked = look.marked(len(steps), 4) | {"ms": 3.5}
+    axis.plot(steps, line, lw=1.7 if few else 1.2, zorder=3, label=name, **marked)
 
     def bound(side: int) -> np.ndarray:
         return over_seeds(
@@ -122,10 +132,13 @@ def _draw_norm(
             )
         )
 
-    below, above = bound(0), bound(1)
-    axis.fill_between(steps, below, above, color=colour, alpha=0.06, lw=0, zorder=0.5)
-    for edge, legend in ((below, BOUNDS), (above, "_")):
-        axis.plot(steps, edge, color=colour, alpha=0.5, lw=0.6, zorder=0.6, label=legend)
+    kept = [line]
+    if few:
+        below, above = bound(0), bound(1)
+        axis.fill_between(steps, below, above, color=colour, alpha=0.06, lw=0, zorder=0.5)
+        for edge, legend in ((below, BOUNDS), (above, "_")):
+            axis.plot(steps, edge, color=colour, alpha=0.5, lw=0.6, zorder=0.6, label=legend)
+        kept.append(below)
     still_open = [row for rows in seeds for row in rows if not row["exact"] and not row["reason"]]
     if still_open:
         axis.plot(
@@ -150,7 +163,7 @@ def _draw_norm(
             clip_on=False,
             label=NOT_FINITE,
         )
-    return np.concatenate([line, below])
+    return np.concatenate(kept)
 
 
 def _limit(axes: Sequence[Axes], values: np.ndarray) -> None:
@@ -167,7 +180,11 @@ def _limit(axes: Sequence[Axes], values: np.ndarray) -> None:
     for axis in axes:
         axis.set_yscale("log")
         axis.set_ylim(bottom, 1.5 * max(top, np.max(values)))
-        curves.plain_log(axis)
+        style.plain_log(axis)
+
+
+def _entries(results: Results) -> list[str]:
+    return [*results.labelled(results.probed()), *MARKS]
 
 
 def _columns(results: Results) -> int:

@@ -8,7 +8,8 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from experiments.analysis.figures.curves import COLOURS, GRID, INK, MUTED, PAPER
+from experiments.analysis.figures.looks import COLOURS
+from experiments.analysis.figures.style import GRID, INK, MUTED, PAPER
 
 # The page gives these variables a value for light and one for dark screens.
 VARIABLES = {
@@ -24,8 +25,9 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 def inline_svg(figure: Figure, name: str, description: str) -> Markup:
     """Return ``figure`` as an SVG element to put into a page.
 
-    Text stays text. Colours become variables of the page (``VARIABLES``). Identifiers that nothing
-    refers to are dropped and the others begin with ``name``, so that several fit into one page.
+    Text stays text; places are rounded to a hundredth of a point. Colours become variables of the
+    page (``VARIABLES``). Identifiers that nothing refers to are dropped and the others begin with
+    ``name``, so that several fit into one page.
 
     Args:
         figure: Drawn in the style of ``experiments.analysis.figures.curves``.
@@ -58,7 +60,11 @@ def inline_svg(figure: Figure, name: str, description: str) -> Markup:
     return Markup(ET.tostring(root, encoding="unicode"))
 
 
+_DIGITS = re.compile(r"(\d+\.\d\d)\d+")
+
+
 def _rewrite(value: str, name: str) -> str:
+    value = _DIGITS.sub(r"\1", value)
     for colour, variable in VARIABLES.items():
         value = value.replace(colour, variable)
     return value.replace("url(#", f"url(#{name}-")

@@ -6,7 +6,6 @@ from typing import Any
 
 import jinja2
 
-from experiments.analysis import shift
 from experiments.analysis.figures.curves import plot_curves
 from experiments.analysis.figures.ics import plot_ics
 from experiments.analysis.page.content import HERE, content
@@ -25,10 +24,10 @@ def write_report(results: Results) -> Path:
     """
     folder = results.folder
     with files.replacing(folder / "curves.png") as path:
-        plot_curves(results.runs, path, results.title, results.summary["target_accuracy"])
+        plot_curves(results, path)
     if results.probed():
         with files.replacing(folder / "ics.png") as path:
-            plot_ics(results, path, results.title)
+            plot_ics(results, path)
     return write_page(results)
 
 
@@ -60,6 +59,4 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = shift.percent
-    environment.filters["seed_range"] = shift.seed_range
     return environment.get_template(template).render(values)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from matplotlib import ticker
 
-from experiments.analysis.figures import curves
+from experiments.analysis.figures import style
+from experiments.analysis.figures.looks import COLOURS as LOOKS
 from experiments.studies.bounds.study import Row, median
 
-COLOURS = dict(zip((0.0, 0.5, 1.0), curves.COLOURS, strict=False))
+COLOURS = dict(zip((0.0, 0.5, 1.0), LOOKS, strict=False))
 NAMES = {
     0.0: r"batch norm, $\alpha = 0$",
     0.5: r"unitized, $\alpha = 0.5$",
@@ -23,8 +24,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
       rows: All measurements.
       path: Of the PNG.
     """
-    with curves.styled():
-        figure = curves.new_figure(9.6, 7.4)
+    with style.styled():
+        figure = style.new_figure(9.6, 7.4)
         axes = figure.subplots(2, 2)
         _against(axes[0, 0], rows, "dimension")
         axes[0, 0].set(
@@ -46,7 +47,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         _plain(axes[0, 1].xaxis)
         _alpha(axes[1, 0], rows)
         _relative(axes[1, 1], rows)
-        curves.legend(figure, [axes[0, 0]], where="lower")
+        style.legend(figure, [axes[0, 0]], where="lower")
         figure.suptitle("Marks: exact, certified.  Lines: closed-form upper bounds.", fontsize=9.5)
         figure.savefig(path, dpi=160)
 
@@ -66,8 +67,8 @@ def _alpha(axis, rows):
     at, bound = median(rows, "bound", study="alpha")
     _, exact = median(rows, "distance", study="alpha")
     # At alpha = 0 the rows hold U1; the line is the unitized bound, so it starts after it.
-    axis.plot(at[1:], bound[1:], color=curves.MUTED, lw=1.4)
-    axis.scatter(at, exact, c=[COLOURS.get(a, curves.MUTED) for a in at], s=20, zorder=3)
+    axis.plot(at[1:], bound[1:], color=style.MUTED, lw=1.4)
+    axis.scatter(at, exact, c=[COLOURS.get(a, style.MUTED) for a in at], s=20, zorder=3)
     noise = next(r.noise for r in rows if r.study == "alpha")
     axis.set(
         title=f"c  From batch norm to unitized (noise = {noise:g})",

@@ -7,14 +7,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.analysis.figures.curves import (
-    colours,
-    label,
-    legend,
-    new_figure,
-    panels,
-    styled,
-)
+from experiments.analysis.figures.looks import looks
+from experiments.analysis.figures.style import legend, new_figure, panels, styled
+from experiments.analysis.names import label
 from experiments.studies.noise.study import KINDS, METHODS, Row, select
 
 STYLES = {"clean": (":", "o"), "recalibrated": ("-", "s"), "tracked": ("--", "^")}
@@ -44,7 +39,7 @@ def _panel(axis: Axes, rows: Sequence[Row], kind: str) -> None:
     norms = list(dict.fromkeys(row.norm for row in rows))
     levels = list(dict.fromkeys(row.level for row in rows))
     at = np.arange(len(levels))
-    for norm, colour in colours(norms).items():
+    for norm, look in looks(norms).items():
         for method in METHODS:
             groups = [select(rows, norm=norm, method=method, level=level) for level in levels]
             if not len(groups[0]):
@@ -59,7 +54,7 @@ def _panel(axis: Axes, rows: Sequence[Row], kind: str) -> None:
                 means,
                 spread,
                 fmt=marker + line,
-                color=colour,
+                color=look.colour,
                 ms=3.5,
                 lw=1.2,
                 capsize=2,

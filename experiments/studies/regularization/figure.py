@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from experiments.analysis.figures.curves import COLOURS, new_figure, styled
+from experiments.analysis.figures.looks import COLOURS
+from experiments.analysis.figures.style import new_figure, styled
 from experiments.studies.regularization.summary import Row, rows_with
 
 NAMES = {

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from experiments.analysis.compare import combine, make_record
 from experiments.analysis.compare.command import train_command
-from experiments.analysis.compare.record import FORMAT, to_plain
-from experiments.analysis.compare.tables import number
+from experiments.analysis.compare.record import FORMAT, number, to_plain
 from experiments.analysis.run_file import write_run_file
 from experiments.common.errors import NonFiniteLossError, Preempted
 from experiments.common.files import write_json

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.analysis.compare.tables import cost_table, number, results_table, shift_table
+from experiments.analysis.compare.record import number
+from experiments.analysis.compare.tables import cost_table, results_table, shift_table
+from experiments.analysis.names import label
 from experiments.common.statistics import largest, smallest
 from experiments.common.table import Column, Table, interval
 
@@ -27,7 +29,7 @@ def sweep_table(record: Mapping[str, Any]) -> Table:
             )
             columns = _columns(setting)
         for arm in arms:
-            name = arm["name"]
+            name = label(arm["name"])
             found, moved = results[name], shift.get(name, {})
             difference = [
                 next(value for key, value in found.items() if key.startswith("minus ")),

@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-from experiments.analysis.figures.curves import COLOURS, MUTED, new_figure, styled
+from experiments.analysis.figures.looks import COLOURS
+from experiments.analysis.figures.style import MUTED, new_figure, styled
+from experiments.analysis.names import label
 from experiments.studies.zoo.config import ZooConfig
 from experiments.studies.zoo.summary import Entry
 
@@ -20,13 +22,13 @@ def methods_figure(entries: list[Entry], config: ZooConfig) -> Figure:
         entries: Of ``summary.read_entries``.
         config: The options.
     """
-    base = config.base
+    base = label(config.base)
     panels: list[tuple[str, Callable[[Entry], Any], bool]] = [
         ("test accuracy, %", _accuracies, False),
         (f"updates to {100 * config.target_accuracy:g} %", _updates, False),
-        (f"update time / {base}", _times, False),
-        (f"shift / {base},\neach layer", lambda e: _ratios(e, "absolute"), True),
-        (f"relative shift / {base},\neach layer", lambda e: _ratios(e, "relative"), True),
+        (f"update time\n/ {base}", _times, False),
+        (f"shift\n/ {base},\neach layer", lambda e: _ratios(e, "absolute"), True),
+        (f"relative shift\n/ {base},\neach layer", lambda e: _ratios(e, "relative"), True),
         ("smallest batch\n(cross: none trained)", lambda e: [], True),
     ]
     with styled():
@@ -46,7 +48,7 @@ def methods_figure(entries: list[Entry], config: ZooConfig) -> Figure:
         axes[-1].set_xticks(config.batch_sizes, list(map(str, config.batch_sizes)))
         for axis in axes[2:5]:
             axis.axvline(1, color=MUTED, lw=0.8)
-        axes[0].set_yticks(range(len(entries)), [entry["method"] for entry in entries])
+        axes[0].set_yticks(range(len(entries)), [label(e["method"]) for e in entries])
         axes[0].invert_yaxis()
         seeds = len(config.seeds)
         figure.suptitle(

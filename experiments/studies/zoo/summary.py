@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.analysis.comparison import QUANTITIES, all_certificates, compare
+from experiments.analysis.names import label
 from experiments.analysis.results import Results, read_results
 from experiments.common import files
 from experiments.common.statistics import largest, mean_std, median, smallest
@@ -98,7 +99,7 @@ def _layers(rows: Mapping[int, Any]) -> list[Entry]:
 
 def zoo_table(entries: list[Entry], config: ZooConfig) -> Table:
     """Return all columns; "" where nothing has been measured, None where nothing can be."""
-    base = config.base
+    base = label(config.base)
     counts = "{:.0f}, {:.0f} of {:.0f}", ("less", "more", "layers")
     middle = "{:.3g} ({:.2g}-{:.2g})", ("median", "smallest", "largest")
     columns = (
@@ -113,7 +114,7 @@ def zoo_table(entries: list[Entry], config: ZooConfig) -> Table:
     )
     rows = [
         (
-            *(entry["method"], *_trained(entry), _time(entry)),
+            *(label(entry["method"]), *_trained(entry), _time(entry)),
             *(_median(entry, quantity) for quantity in ("value", "relative")),
             *(_moved(entry, quantity) for quantity in QUANTITIES),
             _batch(entry, config),

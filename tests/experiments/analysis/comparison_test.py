@@ -8,10 +8,10 @@ import statistics
 
 import pytest
 
-from experiments.analysis import comparison, shift
+from experiments.analysis import comparison, findings, names
 from experiments.analysis.compare.tables import shift_table
 from experiments.analysis.comparison import all_certificates, certificates, compare, tightness
-from experiments.analysis.figures import curves
+from experiments.analysis.figures import looks, style
 
 
 def row(step, value, *, layer="a", width=0.0, spread=2.0, **more):
@@ -162,7 +162,7 @@ def test_tightness():
     assert layer.pairing_optimal == 1.0
 
 
-@pytest.mark.parametrize("module", [comparison, curves, shift])
+@pytest.mark.parametrize("module", [comparison, findings, looks, names, style])
 def test_docstring_examples(module):
     failed, attempted = doctest.testmod(module)
     assert attempted > 0

@@ -10,10 +10,15 @@ import re
 import pytest
 
 from experiments.analysis import page, shift
-from experiments.analysis.figures import curves, ics, panels
-from experiments.analysis.page import content, svg
+from experiments.analysis.compare import combine, make_record
+from experiments.analysis.compare import tables as comparison_tables
+from experiments.analysis.compare.pairs import pairs_table
+from experiments.analysis.figures import ics, panels, style
+from experiments.analysis.page import content, svg, tables, words
 from experiments.config.experiment import ModelConfig
-from experiments.models import NETWORKS, TITLES
+from experiments.config.methods import NORMS
+from experiments.config.networks import TITLES
+from experiments.models import NETWORKS
 from tests.experiments.handmade import LAYERS, ics_row, make_run
 
 VOID = {"meta", "br", "path", "use", "rect", "link", "img"}
@@ -78,6 +83,32 @@ def test_opens_without_anything_else(text):
     assert len(text) < 1_000_000
 
 
+def test_what_was_found_comes_first(text):
+    """Before the contents; then accuracy, drift by layer, and the details."""
+    places = [
+        text.index(part)
+        for part in (
+            "<h1>",
+            "UnitizedBatchNorm reached 100.0 % and BatchNorm 100.0 % (difference +0.0 points",
+            "<nav",
+            'id="figure-curves"',
+            'id="figure-ratios"',
+            'id="results"',
+            'id="figure-relative"',
+            'id="certificates"',
+            'id="configuration"',
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_many_methods_and_layers_make_a_small_page(tmp_path):
+    """Measurements add to it only by 12 layers, in figures that draw at most 120 of each."""
+    layers = tuple(f"block_{i // 2}/norm_{i % 2}" for i in range(60))
+    results = make_run(tmp_path / "run", norms=NORMS[:12], layers=layers, seeds=(0,))
+    assert page.write_page(results).stat().st_size < 1.5e6
+
+
 def test_everything_is_on_it(text):
     found = Outline(text)
     for name in ("ratios", "relative", "absolute", "bounds", "curves", "alphas"):
@@ -89,12 +120,13 @@ def test_everything_is_on_it(text):
         "digits & <more>",
         "abc123",
         "1.2.3",
-        "Absolute shift: ubn moved less than bn in 3 of 3 layers, more in 0; median ratios 0.50 to",
-        "Certificates of ubn: 24 distances, 0 open, largest gap 0.0e+00 of the distance.",
+        "Absolute shift: UnitizedBatchNorm moved less than BatchNorm in 3 of 3 layers, more in 0; ",
+        "Certificates of UnitizedBatchNorm: 24 distances, 0 open, largest gap 0.0e+00 of the ",
         # 4 measurements of each of 2 seeds in 0.5 s; 8 s for the updates.
         "A measurement on 16 images takes, by itself and in % of the 5 updates between two: "
-        "bn 62.5 ms (6.2 %), ubn 62.5 ms (6.2 %). The time per step includes it.",
-        "block_0/norm_0 16 8 25 12.5 0.500 0.50 to 0.50 0.50 to 0.50 100 %, 0 % 0, 0 0.0e+00 ubn",
+        "BatchNorm 62.5 ms (6.2 %), UnitizedBatchNorm 62.5 ms (6.2 %). The time per step includes ",
+        "block_0/norm_0 16 8 25 12.5 0.500 0.50 to 0.50 0.50 to 0.50 100 %, 0 % 0, 0 0.0e+00 "
+        "UnitizedBatchNorm",
         "None stayed open.",
         "learning_rate 0.1",
         "norms bn ubn",
@@ -140,12 +172,12 @@ def test_open_certificates_are_listed(tmp_path):
     results = make_run(tmp_path / "run", rows=rows)
     words = "".join(Outline(page.write_page(results).read_text()).text.split())
     assert "4stayedopen" in words
-    assert "head_normubn12022.530302.50e-01" in words
-    assert [row["norm"] for row in content.open_rows(results)] == ["bn", "bn", "ubn", "ubn"]
+    assert "head_normUnitizedBatchNorm12022.530302.50e-01" in words
+    assert [row["norm"] for row in tables.open_rows(results)] == ["bn", "bn", "ubn", "ubn"]
     table = shift.certificate_table(results)
     assert list(table.cells()) == [
-        ["head_norm", "bn", "2", "8", "0.25"],
-        ["head_norm", "ubn", "2", "8", "0.25"],
+        ["head_norm", "BatchNorm", "2", "8", "0.25"],
+        ["head_norm", "UnitizedBatchNorm", "2", "8", "0.25"],
     ]
     figure = ics.distances_figure(results, "relative")
     assert panels.UNPROVEN in legend(figure)
@@ -165,14 +197,14 @@ def test_what_is_not_finite_is_said(tmp_path):
     assert "2 not finite" in shift.verdicts(results)[-1]
     assert panels.NOT_FINITE in legend(ics.distances_figure(results, "absolute"))
     page.write_page(results)
-    ics.plot_ics(results, tmp_path / "ics.png", "title")
+    ics.plot_ics(results, tmp_path / "ics.png")
 
 
 def test_nothing_was_probed(tmp_path):
     results = make_run(tmp_path / "run", norms=("none",))
     words = " ".join(Outline(page.write_page(results).read_text()).text.split())
     assert "Nothing was probed: no network of this run has a normalization layer" in words
-    assert "No norm of this run has an alpha." in words
+    assert "No method of this run has an alpha." in words
     assert shift.verdicts(results) == shift.shift_tables(results) == []
     assert shift.cost(results) is None
     assert shift.certificate_table(results).rows == []
@@ -184,7 +216,7 @@ def test_one_norm_of_one_seed_is_not_compared(tmp_path):
     assert "figure-ratios" not in found.ids
     assert "figure-relative" in found.ids
     assert shift.shift_tables(results) == []
-    ics.plot_ics(results, tmp_path / "ics.png", "title")
+    ics.plot_ics(results, tmp_path / "ics.png")
     assert (tmp_path / "ics.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -195,7 +227,7 @@ def test_console_table(results):
     assert cells[0] == LAYERS
     assert cells[1] == ("6.25", "12.5", "18.8")
     assert cells[3:5] == [("0.50",) * 3, ("0.50 to 0.50",) * 3]
-    assert cells[5:] == [("100 %, 0 %",) * 3, ("ubn",) * 3]
+    assert cells[5:] == [("100 %, 0 %",) * 3, ("UnitizedBatchNorm",) * 3]
 
 
 def test_figure_shows_the_rows(results):
@@ -205,7 +237,7 @@ def test_figure_shows_the_rows(results):
     assert [line.get_ydata().tolist() for line in thick] == [[5, 10, 15, 20], [2.5, 5, 7.5, 10]]
     assert legend(figure) == ["BatchNorm", "UnitizedBatchNorm", panels.BOUNDS]
     for axis in ics.ratios_figure(results).axes:
-        marks = next(line for line in axis.get_lines() if line.get_marker() == "o")
+        marks = next(line for line in axis.get_lines() if line.get_marker() == "s")
         assert marks.get_ydata().tolist() == [0.5] * 3
 
 
@@ -219,6 +251,29 @@ def test_deep_networks_and_long_runs_are_thinned(tmp_path):
     assert "10 of 40 layers are drawn." in [f.caption for f in content.figures(results)][1]
 
 
+def test_every_column_of_shift_and_certificates_is_explained(results, text):
+    """On hover and, for those who cannot hover, in a legend."""
+    compared = list(shift.comparisons(results))
+    record = make_record(combine([results.folder]), "")
+    shown = [
+        *tables.comparison_tables(results, compared),
+        *tables.bounds_tables(results),
+        tables.open_table(results),
+        *(comparison_tables(record)[key] for key in ("shift", "layers", "distances")),
+        pairs_table(record),
+    ]
+    plain = {"layer", "method", "against", "quantity", "seed"}
+    for table in shown:
+        unexplained = {c.name for c in table.columns if not words.meaning(c.name)}
+        assert unexplained <= plain, table.title
+        told = dict(words.legend([table]))
+        assert {words.meaning(c.name) for c in table.columns} - {""} == set(told.values())
+    assert f'<abbr title="{html.escape(words.MEANINGS["largest gap"])}">largest gap</abbr>' in text
+    assert f"<dd>{html.escape(words.MEANINGS['largest gap'])}</dd>" in text
+    assert words.meaning("distance, BatchNorm") == words.MEANINGS["distance, "]
+    assert ("distance …", words.MEANINGS["distance, "]) in words.legend(shown)
+
+
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
@@ -230,9 +285,9 @@ def test_deep_networks_and_long_runs_are_thinned(tmp_path):
     ],
 )
 def test_logarithmic_axes_have_plain_labels(limits, expected):
-    axis = curves.new_figure(2, 2).subplots()
+    axis = style.new_figure(2, 2).subplots()
     axis.set(yscale="log", ylim=limits)
-    curves.plain_log(axis)
+    style.plain_log(axis)
     ticks = axis.get_yticks()
     assert set(expected) <= {round(float(tick), 10) for tick in ticks}
     labels = [axis.yaxis.get_major_formatter()(tick, 0) for tick in ticks]

@@ -15,8 +15,14 @@ def test_time_of_a_norm_that_is_probed_against_one_that_is_not(tmp_path):
     versions = {"devices": ["cpu"], "cpus": 2, "cpu_model": "a"}
     results = make_run(tmp_path / "run", norms=("bn", "ubn", "none"), versions=versions)
     report.print_results(results, 20, Console(file=(output := io.StringIO()), width=200))
-    assert "Time per step, ubn / bn: 1.00 (median over pairs)" in output.getvalue()
-    assert "Time per step, none / bn: 1.00 (median over pairs; only bn is " in output.getvalue()
+    assert (
+        "Time per step, UnitizedBatchNorm / BatchNorm: 1.00 (median over pairs)"
+        in output.getvalue()
+    )
+    assert (
+        "Time per step, no norm / BatchNorm: 1.00 (median over pairs; only BatchNorm is "
+        in output.getvalue()
+    )
 
 
 def test_report_helpers():

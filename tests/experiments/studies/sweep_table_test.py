@@ -22,7 +22,11 @@ def test_there_is_no_difference_where_the_first_method_failed(tmp_path):
     setting = run.compare_setting("a", (first, BN, UBN), tmp_path)
     table = sweep_table({"question": "Is it so?", "settings": [setting]})
     rows = [dict(zip([c.name for c in table.columns], r, strict=True)) for r in table.cells()]
-    assert [row["method"].split()[0] for row in rows] == ["ubn", "gn", "failed:"]
+    assert [row["method"].split()[0] for row in rows] == [
+        "UnitizedBatchNorm",
+        "GroupNorm",
+        "failed:",
+    ]
     assert rows[2]["method"].startswith("failed: --norms none")
     against = ("minus the first", "95 % interval", "p", "relative shift, ratio", "moved less")
     assert {row[name] for row in rows for name in against} == {"-"}

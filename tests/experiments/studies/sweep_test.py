@@ -190,7 +190,7 @@ def test_table_and_readme(finished, tmp_path):
     table = sweep_table(record)
     rows = [dict(zip([c.name for c in table.columns], r, strict=True)) for r in table.cells()]
     assert [(row["setting"], row["method"].split()[0]) for row in rows] == [
-        *(("a", "bn"), ("a", "ubn"), ("b", "bn"), ("b", "failed:")),
+        *(("a", "BatchNorm"), ("a", "UnitizedBatchNorm"), ("b", "BatchNorm"), ("b", "failed:")),
     ]
     accuracies = [run["accuracy"] for run in record["settings"][0]["arms"][1]["runs"]]
     assert rows[1]["test accuracy, %"].startswith(f"{50 * sum(accuracies):.2f} ± ")
@@ -198,7 +198,7 @@ def test_table_and_readme(finished, tmp_path):
     assert rows[1]["alpha"] != "-"
     (tmp_path / "s.json").write_text(to_json(record))
     text = "<!-- table: s.json sweep | setting | method | n -->\n<!-- end of table -->\n"
-    assert "| a | bn | 2 |\n" in publish.update(text, tmp_path)
+    assert "| a | BatchNorm | 2 |\n" in publish.update(text, tmp_path)
 
 
 def test_questions_can_be_asked():

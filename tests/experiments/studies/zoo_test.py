@@ -78,7 +78,7 @@ def test_numbers_are_those_of_the_runs(done):
         assert entry["train"]["seconds"] > 0
     assert (config.out / "zoo.png").read_bytes().startswith(b"\x89PNG")
     rows = (config.out / "zoo.md").read_text().splitlines()[2:4]
-    assert [row.split(" | ")[0] for row in rows] == ["| bn", "| none+enorm"]
+    assert [row.split(" | ")[0] for row in rows] == ["| BatchNorm", "| no norm + ENorm"]
 
 
 def test_record_has_the_table_and_the_figure(done, tmp_path):
@@ -240,9 +240,9 @@ def test_cells_without_numbers():
     ]
     assert list(summary.zoo_table(entries, ZooConfig()).cells()) == [
         [
-            *("gn", "62.50 ± 17.68", "30 (1 of 2 seeds)", "", "2 (1-4)", "1 (0.5-2)"),
+            *("GroupNorm", "62.50 ± 17.68", "30 (1 of 2 seeds)", "", "2 (1-4)", "1 (0.5-2)"),
             *("1, 1 of 3", "1, 0 of 1", ""),
         ],
-        ["ic", "diverged", "-", "", "-", "-", "-", "-", "> 16"],
-        ["rms", "", "", "1.50 (1.25-2.00)", "", "", "", "", ""],
+        ["IndependentComponent", "diverged", "-", "", "-", "-", "-", "-", "> 16"],
+        ["RMSNorm", "", "", "1.50 (1.25-2.00)", "", "", "", "", ""],
     ]

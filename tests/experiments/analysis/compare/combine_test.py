@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.analysis.compare.combine import combine, used_options
+from experiments.analysis.compare.combine import combine
+from experiments.analysis.names import used_options
 from experiments.config.experiment import ModelConfig, NormConfig, OptimConfig
 from experiments.methods import NORMS
 from tests.experiments.handmade import make_run

@@ -82,24 +82,24 @@ def test_record(record):
 def test_tables(record):
     made = tables(record)
     assert list(made) == [
-        *("results", "cost", "shift", "layers", "distances", "bounds", "epochs", "alpha"),
+        *("results", "pairs", "cost", "shift", "layers", "distances", "bounds", "epochs", "alpha"),
     ]
     bn, ubn, rms = cells(made["results"])
     a, b = (np.array(CORRECT[norm]) / 3.6 for norm in ("bn", "ubn"))
     test = stats.ttest_rel(b, a)
     low, high = test.confidence_interval()
     assert bn["test accuracy, %"] == f"{a.mean():.2f} ± {a.std(ddof=1):.2f}"
-    assert (bn["minus bn"], bn["95 % interval"], bn["p"]) == ("-", "-", "-")
-    assert ubn["minus bn"] == f"{(b - a).mean():+.2f}"
+    assert (bn["minus BatchNorm"], bn["95 % interval"], bn["p"]) == ("-", "-", "-")
+    assert ubn["minus BatchNorm"] == f"{(b - a).mean():+.2f}"
     assert ubn["95 % interval"] == f"{low:+.2f} to {high:+.2f}"
     assert ubn["p"] == f"{test.pvalue:.2g}"
     assert ubn["p (Holm)"] == f"{2 * test.pvalue:.2g}"
-    assert rms == {**ubn, "method": "ubn unit=rms"}
+    assert rms == {**ubn, "method": "UnitizedBatchNorm (rms)"}
     (bn, ubn, rms) = cells(made["cost"])
     assert bn["epochs to 97 %"] == "15.0 ± 0.0"
     assert bn["reached it"] == "3 of 3"
-    assert (ubn["minus bn"], ubn["95 % interval"]) == ("+0.0", "-")
-    assert [row["time / bn"] for row in (bn, ubn, rms)] == ["-", "1.000 ± 0.000", "-"]
+    assert (ubn["epochs, minus BatchNorm"], ubn["95 % interval"]) == ("+0.0", "-")
+    assert [row["time / BatchNorm"] for row in (bn, ubn, rms)] == ["-", "1.000 ± 0.000", "-"]
     assert ubn["probing, % of the updates"] == "6.2 ± 0.0"  # 0.25 s of 4 s
     assert made["cost"].caption.endswith(
         "time of the probe, by itself, as a share of that of the updates, which includes it"
@@ -109,15 +109,22 @@ def test_tables(record):
     )
     ubn, rms = cells(made["shift"])
     halved = ["3", "0", "0.50 to 0.50"]
-    assert list(ubn.values()) == ["ubn unit=reference", *halved, *halved, "36", "0", "0e+00"]
+    assert list(ubn.values()) == [
+        "UnitizedBatchNorm (reference)",
+        *halved,
+        *halved,
+        "36",
+        "0",
+        "0e+00",
+    ]
     assert list(rms.values())[1:4] == ["0", "0", "1.00 to 1.00"]
     layers = cells(made["layers"])
     assert len(layers) == 2 * 2 * 3
-    assert layers[0]["moved less"] == "ubn unit=reference"
+    assert layers[0]["moved less"] == "UnitizedBatchNorm (reference)"
     assert layers[-1]["moved less"] == "neither"
     assert cells(made["alpha"])[1] == {
-        **{"layer": "block_0/norm_0", "ubn unit=reference": "0.010 ± 0.000"},
-        "ubn unit=rms": "0.010 ± 0.000",
+        **{"layer": "block_0/norm_0", "UnitizedBatchNorm (reference)": "0.010 ± 0.000"},
+        "UnitizedBatchNorm (rms)": "0.010 ± 0.000",
     }
 
 
@@ -133,7 +140,7 @@ def test_target_that_not_all_reach(tmp_path):
     path.write_text(path.read_text().replace('"accuracy": 1.0', '"accuracy": 0.99'))
     _, ubn = cells(tables(make_record(combine([run.folder], target=1.0), ""))["cost"])
     assert ubn["epochs to 100 %"] == "15.0"  # One seed has no spread.
-    assert (ubn["reached it"], ubn["minus bn"]) == ("1 of 2", "-")
+    assert (ubn["reached it"], ubn["epochs, minus BatchNorm"]) == ("1 of 2", "-")
 
 
 def test_csv_has_all_digits(record):
@@ -150,7 +157,7 @@ def test_files_and_terminal(folders, tmp_path, capsys):
     words = [*map(str, folders), "--out", str(out), "--record", str(tmp_path / "new" / "r.json")]
     assert main([*words, "--every-table"]) == 0
     printed = capsys.readouterr().out
-    for expected in ("ubn unit=rms", "Alpha by depth", "Bounds over distance", "3 of 3"):
+    for expected in ("UnitizedBatchNorm (rms)", "Alpha by depth", "Bounds over distance", "3 of 3"):
         assert expected in printed
     assert {path.suffix for path in out.iterdir()} == {".html", ".json", ".md", ".csv"}
     record = json.loads((out / "record.json").read_text())
@@ -163,7 +170,12 @@ def test_files_and_terminal(folders, tmp_path, capsys):
     text = " ".join(page.text.split())
     assert "figure-differences" in page.ids
     for expected in (
-        *("ubn unit=rms on digits & <more>", "abc123", "--norm.unit rms", "Looseness of every"),
+        *(
+            "UnitizedBatchNorm (rms) on digits & <more>",
+            "abc123",
+            "--norm.unit rms",
+            "Looseness of every",
+        ),
         *(cells(made["results"])[1].values(),),
     ):
         for cell in [expected] if isinstance(expected, str) else expected:
@@ -225,5 +237,5 @@ def test_a_final_loss_that_is_not_finite(tmp_path, loss):
     cells = dict(zip([c.name for c in table.columns], list(table.cells())[1], strict=True))
     assert cells["test accuracy, %"].startswith("50.00")
     assert cells["cross-entropy, nats"] in ("-", "inf", "inf ± nan", "nan ± nan", "inf ± -")
-    named = "ubn, seed 1: logits NaN for 180 of 360 images" in table.caption
+    named = "UnitizedBatchNorm, seed 1: logits NaN for 180 of 360 images" in table.caption
     assert named == (loss == "nan")
