@@ -161,6 +161,4 @@ def test_it_is_exported_and_read_again(user, model, trained):
     run = jax.jit(lambda v, *args: model.apply(v, *args, **user.eval))
     exported = jax.export.export(run)(final, *user.batches[0])
     again = jax.export.deserialize(exported.serialize())
-    np.testing.assert_array_equal(
-        again.call(final, *user.batches[0]), evaluate(model, user, final)
-    )
+    np.testing.assert_array_equal(again.call(final, *user.batches[0]), evaluate(model, user, final))

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
 def positive(**values: float) -> None:
@@ -46,6 +47,31 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     near = get_close_matches(str(value), choices, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise ValueError(f"`{name}` (={value!r}) is unknown; choose from {', '.join(choices)}.{hint}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Return whether a value, a tuple for a list, is of the type of an option.
+
+    Example:
+        >>> fits((1, 2), tuple[int, ...]), fits("1", int | None), fits(1, float)
+        (True, False, True)
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return fits(value, arguments[0])
+    if origin in (Union, UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return isinstance(value, str)  # Which one, the option itself checks.
+    if origin is tuple:
+        return isinstance(value, tuple) and all(fits(entry, arguments[0]) for entry in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is Path:
+        return isinstance(value, str | Path)
+    return isinstance(value, hint)
 
 
 # Options that are files or folders, though text.

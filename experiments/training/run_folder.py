@@ -45,7 +45,7 @@ def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
             f"{folder} is not the folder of a run: it has other files, but no {CONFIG}. Give "
             "another --run-dir."
         )
-    check_resumable(files.read_json(folder / CONFIG), config, folder)
+    check_resumable(files.read_dict(folder / CONFIG), config, folder)
     return folder, True
 
 
@@ -64,9 +64,7 @@ def check_data(folder: Path, data: dict[str, Any], way_out: str) -> None:
     """
     if not (folder / "data.json").exists():
         return  # Of an earlier version.
-    recorded = files.read_json(folder / "data.json")
-    if not isinstance(recorded, dict):
-        raise ValueError(f"{folder / 'data.json'} is damaged; restore it from a copy.")
+    recorded = files.read_dict(folder / "data.json")
     before, now = identity(recorded), identity(data)
     different = [
         f"{name}: {_short(name, before[name])} before, {_short(name, value)} now"
