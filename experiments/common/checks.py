@@ -96,8 +96,9 @@ def local_path(name: str, value: str | Path) -> Path:
     # A Path has lost one of the slashes.
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(value)):
         raise ValueError(
-            f"`{name}` (={str(value)!r}) must be on a file system of this machine; nothing is "
-            "written to addresses. Give a folder, and copy it when the run is finished."
+            f"`{name}` (={str(value)!r}) must be on a file system of this machine: rows need one "
+            "that appends and renames. Mount it and give the folder, or copy it; train copies its "
+            "run folder to an address by --mirror."
         )
     try:
         return Path(value).expanduser()

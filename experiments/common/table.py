@@ -95,12 +95,19 @@ class Table(NamedTuple):
             max(width, *map(cell_len, name.split()), 1)
             for name, width in zip(names, widths, strict=True)
         ]
+        for i, column in enumerate(self.columns[1:], 1):
+            if not column.style:  # A text may be broken between its words.
+                words = " ".join([names[i], *(cells[i] for cells in rows)]).split()
+                least[i] = max(map(cell_len, words), default=1)
         room = options.max_width - 3 * len(names)
         if sum(least) > room:
             yield from self._blocks(rows)
             return
         if sum(map(max, widths, map(cell_len, names))) > room:
-            names = ["\n".join(textwrap.wrap(*pair)) for pair in zip(names, least, strict=True)]
+            names = [
+                "\n".join(textwrap.wrap(name, width)) if column.style else name
+                for name, width, column in zip(names, least, self.columns, strict=True)
+            ]
         rich = RichTable(
             title=self.title, caption=self.caption or None, box=box.SIMPLE, padding=(0, 1)
         )

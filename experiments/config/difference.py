@@ -11,7 +11,7 @@ from experiments.config.experiment import TrainConfig, from_dict, to_dict
 FREE_FIELDS = frozenset(
     {
         *("run_dir", "resume", "grace_seconds", "max_seconds"),
-        *("log_seconds", "on_usr1"),
+        *("log_seconds", "on_usr1", "mirror"),
         *("checkpoint_every", "keep_checkpoints", "profile"),
         *("data.data_dir", "data.cache_dir", "data.cache_gigabytes", "data.threads"),
         *("devices.parallel", "devices.num_devices", "devices.distributed"),

@@ -166,6 +166,9 @@ class TrainConfig:
     resume: Resume = "never"
     """never: start a new run; auto: continue the run in --run-dir if there is one, else start it
     (what a scheduler should repeat); must: continue it, or fail."""
+    mirror: str | None = None
+    """Address that fsspec knows, such as gs://BUCKET/RUN, to copy the run folder to after every
+    checkpoint; with --resume auto, a machine without the folder goes on from there."""
     grace_seconds: float = 30.0
     """Time to save after SIGTERM, SIGINT (Ctrl-C) or SIGHUP; give less than the scheduler gives
     before it kills. The exit status is then 128 plus the signal's number: 143, 130 or 129."""

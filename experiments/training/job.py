@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from experiments.config.difference import identity
 from experiments.data import Dataset, load_dataset
 from experiments.training import distributed
 from experiments.training.loop import train_seeds
+from experiments.training.mirror import Mirror, MirrorError
 from experiments.training.overview import overview
 from experiments.training.preemption import Preemption
 from experiments.training.probing import compile_probe, with_probe
@@ -74,7 +76,7 @@ def train(
     versions = _versions(programs)
     shared = {"versions": _shared(versions), "dataset": identity(dataset.record())}
     distributed.check_same({**configs.to_dict(config), **shared})
-    run_dir, resumed = _open_run_dir(config)
+    run_dir, resumed, mirror = _open_run_dir(config)
     advice = "What was saved in it is complete: {way_out}, then continue with --resume auto."
     with ExitStack() as stack:
         distributed.on_writer(lambda: stack.enter_context(locked(run_dir)))
@@ -82,6 +84,7 @@ def train(
         left = None
         if config.max_seconds is not None:
             left = config.max_seconds - (time.perf_counter() - start)
+        copy = _copying(mirror, run_dir, console)
         preemption = stack.enter_context(Preemption(config.grace_seconds, left, config.on_usr1))
         if distributed.on_writer(lambda: resumed and (run_dir / "summary.json").exists()):
             console.print(f"The run in {run_dir} is finished.", soft_wrap=True)
@@ -98,7 +101,7 @@ def train(
                 run_dir / "profile", config.profile if distributed.is_writer() else 0
             ) as p:
                 runs = _train_seeds(
-                    config, compiled, dataset, run_dir, preemption, console, progress, p
+                    config, compiled, dataset, run_dir, preemption, console, progress, p, copy
                 )
             progress.phase("Writing the report")
             _tell_bad_images(dataset, console)
@@ -119,6 +122,8 @@ def train(
         page = run_dir / "report.html"
         if figures and not page.exists():
             page = write_report(results)
+        if mirror is not None:
+            mirror.push(run_dir)
     report.print_results(results, updates_per_epoch(config, dataset), console)
     if page.exists():
         console.print(f"Report: {page}", soft_wrap=True)
@@ -126,14 +131,32 @@ def train(
     return run_dir
 
 
-def _open_run_dir(config: configs.TrainConfig) -> tuple[Path, bool]:
+def _open_run_dir(config: configs.TrainConfig) -> tuple[Path, bool, Mirror | None]:
+    """With the mirror, on the process that writes it."""
+    mirrors: list[Mirror] = []
+
     def open_it() -> tuple[str, bool]:
-        run_dir, resumed = open_run_dir(config)
+        mirrors.extend([Mirror(config.mirror)] if config.mirror is not None else [])
+        run_dir, resumed = open_run_dir(config, *mirrors)
         return str(run_dir), resumed
 
     name, resumed = distributed.on_writer(open_it)
     distributed.check_shared(Path(name))
-    return Path(name), resumed
+    return Path(name), resumed, mirrors[0] if mirrors else None
+
+
+def _copying(mirror: Mirror | None, run_dir: Path, console: Console) -> Callable[[], None] | None:
+    """Return what copies the run folder; what cannot be copied now may be later."""
+    if mirror is None:
+        return None
+
+    def copy() -> None:
+        try:
+            mirror.push(run_dir)
+        except MirrorError as error:
+            console.print(f"Warning: {error} The next checkpoint tries again.", soft_wrap=True)
+
+    return copy
 
 
 def _versions(programs: list[Program]) -> dict[str, Any]:
@@ -222,6 +245,7 @@ def _train_seeds(
     console: Console,
     progress: Progress,
     profile: Profile,
+    on_saved: Callable[[], None] | None,
 ) -> list[Run]:
     runs: list[Run] = []
     progress.begin_training(len(config.seeds) * sum(program.updates for program in programs))
@@ -233,7 +257,9 @@ def _train_seeds(
         for seeds in [config.seeds] if config.seeds_together else [(s,) for s in config.seeds]:
             label = f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
             finished = train_seeds(
-                config, programs, dataset, seeds, run_dir, preemption, progress, profile, say
+                *(config, programs, dataset, seeds, run_dir, preemption, progress, profile),
+                on_message=say,
+                on_saved=on_saved,
             )
             accuracies = [f"{r.program.norm} {r.eval_rows[-1]['accuracy']:.2%}" for r in finished]
             console.print(f"{label}: test accuracy {', '.join(accuracies)}")

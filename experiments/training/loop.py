@@ -30,6 +30,7 @@ def train_seeds(
     progress: Progress = SILENT,
     profile: Profile = NO_PROFILE,
     on_message: Callable[[str], None] = lambda message: None,
+    on_saved: Callable[[], None] | None = None,
 ) -> list[Run]:
     """Train each norm from the same initial weights, on the same batches.
 
@@ -51,6 +52,7 @@ def train_seeds(
         progress: Told how far it is.
         profile: Traces some of the updates.
         on_message: Told what a user should know about runs that are resumed.
+        on_saved: Called when checkpoints are complete, which training then waits for.
 
     Returns:
         One finished run per norm and seed, norm by norm.
@@ -73,6 +75,8 @@ def train_seeds(
             progress.found(run.step)
         preemption.busy = True
         try:
+            if on_saved:
+                on_saved()
             for turn, (epoch, end, save) in enumerate(_stretches(config, updates)):
                 for group in groups if turn % 2 == 0 else groups[::-1]:
                     while any(run.step < end for run in group):
@@ -82,31 +86,42 @@ def train_seeds(
                         for run in group if not preemption.save_wanted else ():
                             train_stretch(run, epoch, end, preemption, progress, profile)
                         if preemption.save_wanted:
-                            _save_now(runs, preemption, on_message)
+                            _save_now(runs, preemption, on_message, on_saved)
                     progress.doing("evaluating")
                     for run in group:
                         _evaluate(run, end, preemption)
-                for run in runs:
-                    if save and run.step == end:
-                        run.save()
+                due = [run for run in runs if save and run.step == end]
+                for run in due:
+                    run.save()
+                if due and on_saved:
+                    _wait(runs, on_saved)
         except Preempted:
             for run in runs:
                 run.save()
-            for run in runs:
-                run.checkpoints.wait()
+            _wait(runs, on_saved)
             raise
     return runs
 
 
+def _wait(runs: Sequence[Run], on_saved: Callable[[], None] | None) -> None:
+    """Wait until all checkpoints are complete, and tell it."""
+    for run in runs:
+        run.checkpoints.wait()
+    if on_saved:
+        on_saved()
+
+
 def _save_now(
-    runs: Sequence[Run], preemption: Preemption, on_message: Callable[[str], None]
+    runs: Sequence[Run],
+    preemption: Preemption,
+    on_message: Callable[[str], None],
+    on_saved: Callable[[], None] | None,
 ) -> None:
     """Save, as SIGUSR1 asks for."""
     preemption.save_wanted = False
     for run in runs:
         run.save()
-    for run in runs:
-        run.checkpoints.wait()
+    _wait(runs, on_saved)
     on_message("Saved, as asked (SIGUSR1); training goes on.")
 
 

@@ -52,3 +52,13 @@ def test_a_narrow_terminal_gets_a_block_of_each_row():
     assert first.splitlines()[:2] == ["卷积 [b]", "  measure 0: 0.1234"]
     assert len(first.splitlines()) == len(WIDE.columns)
     assert second.splitlines()[12] == "  measure 11: 123456.7891"
+
+
+def test_a_text_is_broken_between_its_words():
+    rows = [("a", "some words that are many"), ("b", "few")]
+    table = Table("key", "", "", (Column("name"), Column("what")), rows)
+    Console(file=(output := io.StringIO()), width=24).print(table)
+    text = output.getvalue()
+    assert "many" in text
+    assert "what:" not in text
+    assert max(map(len, text.splitlines())) <= 24
