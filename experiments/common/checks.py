@@ -36,10 +36,10 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise ``ValueError`` naming the choices, and the one that was meant, if it is none of them.
 
     Example:
-        >>> check_choice("norm", "bm", ("bn", "gn"))
+        >>> check_choice("norm", "ubm", ("ubn", "gn"))
         Traceback (most recent call last):
             ...
-        ValueError: `norm` (='bm') is unknown; choose from bn, gn. Did you mean bn?
+        ValueError: `norm` (='ubm') is unknown; choose from ubn, gn. Did you mean ubn?
     """
     choices = tuple(choices)
     if value in choices:
@@ -100,6 +100,14 @@ def local_path(name: str, value: str | Path) -> Path:
             "that appends and renames. Mount it and give the folder, or copy it; train copies its "
             "run folder to an address by --mirror."
         )
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        shown = str(value).encode("utf-8", "backslashreplace").decode()
+        raise ValueError(
+            f"`{name}` (={shown!r}) must be UTF-8 text: the libraries that write checkpoints and "
+            "reports know no other names. Rename it, or give a link to it."
+        ) from None
     try:
         return Path(value).expanduser()
     except RuntimeError as error:  # ~somebody who is not here.

@@ -1,6 +1,7 @@
 """What the command lines share: parsing, and errors of one line instead of a traceback."""
 
 import inspect
+import io
 import os
 import shlex
 import sys
@@ -92,6 +93,9 @@ def run_cli(
         the process with status 2, as is customary.)
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the encoding lacks is escaped, as on standard error: names of files, and LANG=C.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             common, words = _common(words)
@@ -100,6 +104,8 @@ def run_cli(
                 return 0
             if {"-h", "--help", "--help-all"} & set(words):
                 _help(prog, config_type, words, usual, default, description)
+            if any(word.startswith("--tyro-") for word in words):
+                prog = "-".join(prog.split()[2:]) or prog  # Shells complete after one word.
             config = tyro.cli(
                 config_type, prog=prog, args=words, default=default, description=description
             )

@@ -203,3 +203,37 @@ def test_ends_quietly_when_nobody_reads(arguments):
     )
     os.close(write)
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_names_that_are_no_text_are_refused_and_shown(tmp_path, monkeypatch):
+    program = (
+        "import sys; sys.argv[1:] = [b'--out', b'a\\xff'.decode(errors='surrogateescape')]\n"
+        "from tests.experiments.common.cli_test import Folders, run_cli\n"
+        "sys.exit(run_cli('prog', Folders, None, print))"
+    ).replace("[b'--out', ", "['--out', ")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, cwd=Path(__file__).parents[3]
+    )
+    assert done.returncode == 2
+    assert b"`out` (='a\\\\udcff') must be UTF-8 text" in done.stderr
+
+
+def test_what_the_encoding_lacks_is_escaped():
+    program = (
+        "from tests.experiments.common.cli_test import Options, run_cli\n"
+        r"run_cli('prog', Options, [], lambda c: print('\u732b \udcff'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stdout) == (0, b"\\u732b \\udcff\n"), done.stderr
+
+
+def test_completion_is_of_one_word(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_cli("python -m experiments x", Folders, ["--tyro-print-completion", "bash"], print)
+    assert not ended.value.code
+    assert "\ncomplete -F _tyro_experiments_x experiments-x\n" in capsys.readouterr().out
