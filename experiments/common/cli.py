@@ -1,5 +1,7 @@
 """What the command lines share: parsing, and errors of one line instead of a traceback."""
 
+import contextlib
+import dataclasses
 import inspect
 import io
 import os
@@ -106,9 +108,10 @@ def run_cli(
                 _help(prog, config_type, words, usual, default, description)
             if any(word.startswith("--tyro-") for word in words):
                 prog = "-".join(prog.split()[2:]) or prog  # Shells complete after one word.
-            config = tyro.cli(
-                config_type, prog=prog, args=words, default=default, description=description
-            )
+            with _one_line():
+                config = tyro.cli(
+                    config_type, prog=prog, args=words, default=default, description=description
+                )
             config = with_local_paths(config)
             check(config)
         finally:
@@ -120,6 +123,21 @@ def run_cli(
         return _nobody_reads()
     with output(Output(common.format, common.quiet)):
         return _guarded(lambda: run(config), common.debug)
+
+
+def _one_line() -> contextlib.AbstractContextManager[None]:
+    """Have tyro say an error of a class of options in one line, in place of a box, and exit."""
+    try:
+        from tyro._errors import InstantiationFailure, on_parse_error
+    except ImportError:  # It is not public; without it there is the box.
+        return contextlib.nullcontext()
+
+    def say(event: Any) -> None:
+        if isinstance(event, InstantiationFailure) and event.argument is None:
+            print(f"error: {event.message}", file=sys.stderr)
+            sys.exit(2)
+
+    return on_parse_error(say)
 
 
 def _guarded(run: Callable[[], Any], debug: bool) -> int:
@@ -234,6 +252,9 @@ def _help(
     description: str | None,
 ) -> None:
     """Print the help and exit with status 0."""
+    if not dataclasses.is_dataclass(config_type):  # One of several commands, which have their own.
+        args = ["--help" if word == "--help-all" else word for word in words]
+        tyro.cli(config_type, prog=prog, args=args, description=description)
     everything = usual is None or "--help-all" in words
     options = for_help(config_type, default, None if everything else usual)
     if description is None:

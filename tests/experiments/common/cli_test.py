@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import tyro
 
 from experiments.common import cli
 from experiments.common.cli import run_cli
@@ -92,7 +94,19 @@ class Checked:
 def test_a_wrong_option_is_a_matter_of_usage(capsys):
     with pytest.raises(SystemExit, match="2"):
         run_cli("prog", Checked, ["--x", "1"], print)
-    assert "`x` (=1) must be 2." in capsys.readouterr().err
+    assert capsys.readouterr().err == "error: `x` (=1) must be 2.\n"
+
+
+def test_one_of_several_commands_has_its_help(capsys):
+    either = (
+        Annotated[Checked, tyro.conf.subcommand("one")]
+        | Annotated[Options, tyro.conf.subcommand("two")]
+    )
+    for words, expected in {("--help",): "{one,two}", ("one", "--help-all"): "--x INT"}.items():
+        with pytest.raises(SystemExit) as ended:
+            run_cli("prog", either, words, print)
+        assert not ended.value.code
+        assert expected in capsys.readouterr().out
 
 
 TABLE = Table(

@@ -45,11 +45,11 @@ def test_refused_before_anything_is_loaded(words, message, capsys, tmp_path):
 def test_no_time_is_negative(option, capsys):
     try:
         status = train.main([option, "-1"])
-    except SystemExit as ended:  # Of tyro, where an option of TrainConfig itself is wrong.
+    except SystemExit as ended:
         status = ended.code
     assert status == 2
     name = option.removeprefix("--").replace("-", "_")
-    assert f"`{name}` (=-1.0) must be a positive number." in capsys.readouterr().err
+    assert capsys.readouterr().err == f"error: `{name}` (=-1.0) must be a positive number.\n"
 
 
 @pytest.mark.parametrize("dataset", ["digits", "mnist5k"])
