@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib import metadata
 
 from experiments import COMMANDS
 
@@ -16,6 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("usage: python -m experiments NAME [options]; NAME --help says more\n")
         for name, (_, what) in COMMANDS.items():
             print(f"  {name:{width}}  {what}")
+        return 0
+    if words[0] == "--version":
+        print(f"unitnorm_jax {metadata.version('unitnorm-jax')}")
         return 0
     name = words[0].replace("-", "_").lower()
     if name not in COMMANDS:

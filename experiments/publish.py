@@ -111,7 +111,13 @@ def _table(found: re.Match[str], root: Path) -> str:
         raise ValueError(
             f"{found['file']} does not exist; make it by python -m experiments compare."
         )
-    made = tables_of(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        made = tables_of(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{found['file']} is damaged ({type(error).__name__}: {error}); restore it from a "
+            "copy, or make it again by the command in it."
+        ) from error
     if found["key"] not in made:
         raise ValueError(
             f"table (={found['key']!r}) is unknown in {found['file']}; choose from "

@@ -10,7 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from experiments.common.cli import run_cli
+from experiments.common.console import CommandConsole
+from experiments.common.progress import Progress
 from experiments.config.experiment import TrainConfig
+from experiments.config.useful import check_useful
 from experiments.configs import choose
 
 # What --help lists; --help-all has the rest.
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = choose(arguments)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     return run_cli(
         "python -m experiments train" + (f" {chosen.name}" if chosen.name else ""),
         TrainConfig,
@@ -38,13 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usual=USUAL,
         default=chosen.config,
         description=chosen.card,
+        check=check_useful,
     )
 
 
 def _train(config: TrainConfig) -> None:
-    from experiments.training.job import run  # loads JAX, which --help need not wait for
+    console = CommandConsole()
+    with Progress(console, config.log_seconds) as progress:
+        progress.phase("Loading JAX")
+        from experiments.training.job import run  # takes seconds, which --help need not wait for
 
-    run(config)
+        run(config, console, progress)
 
 
 if __name__ == "__main__":

@@ -115,9 +115,8 @@ def read_config(folder: Path) -> TrainConfig:
     values = files.read_json(folder / "config.json")
     try:
         return from_dict(values)
-    except (TypeError, AttributeError):
-        _check(folder / "config.json", False)
-        raise
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
 
 def _check(path: Path, fits: bool) -> None:

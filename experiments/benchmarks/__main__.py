@@ -16,6 +16,7 @@ from experiments.benchmarks.options import Data, Layer, Probe, Seeds, Step, Tpu
 from experiments.benchmarks.tables import bench_tables
 from experiments.common import timing
 from experiments.common.cli import command_line, run_cli
+from experiments.common.console import CommandConsole
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new
 from experiments.common.provenance import versions
@@ -120,7 +121,7 @@ def run_step(options: Step, console: Console) -> list[Any]:
 def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> None:
     """Measure, print the tables and store the numbers."""
     check_new("json", options.json)
-    console = Console(width=None if sys.stdout.isatty() else 200)  # Breaks no line of a table.
+    console = CommandConsole()
     benchmarks: dict[type, tuple[str, Any]] = {
         Layer: ("layer", run_layer),
         Tpu: ("tpu", run_tpu),

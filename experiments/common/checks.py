@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
 def positive(**values: float) -> None:
@@ -35,10 +36,10 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise ``ValueError`` naming the choices, and the one that was meant, if it is none of them.
 
     Example:
-        >>> check_choice("norm", "bm", ("bn", "gn"))
+        >>> check_choice("norm", "ubm", ("ubn", "gn"))
         Traceback (most recent call last):
             ...
-        ValueError: `norm` (='bm') is unknown; choose from bn, gn. Did you mean bn?
+        ValueError: `norm` (='ubm') is unknown; choose from ubn, gn. Did you mean ubn?
     """
     choices = tuple(choices)
     if value in choices:
@@ -46,6 +47,31 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     near = get_close_matches(str(value), choices, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise ValueError(f"`{name}` (={value!r}) is unknown; choose from {', '.join(choices)}.{hint}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Return whether a value, a tuple for a list, is of the type of an option.
+
+    Example:
+        >>> fits((1, 2), tuple[int, ...]), fits("1", int | None), fits(1, float)
+        (True, False, True)
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return fits(value, arguments[0])
+    if origin in (Union, UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return isinstance(value, str)  # Which one, the option itself checks.
+    if origin is tuple:
+        return isinstance(value, tuple) and all(fits(entry, arguments[0]) for entry in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is Path:
+        return isinstance(value, str | Path)
+    return isinstance(value, hint)
 
 
 # Options that are files or folders, though text.
@@ -70,9 +96,18 @@ def local_path(name: str, value: str | Path) -> Path:
     # A Path has lost one of the slashes.
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(value)):
         raise ValueError(
-            f"`{name}` (={str(value)!r}) must be on a file system of this machine; nothing is "
-            "written to addresses. Give a folder, and copy it when the run is finished."
+            f"`{name}` (={str(value)!r}) must be on a file system of this machine: rows need one "
+            "that appends and renames. Mount it and give the folder, or copy it; train copies its "
+            "run folder to an address by --mirror."
         )
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        shown = str(value).encode("utf-8", "backslashreplace").decode()
+        raise ValueError(
+            f"`{name}` (={shown!r}) must be UTF-8 text: the libraries that write checkpoints and "
+            "reports know no other names. Rename it, or give a link to it."
+        ) from None
     try:
         return Path(value).expanduser()
     except RuntimeError as error:  # ~somebody who is not here.

@@ -54,6 +54,18 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+def read_dict(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that holds a dictionary.
+
+    Raises:
+        ValueError: If there is none, or it holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: not a dictionary; restore it from a copy.")
+    return content
+
+
 def to_plain(value: Any) -> Any:
     """Replace what JSON does not know: paths, and numbers by their names ("nan", "inf", "-inf")."""
     if isinstance(value, float) and not math.isfinite(value):

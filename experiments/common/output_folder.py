@@ -134,7 +134,7 @@ def open_study(option: str, out: Path, options: Mapping[str, Any]) -> None:
         return
     if not (out / CONFIG).exists():
         check_new(option, out)
-    old = files.read_json(out / CONFIG)
+    old = files.read_dict(out / CONFIG)
     for name in options:
         if old.get(name) != options[name]:
             raise ValueError(

@@ -53,6 +53,8 @@ _WAYS_OUT = {
     "ermission denied": "make the folder writable",
     "not permitted": "make the folder writable",
     "Input/output error": "have the disk checked",
+    "Not a directory": "give a path that is not below a file",
+    "name too long": "give a shorter name",
 }
 
 

@@ -12,7 +12,7 @@ import jax
 
 from experiments.common.reasons import reason, way_out
 
-# What a full or read-only disk, or a missing permission, says.
+# What a full or read-only disk, a missing permission, or a path below a file says.
 STORAGE_ERRORS = frozenset(
     {
         errno.ENOSPC,
@@ -22,6 +22,8 @@ STORAGE_ERRORS = frozenset(
         errno.EACCES,
         errno.EPERM,
         errno.EIO,
+        errno.ENOTDIR,
+        errno.ENAMETOOLONG,
     }
 )
 # Measured, and rounded up: of an update, in the JSON lines and the events; of a checkpoint, many

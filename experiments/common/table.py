@@ -1,7 +1,8 @@
-"""A table of numbers, and the four ways to write it: terminal, Markdown, CSV, cells of a page."""
+"""A table of numbers, and the ways to write it: terminal, Markdown, JSON, CSV, cells of a page."""
 
 import csv
 import io
+import json
 import math
 import re
 import textwrap
@@ -9,8 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table as RichTable
+from rich.text import Text
+
+from experiments.common import files
 
 Cell = Any  # None, a number, a string, or a tuple: as its column says.
 
@@ -77,28 +82,52 @@ class Table(NamedTuple):
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        """Yield the table for the terminal: where it is narrow, headings are broken, not cells."""
+        """Yield the table for the terminal; no figure is cut.
+
+        Where it is narrow, headings are broken; where that is not enough, each row is a block.
+        """
         del console
         rows = list(self.cells())
+        names = [column.name for column in self.columns]
+        widths = [max(map(cell_len, texts)) for texts in zip(*rows, strict=True)]
+        widths = widths or [0] * len(names)
+        least = [
+            max(width, *map(cell_len, name.split()), 1)
+            for name, width in zip(names, widths, strict=True)
+        ]
+        for i, column in enumerate(self.columns[1:], 1):
+            if not column.style:  # A text may be broken between its words.
+                words = " ".join([names[i], *(cells[i] for cells in rows)]).split()
+                least[i] = max(map(cell_len, words), default=1)
+        room = options.max_width - 3 * len(names)
+        if sum(least) > room:
+            yield from self._blocks(rows)
+            return
+        if sum(map(max, widths, map(cell_len, names))) > room:
+            names = [
+                "\n".join(textwrap.wrap(name, width)) if column.style else name
+                for name, width, column in zip(names, least, self.columns, strict=True)
+            ]
         rich = RichTable(
             title=self.title, caption=self.caption or None, box=box.SIMPLE, padding=(0, 1)
         )
-        names = [column.name for column in self.columns]
-        widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)] or [0] * len(names)
-        least = [
-            max(width, *map(len, name.split()), 1)
-            for name, width in zip(names, widths, strict=True)
-        ]
-        room = options.max_width - 3 * len(names)
-        if sum(map(max, widths, map(len, names))) > room:
-            names = ["\n".join(textwrap.wrap(*pair)) for pair in zip(names, least, strict=True)]
         for column, name, width in zip(self.columns, names, least, strict=True):
             justify: Literal["left", "right"] = "right" if column.style else "left"
-            rich.add_column(name, justify=justify, overflow="fold")
-            rich.columns[-1].min_width = width if sum(least) <= room else None
+            rich.add_column(Text(name), justify=justify, overflow="fold", min_width=width)
         for cells in rows:
-            rich.add_row(*cells)
+            rich.add_row(*map(Text, cells))
         yield rich
+
+    def _blocks(self, rows: list[list[str]]) -> Iterator[RenderableType]:
+        """Yield a block of each row: its heading, and a line for each of the other columns."""
+        head, *names = (column.name for column in self.columns)
+        if self.title:
+            yield Text(self.title, style="italic")
+        for first, *others in rows:
+            yield Text(f"\n{head}: {first}" if head else f"\n{first}", style="bold")
+            for name, cell in zip(names, others, strict=True):
+                yield Text(f"  {name}: {cell}")
+        yield Text(f"\n{self.caption}\n" if self.caption else "", style="dim italic")
 
 
 def select_columns(table: Table, columns: Sequence[str]) -> Table:
@@ -151,21 +180,43 @@ def to_csv(table: Table) -> str:
     """Return the table as CSV, with all digits; what there is not is empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        [
-            f"{column.name} ({part})" if part else column.name
-            for column in table.columns
-            for part in column.parts or ("",)
-        ]
-    )
+    for row in _flat(table):
+        writer.writerow("" if entry is None else entry for entry in row)
+    return buffer.getvalue()
+
+
+def to_json(table: Table) -> str:
+    """Return the table as one line of JSON, with all digits; what there is not is null.
+
+    Example:
+        >>> columns = (Column("norm"), mean_std_column("accuracy, %", 1, 100))
+        >>> print(to_json(Table("a", "", "", columns, [("bn", (0.99, 0.002))])), end="")
+        {"table": "a", "rows": [{"norm": "bn", "accuracy, % (mean)": 0.99, "accuracy, % (std)": \
+0.002}]}
+    """
+    names, *rows = _flat(table)
+    named = [dict(zip(names, row, strict=True)) for row in rows]
+    about = {
+        name: text for name, text in [("title", table.title), ("caption", table.caption)] if text
+    }
+    text = json.dumps(files.to_plain({"table": table.key, **about, "rows": named}), allow_nan=False)
+    return text + "\n"
+
+
+def _flat(table: Table) -> Iterator[list[Any]]:
+    """Yield the names of the columns, one for each part, and the rows in the same order."""
+    yield [
+        f"{column.name} ({part})" if part else column.name
+        for column in table.columns
+        for part in column.parts or ("",)
+    ]
     for row in table.rows:
         flat: list[Any] = []
         for cell, column in zip(row, table.columns, strict=True):
-            entries = cell if isinstance(cell, tuple) else (cell,)
-            flat += ["" if _missing(x) else x for x in entries]
-            flat += [""] * (len(column.parts or ("",)) - len(entries))
-        writer.writerow(flat)
-    return buffer.getvalue()
+            entries = list(cell) if isinstance(cell, tuple) else [cell]
+            flat += [None if _missing(x) else x for x in entries]
+            flat += [None] * (len(column.parts or ("",)) - len(entries))
+        yield flat
 
 
 def _missing(value: Any) -> bool:

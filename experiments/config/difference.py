@@ -11,7 +11,8 @@ from experiments.config.experiment import TrainConfig, from_dict, to_dict
 FREE_FIELDS = frozenset(
     {
         *("run_dir", "resume", "grace_seconds", "max_seconds"),
-        *("checkpoint_every", "keep_checkpoints"),
+        *("log_seconds", "on_usr1", "mirror"),
+        *("checkpoint_every", "keep_checkpoints", "profile"),
         *("data.data_dir", "data.cache_dir", "data.cache_gigabytes", "data.threads"),
         *("devices.parallel", "devices.num_devices", "devices.distributed"),
         *("devices.coordinator_address", "devices.num_processes", "devices.process_id"),

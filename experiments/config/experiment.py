@@ -4,11 +4,11 @@ The docstring under each field is its help on the command line.
 """
 
 import dataclasses
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
-from experiments.common.checks import check_choice, check_seeds, not_negative, positive
+from experiments.common.checks import check_choice, check_seeds, fits, not_negative, positive
 from experiments.config.data import DataConfig as DataConfig
 from experiments.config.methods import SLICED, check_norm
 from experiments.config.methods import NormConfig as NormConfig
@@ -174,11 +174,22 @@ class TrainConfig:
     resume: Resume = "never"
     """never: start a new run; auto: continue the run in --run-dir if there is one, else start it
     (what a scheduler should repeat); must: continue it, or fail."""
+    mirror: str | None = None
+    """Address that fsspec knows, such as gs://BUCKET/RUN, to copy the run folder to after every
+    checkpoint; with --resume auto, a machine without the folder goes on from there."""
     grace_seconds: float = 30.0
-    """Time to save after SIGTERM; give less than the scheduler gives before it kills."""
+    """Time to save after SIGTERM, SIGINT (Ctrl-C) or SIGHUP; give less than the scheduler gives
+    before it kills. The exit status is then 128 plus the signal's number: 143, 130 or 129."""
+    on_usr1: Literal["save", "stop"] = "save"
+    """What SIGUSR1 does, which Slurm can send as a notice: save and go on, or stop as SIGTERM does
+    (status 138). Several processes always stop."""
     max_seconds: float | None = None
-    """Save and stop after so many seconds, with status 0, as at SIGTERM: for machines lent by the
+    """Save and stop after so many seconds, with status 0: for machines lent by the
     minute. The same command with --resume auto goes on."""
+    log_seconds: float = 30.0
+    """Seconds between two lines that say how far training is, where there is no terminal."""
+    profile: int = 0
+    """Updates to trace with JAX's profiler, into the folder profile of the run folder; 0: none."""
     seeds_together: bool = False
     """Train all seeds of a norm in one program (vmap), spread over the devices: for accelerators,
     which one small network does not fill. A run's time per step is then its share."""
@@ -210,6 +221,8 @@ class TrainConfig:
             raise ValueError(f"`target_accuracy` (={self.target_accuracy}) must be in (0, 1].")
         positive(evals_per_epoch=self.evals_per_epoch, checkpoint_every=self.checkpoint_every)
         positive(grace_seconds=self.grace_seconds, keep_checkpoints=self.keep_checkpoints)
+        positive(log_seconds=self.log_seconds)
+        not_negative(profile=self.profile)
         if self.max_seconds is not None:
             positive(max_seconds=self.max_seconds)
         alone = self.devices.parallel in ("auto", "jit") and self.devices.num_devices is None
@@ -262,7 +275,13 @@ def construct(cls: type, values: dict[str, Any], where: str = "") -> Any:
     Raises:
         ValueError: If a field is unknown or a value is not valid.
     """
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"field (={where.removesuffix('.') or 'all'!r}) must be a dictionary of options, but "
+            f"is {values!r}; restore the configuration from a copy."
+        )
     fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = get_type_hints(cls, include_extras=True)
     unknown = [name for name in values if name not in fields]
     if unknown:
         raise ValueError(
@@ -274,5 +293,10 @@ def construct(cls: type, values: dict[str, Any], where: str = "") -> Any:
         default = fields[name].default
         if dataclasses.is_dataclass(default):
             value = construct(type(default), value, where=f"{where}{name}.")
-        arguments[name] = tuple(value) if isinstance(value, list) else value
+        elif not fits(value := tuple(value) if isinstance(value, list) else value, hints[name]):
+            raise ValueError(
+                f"field `{where}{name}` (={value!r}) is not of the type of that option; restore "
+                "the configuration from a copy."
+            )
+        arguments[name] = value
     return cls(**arguments)

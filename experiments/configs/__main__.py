@@ -2,13 +2,14 @@
 
 import dataclasses
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
 from experiments.analysis.compare.command import train_command
 from experiments.common.cli import command
+from experiments.common.table import Column, Table
 from experiments.configs import load, names
 
 
@@ -28,10 +29,9 @@ def show(config: ConfigsConfig, console: Console) -> None:
         console.print("\nThe same, option by option:")
         console.print(train_command(options), soft_wrap=True, highlight=False)
         return
-    width = max(map(len, names()))
-    for name in names():
-        card = load(name)[1]
-        console.print(f"{name:{width}}  {card.splitlines()[0]}", highlight=False, soft_wrap=True)
+    columns = (Column("experiment"), Column("what it trains"))
+    rows: list[tuple[Any, ...]] = [(name, load(name)[1].splitlines()[0]) for name in names()]
+    console.print(Table("experiments", "", "", columns, rows))
 
 
 main = command("configs", ConfigsConfig, show)

@@ -7,6 +7,7 @@ import sys
 from rich.console import Console
 
 from experiments.common.cli import command
+from experiments.common.table import Column, Table
 from experiments.data.array_cache import cache_root, caches_in, left_in, size_of
 
 
@@ -27,8 +28,9 @@ def image_cache(config: ImageCacheConfig, console: Console) -> None:
     """Print what is kept, and delete it if it is to be cleared."""
     root = cache_root(config.cache_dir)
     found = caches_in(root)
-    for path in found:
-        console.print(f"{path.name}  {size_of(path) / 1e6:,.1f} MB", soft_wrap=True)
+    if found:
+        columns = (Column("folder"), Column("MB", "{:,.1f}", factor=1e-6))
+        console.print(Table("caches", "", "", columns, [(p.name, size_of(p)) for p in found]))
     total = sum(map(size_of, found)) / 1e6
     if config.clear:
         for path in (*found, *left_in(root)):

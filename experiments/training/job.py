@@ -2,41 +2,51 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.analysis import report
 from experiments.analysis.page import write_report
 from experiments.analysis.results import read_results
 from experiments.common import files, provenance
 from experiments.common.errors import Preempted
+from experiments.common.progress import Progress
 from experiments.common.storage import check_room, folder_bytes, needed_bytes, storage_errors
 from experiments.config import experiment as configs
 from experiments.config.difference import identity
 from experiments.data import Dataset, load_dataset
 from experiments.training import distributed
 from experiments.training.loop import train_seeds
+from experiments.training.mirror import Mirror, MirrorError
+from experiments.training.overview import overview
 from experiments.training.preemption import Preemption
 from experiments.training.probing import compile_probe, with_probe
+from experiments.training.profiling import Profile
 from experiments.training.program import Program, build_program, compile_program, updates_per_epoch
 from experiments.training.run import Run
 from experiments.training.run_folder import check_data, check_mesh, locked, open_run_dir
 from experiments.training.summary import summarize
 
 
-def train(config: configs.TrainConfig, console: Console, *, figures: bool = True) -> Path:
+def train(
+    config: configs.TrainConfig,
+    console: Console,
+    *,
+    figures: bool = True,
+    progress: Progress | None = None,
+) -> Path:
     """Train every norm with every seed.
 
     Args:
         config: What to train.
-        console: Where progress and the final table go.
+        console: Where messages and the final table go.
         figures: Whether to draw figures and report, which experiments.analysis.page can do later.
+        progress: Tells how far it is. Default: one on the console.
 
     Returns:
         The run folder: ``config.json``, ``versions.json``, ``sessions.jsonl`` (the versions at each
@@ -49,9 +59,13 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
             not to be resumed, or cannot be.
         StorageError: If the run folder cannot be written or has not enough room.
         NonFiniteLossError: If a loss is not finite.
-        Preempted: If it was asked to stop (SIGTERM); everything is saved.
+        Preempted: If it was asked to stop (by a signal, or the time is up); everything is saved.
     """
+    if progress is None:
+        with Progress(console, config.log_seconds) as progress:
+            return train(config, console, figures=figures, progress=progress)
     start = time.perf_counter()
+    progress.phase(f"Loading {config.data.dataset}")
     dataset = load_dataset(config.data)
     for note in dataset.notes if distributed.is_writer() else ():
         console.print(note, soft_wrap=True)
@@ -62,7 +76,7 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
     versions = _versions(programs)
     shared = {"versions": _shared(versions), "dataset": identity(dataset.record())}
     distributed.check_same({**configs.to_dict(config), **shared})
-    run_dir, resumed = _open_run_dir(config)
+    run_dir, resumed, mirror = _open_run_dir(config)
     advice = "What was saved in it is complete: {way_out}, then continue with --resume auto."
     with ExitStack() as stack:
         distributed.on_writer(lambda: stack.enter_context(locked(run_dir)))
@@ -70,16 +84,26 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
         left = None
         if config.max_seconds is not None:
             left = config.max_seconds - (time.perf_counter() - start)
-        preemption = stack.enter_context(Preemption(config.grace_seconds, left))
+        copy = _copying(mirror, run_dir, console)
+        preemption = stack.enter_context(Preemption(config.grace_seconds, left, config.on_usr1))
         if distributed.on_writer(lambda: resumed and (run_dir / "summary.json").exists()):
             console.print(f"The run in {run_dir} is finished.", soft_wrap=True)
         else:
-            distributed.on_writer(lambda: _check_room(config, programs, dataset, run_dir))
+            images = dataset.example(config.optim.batch_size)["image"]
+            states = [jax.eval_shape(p.init, jax.random.key(0), images) for p in programs]
+            distributed.on_writer(lambda: _check_room(config, programs, states, run_dir))
             sessions = distributed.on_writer(
                 lambda: _begin(config, dataset, run_dir, versions, console)
             )
-            compiled = _compile(config, programs, dataset, console)
-            runs = _train_seeds(config, compiled, dataset, run_dir, preemption, console)
+            console.print(overview(programs, states))
+            compiled = _compile(config, programs, dataset, console, progress)
+            with Profile(
+                run_dir / "profile", config.profile if distributed.is_writer() else 0
+            ) as p:
+                runs = _train_seeds(
+                    config, compiled, dataset, run_dir, preemption, console, progress, p, copy
+                )
+            progress.phase("Writing the report")
             _tell_bad_images(dataset, console)
             if distributed.is_writer():
                 files.write_json(run_dir / "data.json", dataset.record())
@@ -98,6 +122,8 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
         page = run_dir / "report.html"
         if figures and not page.exists():
             page = write_report(results)
+        if mirror is not None:
+            mirror.push(run_dir)
     report.print_results(results, updates_per_epoch(config, dataset), console)
     if page.exists():
         console.print(f"Report: {page}", soft_wrap=True)
@@ -105,14 +131,32 @@ def train(config: configs.TrainConfig, console: Console, *, figures: bool = True
     return run_dir
 
 
-def _open_run_dir(config: configs.TrainConfig) -> tuple[Path, bool]:
+def _open_run_dir(config: configs.TrainConfig) -> tuple[Path, bool, Mirror | None]:
+    """With the mirror, on the process that writes it."""
+    mirrors: list[Mirror] = []
+
     def open_it() -> tuple[str, bool]:
-        run_dir, resumed = open_run_dir(config)
+        mirrors.extend([Mirror(config.mirror)] if config.mirror is not None else [])
+        run_dir, resumed = open_run_dir(config, *mirrors)
         return str(run_dir), resumed
 
     name, resumed = distributed.on_writer(open_it)
     distributed.check_shared(Path(name))
-    return Path(name), resumed
+    return Path(name), resumed, mirrors[0] if mirrors else None
+
+
+def _copying(mirror: Mirror | None, run_dir: Path, console: Console) -> Callable[[], None] | None:
+    """Return what copies the run folder; what cannot be copied now may be later."""
+    if mirror is None:
+        return None
+
+    def copy() -> None:
+        try:
+            mirror.push(run_dir)
+        except MirrorError as error:
+            console.print(f"Warning: {error} The next checkpoint tries again.", soft_wrap=True)
+
+    return copy
 
 
 def _versions(programs: list[Program]) -> dict[str, Any]:
@@ -128,10 +172,8 @@ def _shared(versions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_room(
-    config: configs.TrainConfig, programs: list[Program], dataset: Dataset, run_dir: Path
+    config: configs.TrainConfig, programs: list[Program], states: list[Any], run_dir: Path
 ) -> None:
-    images = dataset.example(config.optim.batch_size)["image"]
-    states = [jax.eval_shape(program.init, jax.random.key(0), images) for program in programs]
     updates = programs[0].updates
     needed = needed_bytes(states, len(config.seeds), config.keep_checkpoints, updates)
     check_room(run_dir, max(0, needed - folder_bytes(run_dir)))
@@ -151,7 +193,7 @@ def _begin(
             dataset.record(),
             "Give the same data to resume it, or another --run-dir for a run of its own.",
         )
-        before = files.read_json(run_dir / "versions.json")
+        before = files.read_dict(run_dir / "versions.json")
         check_mesh(config, run_dir, before.get("mesh"), versions["mesh"])
         for change in provenance.changes(before, versions):
             console.print(f"Warning: {change}: numbers may differ in their last digits.")
@@ -169,11 +211,16 @@ def _begin(
 
 
 def _compile(
-    config: configs.TrainConfig, programs: list[Program], dataset: Dataset, console: Console
+    config: configs.TrainConfig,
+    programs: list[Program],
+    dataset: Dataset,
+    console: Console,
+    progress: Progress,
 ) -> list[Program]:
     compiled = []
     together = len(config.seeds) if config.seeds_together else 1
-    for program in programs:
+    for number, program in enumerate(programs, 1):
+        progress.phase(f"Compiling {number} of {len(programs)}: {program.norm}")
         began = time.perf_counter()
         compiled.append(compile_program(program, dataset, config.optim.batch_size, together))
         seconds = time.perf_counter() - began
@@ -196,9 +243,12 @@ def _train_seeds(
     run_dir: Path,
     preemption: Preemption,
     console: Console,
+    progress: Progress,
+    profile: Profile,
+    on_saved: Callable[[], None] | None,
 ) -> list[Run]:
     runs: list[Run] = []
-    total = sum(program.updates for program in programs)
+    progress.begin_training(len(config.seeds) * sum(program.updates for program in programs))
 
     def say(message: str) -> None:
         console.print(message, soft_wrap=True)
@@ -206,10 +256,11 @@ def _train_seeds(
     try:
         for seeds in [config.seeds] if config.seeds_together else [(s,) for s in config.seeds]:
             label = f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-            with _progress(console, label, total * len(seeds)) as advance:
-                finished = train_seeds(
-                    config, programs, dataset, seeds, run_dir, preemption, advance, say
-                )
+            finished = train_seeds(
+                *(config, programs, dataset, seeds, run_dir, preemption, progress, profile),
+                on_message=say,
+                on_saved=on_saved,
+            )
             accuracies = [f"{r.program.norm} {r.eval_rows[-1]['accuracy']:.2%}" for r in finished]
             console.print(f"{label}: test accuracy {', '.join(accuracies)}")
             runs.extend(finished)
@@ -227,29 +278,12 @@ def _tell_bad_images(dataset: Dataset, console: Console) -> None:
         console.print(f"Left out {count} images that cannot be used: see data.json.")
 
 
-@contextmanager
-def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar where there is a terminal; elsewhere the line after each seed is enough."""
-    if not console.is_terminal:
-        yield lambda updates: None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("updates"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda updates: progress.advance(task, updates)
-
-
-def run(config: configs.TrainConfig) -> None:
+def run(config: configs.TrainConfig, console: Console, progress: Progress) -> None:
     """Join the other processes, if there are any, and train."""
     joined = distributed.initialize(config.devices)
+    console.quiet = console.quiet or not distributed.is_writer()
     try:
-        train(config, Console(quiet=not distributed.is_writer()))
+        train(config, console, progress=progress)
     except Preempted:  # All processes are; after other errors they would wait for each other.
         if joined:
             distributed.leave()

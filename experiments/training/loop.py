@@ -4,16 +4,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.common.errors import Preempted
+from experiments.common.progress import SILENT, Progress
 from experiments.config.experiment import TrainConfig
 from experiments.data import Dataset
 from experiments.training.preemption import Preemption
+from experiments.training.profiling import NO_PROFILE, Profile
 from experiments.training.program import Program, evaluate_test, mean_alphas, updates_per_epoch
+from experiments.training.rows import StretchRows
 from experiments.training.run import Run, start
 from experiments.training.seeds import spread_over_devices, stack, unstack
 
@@ -25,8 +27,10 @@ def train_seeds(
     seeds: Sequence[int],
     run_dir: Path,
     preemption: Preemption | None = None,
-    on_progress: Callable[[int], None] = lambda updates: None,
+    progress: Progress = SILENT,
+    profile: Profile = NO_PROFILE,
     on_message: Callable[[str], None] = lambda message: None,
+    on_saved: Callable[[], None] | None = None,
 ) -> list[Run]:
     """Train each norm from the same initial weights, on the same batches.
 
@@ -45,8 +49,10 @@ def train_seeds(
         seeds: Each gives initial weights, data order and augmentation.
         run_dir: The run folder.
         preemption: Tells when to stop; None for never.
-        on_progress: Called with the number of updates just done, or found done.
+        progress: Told how far it is.
+        profile: Traces some of the updates.
         on_message: Told what a user should know about runs that are resumed.
+        on_saved: Called when checkpoints are complete, which training then waits for.
 
     Returns:
         One finished run per norm and seed, norm by norm.
@@ -66,29 +72,57 @@ def train_seeds(
         ]
         runs = [run for group in groups for run in group]
         for run in runs:
-            on_progress(run.step)
+            progress.found(run.step)
         preemption.busy = True
         try:
+            if on_saved:
+                on_saved()
             for turn, (epoch, end, save) in enumerate(_stretches(config, updates)):
                 for group in groups if turn % 2 == 0 else groups[::-1]:
-                    before = sum(run.step for run in group)
-                    # After an interruption one may have done more than another.
-                    if len(group) > 1 and len({run.step for run in group}) == 1:
-                        _train_group(group, epoch, end, preemption)
+                    while any(run.step < end for run in group):
+                        # After an interruption one may have done more than another.
+                        if len(group) > 1 and len({run.step for run in group}) == 1:
+                            _train_group(group, epoch, end, preemption, progress, profile)
+                        for run in group if not preemption.save_wanted else ():
+                            train_stretch(run, epoch, end, preemption, progress, profile)
+                        if preemption.save_wanted:
+                            _save_now(runs, preemption, on_message, on_saved)
+                    progress.doing("evaluating")
                     for run in group:
-                        train_stretch(run, epoch, end, preemption)
                         _evaluate(run, end, preemption)
-                    on_progress(sum(run.step for run in group) - before)
-                for run in runs:
-                    if save and run.step == end:
-                        run.save()
+                due = [run for run in runs if save and run.step == end]
+                for run in due:
+                    run.save()
+                if due and on_saved:
+                    _wait(runs, on_saved)
         except Preempted:
             for run in runs:
                 run.save()
-            for run in runs:
-                run.checkpoints.wait()
+            _wait(runs, on_saved)
             raise
     return runs
+
+
+def _wait(runs: Sequence[Run], on_saved: Callable[[], None] | None) -> None:
+    """Wait until all checkpoints are complete, and tell it."""
+    for run in runs:
+        run.checkpoints.wait()
+    if on_saved:
+        on_saved()
+
+
+def _save_now(
+    runs: Sequence[Run],
+    preemption: Preemption,
+    on_message: Callable[[str], None],
+    on_saved: Callable[[], None] | None,
+) -> None:
+    """Save, as SIGUSR1 asks for."""
+    preemption.save_wanted = False
+    for run in runs:
+        run.save()
+    _wait(runs, on_saved)
+    on_message("Saved, as asked (SIGUSR1); training goes on.")
 
 
 def _stretches(config: TrainConfig, updates: int) -> Iterator[tuple[int, int, bool]]:
@@ -102,42 +136,64 @@ def _stretches(config: TrainConfig, updates: int) -> Iterator[tuple[int, int, bo
             yield epoch, end, due and i + 1 == len(parts)
 
 
-def train_stretch(run: Run, epoch: int, end: int, preemption: Preemption) -> None:
+def train_stretch(
+    run: Run,
+    epoch: int,
+    end: int,
+    preemption: Preemption,
+    progress: Progress = SILENT,
+    profile: Profile = NO_PROFILE,
+) -> None:
     """Train until ``end`` updates are done, where that is not so already, and write the rows.
+
+    It returns earlier where everything is to be saved first (SIGUSR1).
 
     Args:
         run: Where it is.
         epoch: Of the updates, from 0.
         end: Updates done afterwards; in this epoch.
         preemption: Tells when to stop.
+        progress: Shown how far it is.
+        profile: Traces some of the updates.
 
     Raises:
         NonFiniteLossError: If a loss or gradient is not finite.
         Preempted: If it was asked to stop; what is done is recorded.
         OSError: If rows cannot be written.
     """
-    done = run.step
-    if done >= end:
+    if run.step >= end:
         return
     batches = run.batches(epoch)
-    metrics: list[Any] = []
+    rows = StretchRows([run], epoch, progress)
+    done = run.step
     problem: OSError | None = None
     start = time.perf_counter()
     try:
-        while done + len(metrics) < end and not preemption.requested():
-            run.state, values = run.program.train_step(run.state, next(batches))
-            metrics.append(values)
-            run.probe(done + len(metrics), run.state)
+        while done < end and not (preemption.requested() or preemption.save_wanted):
+            profile.before_update()
+            run.state, metrics = run.program.train_step(run.state, next(batches))
+            done += 1
+            rows.add(metrics)
+            run.probe(done, run.state)
         run.probe.flush()  # The device is at work meanwhile.
+        rows.wait()
         jax.block_until_ready(run.state)
     except OSError as error:
         problem = error
-    _record(run, epoch, metrics, time.perf_counter() - start, problem)
-    if run.step < end:
-        raise Preempted
+    _add_seconds([run], time.perf_counter() - start)
+    rows.end(problem)
+    if run.step < end and not preemption.save_wanted:
+        raise preemption.stop()
 
 
-def _train_group(runs: list[Run], epoch: int, end: int, preemption: Preemption) -> None:
+def _train_group(
+    runs: list[Run],
+    epoch: int,
+    end: int,
+    preemption: Preemption,
+    progress: Progress,
+    profile: Profile,
+) -> None:
     """Return the same for all seeds of a norm in one program; a run's time is its share."""
     done = runs[0].step
     if done >= end:
@@ -145,70 +201,37 @@ def _train_group(runs: list[Run], epoch: int, end: int, preemption: Preemption) 
     together = runs[0].program.train_together
     batches = zip(*(run.batches(epoch) for run in runs), strict=True)
     states = spread_over_devices(stack([run.state for run in runs]))
-    metrics: list[Any] = []
+    rows = StretchRows(runs, epoch, progress)
     problem: OSError | None = None
     start = time.perf_counter()
     try:
-        while done + len(metrics) < end and not preemption.requested():
-            states, values = together(states, spread_over_devices(stack(next(batches))))
-            metrics.append(values)
-            if runs[0].probe.looks_at(done + len(metrics)):
+        while done < end and not (preemption.requested() or preemption.save_wanted):
+            profile.before_update()
+            states, metrics = together(states, spread_over_devices(stack(next(batches))))
+            done += 1
+            rows.add(metrics)
+            if runs[0].probe.looks_at(done):
                 for run, state in zip(runs, unstack(states), strict=True):
-                    run.probe(done + len(metrics), state)
+                    run.probe(done, state)
         for run in runs:
             run.probe.flush()
+        rows.wait()
         jax.block_until_ready(states)
     except OSError as error:
         problem = error
-    seconds = time.perf_counter() - start
-    rows = [unstack(values) for values in jax.device_get(metrics)]
-    for i, (run, state) in enumerate(zip(runs, unstack(states), strict=True)):
+    _add_seconds(runs, time.perf_counter() - start)
+    for run, state in zip(runs, unstack(states), strict=True):
         run.state = state
-        _record(run, epoch, [row[i] for row in rows], seconds / len(runs), problem)
-    if runs[0].step < end:
-        raise Preempted
+    rows.end(problem)
+    if runs[0].step < end and not preemption.save_wanted:
+        raise preemption.stop()
 
 
-def _record(
-    run: Run, epoch: int, metrics: list[Any], seconds: float, problem: OSError | None = None
-) -> None:
-    """Write the rows of a stretch that took so many seconds, and check them.
-
-    Args:
-        run: What was trained.
-        epoch: Of the updates, from 0.
-        metrics: Of each update.
-        seconds: How long they took, the probe included.
-        problem: What ended the stretch early; raised here, unless a loss is not finite.
-    """
-    done = run.step
-    run.train_seconds += seconds
-    run.stretch_seconds += seconds
-    # Numbers are fetched once per stretch: fetching them at every update would wait for each.
-    rows = [
-        {
-            "step": done + i + 1,
-            "epoch": epoch + 1,
-            "learning_rate": float(run.program.rates[done + i]),
-            **{name: float(value) for name, value in values.items()},
-        }
-        for i, values in enumerate(jax.device_get(metrics))
-    ]
-    run.train_rows.extend(rows)
-    # Both, because relu(nan) can be 0 when compiled for a CPU: the loss then looks finite, but not
-    # its gradient.
-    bad = [r for r in rows if not np.isfinite([r["loss"], r["grad_norm"]]).all()]
-    try:
-        if problem:
-            raise problem
-        run.recorder.write("train", rows)
-    except OSError:
-        if not bad:  # Else that the disk is full, say, is the smaller trouble.
-            raise
-    if bad:
-        loss, norm = bad[0]["loss"], bad[0]["grad_norm"]
-        what = f"loss is {loss:.6g}, the norm of its gradient {norm:.6g},"
-        run.fail(what, int(bad[0]["step"]))
+def _add_seconds(runs: list[Run], seconds: float) -> None:
+    """Count the time of a stretch, the probe included."""
+    for run in runs:
+        run.train_seconds += seconds / len(runs)
+        run.stretch_seconds += seconds / len(runs)
 
 
 def _evaluate(run: Run, end: int, preemption: Preemption) -> None:

@@ -16,7 +16,7 @@ from tensorboardX.record_writer import RecordWriter
 
 from experiments.common import files
 
-FLUSH_SECONDS = 10  # Between two times that events become visible to TensorBoard.
+FLUSH_SECONDS = 2  # Between two times that events become visible to TensorBoard.
 
 
 class Recorder(files.Closing):

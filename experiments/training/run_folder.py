@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from experiments.common.output_folder import CONFIG, LOCK, is_begun, new_folder
 from experiments.common.storage import storage_errors
 from experiments.config.difference import CHECKSUM, check_resumable, identity
 from experiments.config.experiment import TrainConfig
+from experiments.training.mirror import Mirror, MirrorError
 
 WAY_OUT = (
     ", leave it out for a new folder under runs/, or continue the run that is there with --resume "
@@ -20,8 +22,12 @@ WAY_OUT = (
 )
 
 
-def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
+def open_run_dir(config: TrainConfig, mirror: Mirror | None = None) -> tuple[Path, bool]:
     """Return the run folder, made if need be, and whether there is a run in it to continue.
+
+    Args:
+        config: The configuration.
+        mirror: Where the run is copied from if it is not on this machine.
 
     Raises:
         ValueError: If it exists and is not to be resumed, is not a run folder or of another
@@ -30,7 +36,16 @@ def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
     """
     folder = local_path("run_dir", config.run_dir) if config.run_dir is not None else None
     if config.resume == "never" or folder is None:
+        if mirror is not None and mirror.holds_run:
+            raise MirrorError(
+                f"`mirror` (={config.mirror!r}) holds a run, and results are never overwritten; "
+                "give another --mirror, or continue that run with --run-dir and --resume auto."
+            )
         return _make(config), False
+    if mirror is not None and mirror.holds_run and not is_begun(folder):
+        with storage_errors(f"run folder {folder} cannot be made"):
+            shutil.rmtree(folder, ignore_errors=True)  # What was left there is nothing to keep.
+            mirror.fetch(folder)
     # A process may have been killed right after it had made the folder.
     begun = is_begun(folder)
     if not begun and config.resume == "must":
@@ -45,7 +60,9 @@ def open_run_dir(config: TrainConfig) -> tuple[Path, bool]:
             f"{folder} is not the folder of a run: it has other files, but no {CONFIG}. Give "
             "another --run-dir."
         )
-    check_resumable(files.read_json(folder / CONFIG), config, folder)
+    if mirror is not None:
+        mirror.check_of(folder)
+    check_resumable(files.read_dict(folder / CONFIG), config, folder)
     return folder, True
 
 
@@ -64,9 +81,7 @@ def check_data(folder: Path, data: dict[str, Any], way_out: str) -> None:
     """
     if not (folder / "data.json").exists():
         return  # Of an earlier version.
-    recorded = files.read_json(folder / "data.json")
-    if not isinstance(recorded, dict):
-        raise ValueError(f"{folder / 'data.json'} is damaged; restore it from a copy.")
+    recorded = files.read_dict(folder / "data.json")
     before, now = identity(recorded), identity(data)
     different = [
         f"{name}: {_short(name, before[name])} before, {_short(name, value)} now"

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,11 @@ def test_every_command_has_a_main(name):
     names = {node.name for node in body if isinstance(node, ast.FunctionDef)}
     assigned = [node.targets for node in body if isinstance(node, ast.Assign)]
     assert "main" in names | {target.id for targets in assigned for target in targets}
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"unitnorm_jax {metadata.version('unitnorm-jax')}\n"
 
 
 def test_a_command_gets_its_words(capsys):

@@ -145,6 +145,10 @@ def test_tables(record, tmp_path, capsys):
     }.items():
         with pytest.raises(ValueError, match=message):
             publish.update(bad, tmp_path)
+    for content in ('{"benchmark": "layer"}', "{", "[]"):
+        (tmp_path / "d.json").write_text(content)
+        with pytest.raises(ValueError, match=r"d.json is damaged \(.*restore it from a copy"):
+            publish.update(text.replace("r.json", "d.json"), tmp_path)
     path = tmp_path / "README.md"
     path.write_text(re.sub(r"r\.json", str(tmp_path / "r.json"), text))
     assert publish.main([str(path)]) == 0

@@ -35,6 +35,7 @@ SMALL = TrainConfig(
     seeds=(0, 1),
     evals_per_epoch=1,
     checkpoint_every=1,
+    profile=2,
     model=ModelConfig(blocks=(1,), widths=(4,)),
     optim=OptimConfig(epochs=2, batch_size=128),
     devices=DevicesConfig(num_devices=1),
@@ -121,14 +122,28 @@ def test_table(finished):
     assert f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}" in output
 
 
-def test_progress_is_a_bar_on_a_terminal_only():
-    for terminal in (True, False):
-        output = io.StringIO()
-        console = Console(file=output, width=100, force_terminal=terminal)
-        with job._progress(console, "Seed 7", total=10) as advance:
-            advance(4)
-        assert ("Seed 7" in output.getvalue()) == terminal
-        assert ("4/10" in output.getvalue()) == terminal
+def test_the_log_says_what_is_done_and_how_large_the_networks_are(finished):
+    folder, output = finished
+    assert "Compiling 2 of 2: ubn ..." in output
+    state = checkpoint_params(folder)
+    counts = re.findall(r"(?m)^ *(stem|stage 1|head|all|bytes) +([\d,]+) +([\d,]+)", output)
+    table = {name: int(bn.replace(",", "")) for name, bn, _ in counts}
+    assert table["all"] == sum(table[name] for name in ("stem", "stage 1", "head")) == state
+    assert table["bytes"] == 4 * state
+
+
+def checkpoint_params(folder):
+    """Number of parameters of the network with bn, from its program."""
+    config = from_dict(json.loads((folder / "config.json").read_text()))
+    dataset = load_dataset(config.data)
+    init = build_program(config, "bn", dataset).init
+    state = jax.eval_shape(init, jax.random.key(0), dataset.train_images[:128])
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def test_profile_traces_updates(finished):
+    (trace,) = (finished[0] / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
 
 
 def test_evaluate_reproduces_the_accuracy(finished, capsys):

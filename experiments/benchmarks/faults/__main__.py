@@ -32,6 +32,7 @@ from experiments.benchmarks.faults.kill import (
 from experiments.benchmarks.faults.record import faults_record, faults_tables
 from experiments.common.checks import check_seeds
 from experiments.common.cli import command_line, run_cli
+from experiments.common.console import CommandConsole
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, new_folder, options_of
 from experiments.config.experiment import ModelConfig, OptimConfig, ProbeConfig, TrainConfig
@@ -156,7 +157,7 @@ def run(config: FaultsConfig, console: Console, command: str = PROG) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     command = command_line(PROG, arguments, "--folder", "--json")
-    return run_cli(PROG, FaultsConfig, arguments, lambda c: run(c, Console(), command))
+    return run_cli(PROG, FaultsConfig, arguments, lambda c: run(c, CommandConsole(), command))
 
 
 if __name__ == "__main__":

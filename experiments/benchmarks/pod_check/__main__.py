@@ -17,6 +17,7 @@ from experiments.benchmarks.pod_check.record import Pair, pod_record, pod_tables
 from experiments.benchmarks.pod_check.topology import slice_of, tpu_devices
 from experiments.common.checks import positive
 from experiments.common.cli import command_line, run_cli
+from experiments.common.console import CommandConsole
 from experiments.common.files import write_text
 from experiments.common.output_folder import check_new, options_of
 from experiments.config.methods import check_norm
@@ -184,13 +185,12 @@ def _progress(console: Console, label: str) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     missed = []
-    console = Console(width=None if sys.stdout.isatty() else 200)
     command = command_line(PROG, arguments, "--json")
     status = run_cli(
         PROG,
         PodCheckConfig,
         arguments,
-        lambda options: missed.append(not run(options, console, command)),
+        lambda options: missed.append(not run(options, CommandConsole(), command)),
     )
     return 3 if any(missed) else status
 

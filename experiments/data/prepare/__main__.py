@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from experiments.common.cli import run_cli
+from experiments.common.console import CommandConsole
 from experiments.common.storage import folder_bytes
 from experiments.data.images import BadImageError, check_label, decode_gray, decode_rgb, need
 from experiments.data.prepare.download import download, file_sha256
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "python -m experiments prepare",
             PrepareConfig,
             arguments,
-            lambda config: prepare(config, Console()),
+            lambda config: prepare(config, CommandConsole()),
         )
     finally:
         signal.signal(signal.SIGTERM, before)

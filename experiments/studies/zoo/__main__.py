@@ -12,6 +12,7 @@ from rich.progress import track
 from experiments.analysis.compare.record import to_json
 from experiments.common import files, provenance
 from experiments.common.cli import command_line, run_cli
+from experiments.common.console import CommandConsole
 from experiments.common.files import write_text
 from experiments.common.output_folder import open_study
 from experiments.data import load_dataset
@@ -91,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     # What was measured does not depend on where it was written.
     command = command_line(PROG, arguments, "--out", "--record")
-    return run_cli(PROG, ZooConfig, arguments, lambda config: run(config, Console(), command))
+    return run_cli(
+        PROG, ZooConfig, arguments, lambda config: run(config, CommandConsole(), command)
+    )
 
 
 if __name__ == "__main__":

@@ -26,8 +26,39 @@ def test_headings_are_broken_where_it_is_narrow_and_cells_are_not(width, lines):
     assert all(word in heading for word in ("method", "target", "gap"))
 
 
-def test_cells_are_folded_where_there_is_no_room_at_all():
-    Console(file=(output := io.StringIO()), width=30).print(TABLE)
+WIDE = Table(
+    "key",
+    "a title",
+    "a caption",
+    (Column("method"), *(Column(f"measure {i}", "{:.4f}") for i in range(12))),
+    [("卷积 [b]", *(i + 0.1234 for i in range(12))), ("b", *[123456.7891] * 12)],
+)
+
+
+@pytest.mark.parametrize("width", [10, 30, 80, 120, 400])
+@pytest.mark.parametrize("table", [TABLE, WIDE])
+def test_no_figure_is_lost_at_any_width(table, width):
+    Console(file=(output := io.StringIO()), width=width).print(table)
     text = "".join(output.getvalue().split())
-    assert "0.12" in text
-    assert "0.50" in text
+    for row in table.cells():
+        for cell in row:
+            assert cell.replace(" ", "") in text
+    assert "…" not in text
+
+
+def test_a_narrow_terminal_gets_a_block_of_each_row():
+    Console(file=(output := io.StringIO()), width=80).print(WIDE)
+    first, second = output.getvalue().split("\n\nmethod: ")[1:]
+    assert first.splitlines()[:2] == ["卷积 [b]", "  measure 0: 0.1234"]
+    assert len(first.splitlines()) == len(WIDE.columns)
+    assert second.splitlines()[12] == "  measure 11: 123456.7891"
+
+
+def test_a_text_is_broken_between_its_words():
+    rows = [("a", "some words that are many"), ("b", "few")]
+    table = Table("key", "", "", (Column("name"), Column("what")), rows)
+    Console(file=(output := io.StringIO()), width=24).print(table)
+    text = output.getvalue()
+    assert "many" in text
+    assert "what:" not in text
+    assert max(map(len, text.splitlines())) <= 24

@@ -47,6 +47,12 @@ def test_round_through_json():
             {"optim": {"lr": 1.0}},
             r"field \(='optim.lr'\) is unknown; choose from optim.epochs, optim.batch_size",
         ),
+        ({"seeds": 5}, r"field `seeds` \(=5\) is not of the type of that option; restore"),
+        ({"seeds": ["a"]}, r"field `seeds` \(=\('a',\)\) is not of the type"),
+        ({"optim": 3}, r"field \(='optim'\) must be a dictionary of options, but is 3"),
+        ({"optim": {"epochs": "3"}}, r"field `optim.epochs` \(='3'\) is not of the type"),
+        ({"resume": None}, r"field `resume` \(=None\) is not of the type"),
+        ([], r"field \(='all'\) must be a dictionary of options, but is \[\]"),
     ],
 )
 def test_unknown_names(values, message):

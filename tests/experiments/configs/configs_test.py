@@ -99,7 +99,7 @@ def test_short_ones_are_short_and_else_the_same():
 def test_command_line(capsys):
     assert choose(["cifar10_resnet18", "--norms", "gn"]).config == load("cifar10_resnet18")[0]
     assert choose(["--norms", "gn"]).config == TrainConfig()
-    assert train.main(["cifar10_resnet19"]) == 1
+    assert train.main(["cifar10_resnet19"]) == 2
     error = capsys.readouterr().err
     assert "error: `experiment` (='cifar10_resnet19') is unknown; choose from cifar10" in error
     with pytest.raises(SystemExit, match="0"):

@@ -38,7 +38,7 @@ def stop(run_dir: Path, *which: int) -> float:
     for i in which:
         processes[i].send_signal(signal.SIGTERM)
     start = time.monotonic()
-    outputs = pairs.finish(processes)
+    outputs = pairs.finish(processes, 143)
     seconds = time.monotonic() - start
     assert f"everything is saved. Continue with: --run-dir {run_dir} --resume auto" in outputs[0]
     assert "everything" not in outputs[1]
@@ -82,7 +82,7 @@ def finished(interrupted):
     # A run of one device, stopped after 5 of its 11 updates: the two processes go on with it.
     arguments = [*two_processes.TRAIN.split(), "--num-devices", "1"]
     with mock.patch.object(training_job, "Preemption", return_value=StopAfter(6)):
-        assert train.main([*arguments, "--run-dir", str(folder / "run")]) == 0
+        assert train.main([*arguments, "--run-dir", str(folder / "run")]) == 143
     outputs = pairs.finish(pairs.start(two_processes.__name__, folder))
     numbers = [dict(np.load(folder / f"{i}.npz")) for i in range(2)]
     messages = [json.loads((folder / f"{i}.json").read_text()) for i in range(2)]

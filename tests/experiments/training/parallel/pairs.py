@@ -36,13 +36,13 @@ def start(module: str, folder: Path) -> Pair:
     ]
 
 
-def finish(processes: Pair) -> list[str]:
-    """Waits for both, which must end well, and returns what they printed."""
+def finish(processes: Pair, status: int = 0) -> list[str]:
+    """Waits for both, which must end with a status, and returns what they printed."""
     try:
         outputs = [process.communicate(timeout=400) for process in processes]
     finally:
         for process in processes:
             process.kill()
     for process, (output, error) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output + error
+        assert process.returncode == status, output + error
     return [output for output, _ in outputs]
