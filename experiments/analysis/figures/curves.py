@@ -17,7 +17,7 @@ MANY = 24  # Layers; of more, figures show lines, without bars.
 
 
 def plot_curves(results: Results, path: Path) -> None:
-    """Draw training loss, test accuracy and alpha by depth; write a PNG.
+    """Draw test accuracy, training loss and alpha by depth; write a PNG.
 
     Lines are means over seeds; bands and bars are one sample standard deviation to each side.
 
@@ -39,7 +39,7 @@ def plot_curves(results: Results, path: Path) -> None:
 
 
 def curves_figure(results: Results) -> Figure:
-    """Return the figure of training loss and test accuracy alone."""
+    """Return the figure of test accuracy and training loss alone."""
     with style.styled():
         figure = style.new_figure(9.5, 3.5 + style.legend_height(_labels(results), 9.5))
         draw_curves(figure.subplots(1, 2), results)
@@ -68,23 +68,24 @@ def has_alpha(runs: Sequence[RunRows]) -> bool:
 
 
 def draw_curves(axes: Sequence[Axes], results: Results) -> None:
-    """Draw training loss into the first axes and test accuracy into the second."""
+    """Draw test accuracy into the first axes, all that a phone shows, and training loss."""
     groups, look = group(results.runs), looks(results.names)
-    axes[0].set(xlabel="update", ylabel="training cross-entropy, nats", yscale="log")
-    axes[1].set(xlabel="update", ylabel="test accuracy, %")
+    accuracy, loss = axes
+    accuracy.set(xlabel="update", ylabel="test accuracy, %")
+    loss.set(xlabel="update", ylabel="training cross-entropy, nats", yscale="log")
     few = len(groups) <= style.FEW
     for norm, runs in groups.items():
         steps = np.array([row["step"] for row in runs[0].eval])
-        losses = [_stretch_means(run) for run in runs]
-        _band(axes[0], steps, np.array(losses), look[norm], results.label(norm), few)
         accuracies = [[100 * row["accuracy"] for row in run.eval] for run in runs]
-        _band(axes[1], steps, np.array(accuracies), look[norm], results.label(norm), few)
-    style.plain_log(axes[0])
+        _band(accuracy, steps, np.array(accuracies), look[norm], results.label(norm), few)
+        losses = [_stretch_means(run) for run in runs]
+        _band(loss, steps, np.array(losses), look[norm], results.label(norm), few)
+    style.plain_log(loss)
     # The interesting part is near the end, unless some norm never got there.
     worst = min(100 * run.eval[-1]["accuracy"] for run in results.runs)
-    axes[1].set_ylim(80 if worst > 85 else 0, 100.5)
+    accuracy.set_ylim(80 if worst > 85 else 0, 100.5)
     target = results.summary["target_accuracy"]
-    axes[1].axhline(100 * target, color=style.MUTED, lw=0.9, label=_target(results))
+    accuracy.axhline(100 * target, color=style.MUTED, lw=0.9, label=_target(results))
 
 
 def draw_alphas(axis: Axes, results: Results, share: float = 1.0) -> None:

@@ -58,7 +58,7 @@ def figures(results: Results) -> Iterator[Shown]:
     runs = results.runs
     few = len(results.names) <= FEW
     spread = curves.spread(runs) if few else curves.spread(runs).replace(" ± ", ", without the ")
-    caption = f"Training loss (mean between evaluations) and test accuracy; {spread}."
+    caption = f"Test accuracy, and training loss (mean between evaluations); {spread}."
     yield _shown("curves", curves.curves_figure(results), caption)
     if curves.has_alpha(runs):
         alphas = f"Mean alpha of each layer after training; {curves.spread(runs)}."

@@ -74,6 +74,17 @@ def test_colours_are_told_apart(scheme, vision):
     assert min(np.linalg.norm(one - other) for one, other in pairs) > 11
 
 
+def test_words_of_the_page_stand_out_from_its_paper():
+    """By 4.5 to 1, as the guidelines ask for text of any size."""
+    text = STYLE.read_text()
+    for name in ("ink", "muted", "link"):
+        colours = re.findall(rf"--{name}: (#\w{{6}})", text)
+        papers = [re.findall(rf"--{paper}: (#\w{{6}})", text) for paper in ("paper", "raised")]
+        for scheme, colour in enumerate(colours):
+            assert min(contrast(colour, paper[scheme]) for paper in papers) >= 4.5
+        assert len(colours) == 2
+
+
 @pytest.mark.parametrize(
     "names",
     [NORMS, NORMS[::-1], [f"ubn alpha_init={i}" for i in range(16)], ["bn", *NORMS[8:], "ubn a=1"]],
