@@ -135,6 +135,7 @@ def test_bad_models(model, message):
         ({"sample_axis": "first"}, r"`sample_axis` \(='first'\) must be an integer"),
         ({"sample_axis": 0.5}, r"`sample_axis` \(=0.5\) must be an integer"),
         ({"select": "first"}, r"`select` \(='first'\) must be a function of a bound nn.BatchNorm"),
+        ({"select": lambda path, layer: True}, r"`select` .* one argument, the bound nn.BatchNorm"),
         ({"select": Unhashable()}, r"`select` .* must have a hash, as functions do"),
     ],
 )

@@ -1,5 +1,6 @@
 """What cannot be converted is refused, with what was found and the way out."""
 
+import inspect
 import re
 
 import flax.linen as nn
@@ -40,8 +41,22 @@ def test_nothing_to_convert():
     for wrong in (3, jnp.ones(3), [], {"a": 1}, Net):
         with pytest.raises(ValueError, match=re.escape(f"(={wrong!r:.80})")):
             unitize(wrong)
-    with pytest.raises(ValueError, match=r"`unit` \(='samples'\)"):
-        unitize(Net(rngs), unit="samples")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unit": "samples"}, r"`unit` \(='samples'\)"),
+        ({"sample_axis": "q"}, r"`sample_axis` \(='q'\) must be an integer"),
+        ({"bessel_correction": 3}, r"`bessel_correction` \(=3\) must be True or False"),
+        ({"alpha_init": 0.5}, r"`alpha_init` \(=0.5\) must be an initializer"),
+    ],
+)
+def test_bad_options_leave_the_model_as_it_was(options, message):
+    model = Net(nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(unitize)(model, **options)
+    unitize(model)
 
 
 def test_already_unitized():

@@ -21,7 +21,9 @@ def add_alpha(variables: Any, *, select: trees.Select | None = None) -> Any:
 
     In a ``TrainState`` the state of the optimizer is made anew, by ``tx.init`` of the new
     parameters; then every array of the old state takes its old place. Only alpha's are new, and
-    the updates of all other parameters are those that would have been. Counters go on: with the
+    the updates of all other parameters are those that would have been, unless the optimizer mixes
+    parameters (a global norm, ``optax.contrib.dog``, ``optax.lbfgs``) or draws noise for each
+    (``optax.add_noise``). Counters go on: with the
     old count Adam no longer corrects for the zeros that its moments start at, so alpha's first
     step is larger: (1 - b1) / sqrt(1 - b2) times the rate, 3.2 times by default.
 

@@ -1,7 +1,7 @@
 """One line for any model: its ``nn.BatchNorm`` layers become unitized."""
 
 import dataclasses
-import operator
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 from flax.traverse_util import flatten_dict
 
-from unitnorm_jax.functional._numerics.arguments import check_unit
+from unitnorm_jax.functional._numerics.arguments import check_options
 from unitnorm_jax.linen._conversion import Conversion, conversion_of
 from unitnorm_jax.linen._conversion_pass import Called
 from unitnorm_jax.linen._unitized_batch_norm import UnitizedBatchNorm
@@ -83,6 +83,14 @@ def unitize(model: Any, *, select: Callable[[Any], Any] | None = None, **options
             f"`select` (={select!r}) must be a function of a bound nn.BatchNorm, such as "
             "`lambda bn: 'head' not in bn.path`; None selects all."
         )
+    if inspect.isfunction(select):
+        try:
+            inspect.signature(select).bind(None)
+        except TypeError as error:
+            raise ValueError(
+                f"`select` (={select}) must take one argument, the bound nn.BatchNorm, whose path "
+                f"is `bn.path`; filters of path and layer are those of nnx ({error})."
+            ) from None
     _check_model(model)
     conversion = conversion_of(fields, select)
     if model.scope is not None:
@@ -181,32 +189,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
                 f"{', '.join(_DEFAULTS)}. Fields of nn.BatchNorm stay as the model sets them."
             )
     fields = {**_DEFAULTS, **options}
-    fields["unit"] = check_unit(fields["unit"])
-    fields["sample_axis"] = _checked_axes(fields["sample_axis"])
-    if not callable(fields["alpha_init"]):
-        raise ValueError(
-            f"`alpha_init` (={fields['alpha_init']!r}) must be an initializer, such as "
-            "nn.initializers.constant(0.5)."
-        )
-    if not isinstance(fields["bessel_correction"], bool):
-        raise ValueError(
-            f"`bessel_correction` (={fields['bessel_correction']!r}) must be True or False."
-        )
-    return fields
-
-
-def _checked_axes(axis: Any) -> Any:
-    """Return a sample axis that can be hashed: None, an integer or a tuple of them."""
-    try:
-        if axis is None:
-            return None
-        if isinstance(axis, Sequence) and not isinstance(axis, str):
-            return tuple(operator.index(value) for value in axis)
-        return operator.index(axis)
-    except TypeError:
-        raise ValueError(
-            f"`sample_axis` (={axis!r}) must be an integer, such as 0 for the first."
-        ) from None
+    return {**fields, **check_options(**fields)}
 
 
 def _check_model(model: Any) -> None:

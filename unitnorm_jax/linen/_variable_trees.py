@@ -39,7 +39,7 @@ def flattened(variables: Any) -> Flat:
     if not isinstance(variables, Mapping):
         raise ValueError(
             f"`variables` (={type(variables).__name__}) must be collections of variables (a "
-            "dictionary), a TrainState, or a state of nnx."
+            "dictionary), a TrainState, or a state of nnx; of an nnx module give nnx.state(model)."
         )
     if variables and not {"params", "batch_stats"} & variables.keys():
         flat = flatten_dict(variables, keep_empty_nodes=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 from flax.typing import Initializer
 
-from unitnorm_jax.functional import check_unit
+from unitnorm_jax.functional._numerics.arguments import check_options
 from unitnorm_jax.nnx._unitized_batch_norm import (
     _NO_METADATA,
     UnitizedBatchNorm,
@@ -79,7 +79,13 @@ def unitize(
         >>> type(model.layers[1]).__name__, model.layers[1].alpha.shape
         ('UnitizedBatchNorm', (4,))
     """
-    check_unit(unit)
+    options = check_options(
+        unit=unit,
+        sample_axis=sample_axis,
+        alpha_init=alpha_init,
+        bessel_correction=bessel_correction,
+    )
+    del options["alpha_init"]
     layers = _select(_batch_norms(model, select), select)
     made = []
     for path, layer in layers:
@@ -95,7 +101,7 @@ def unitize(
             rngs.params()  # the next layer's key is another
     for (_, layer), alpha in zip(layers, made, strict=True):  # none is changed if one is refused
         layer.alpha = alpha
-        set_own(layer, unit=unit, sample_axis=sample_axis, bessel_correction=bessel_correction)
+        set_own(layer, **options)
         cls: Any = type(layer)
         object.__setattr__(layer, "__class__", _unitized(cls))
     return model

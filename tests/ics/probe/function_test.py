@@ -84,7 +84,7 @@ def test_errors():
         ics.ICSProbe.of(3, X)
     with pytest.raises(ValueError, match=r"`layers` \(=3\) must be a pattern of the names"):
         ics.ICSProbe.of(hidden, X, 3)
-    with pytest.raises(ValueError, match=r"`f` must return a dictionary .* returned \w*Tracer"):
+    with pytest.raises(ValueError, match=r"`f` must return a dictionary .* returned an array"):
         ics.ICSProbe.of(lambda w, x: x @ w, X)(w, w)
     with pytest.raises(ValueError, match=r"`layers` \(=\('q',\)\) selects no .* 'z', 'pair', 'a'"):
         ics.ICSProbe.of(hidden, X, "q")(w, w)

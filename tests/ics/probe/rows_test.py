@@ -115,6 +115,10 @@ def test_flags_strings_and_helpers():
         probe = ics.ICSProbe(Flagged(), (batch, train, "relu"), mode=mode, method="pairing")
         (row,) = probe(variables, variables).rows()
         assert (row["n"], row["statistics"]) == (8, "batch" if train else "running")
+        assert row["note"] == ""
+    forgotten = ics.ICSProbe(Flagged(), (batch, False, "relu"), mode="train", method="pairing")
+    (row,) = forgotten(variables, variables).rows()
+    assert row["note"].startswith('running statistics in mode "train": give `train_kwargs`')
 
 
 def test_a_copy_for_each_device():

@@ -289,3 +289,32 @@ def unit_axes(
     named = feature_axes if isinstance(feature_axes, Sequence) else (feature_axes,)
     axes = tuple(axis % kernel.ndim for axis in named)
     return axes, tuple(kernel.shape[axis] for axis in axes)
+
+
+def check_options(
+    *, unit: Any, sample_axis: Any, alpha_init: Any, bessel_correction: Any
+) -> dict[str, Any]:
+    """Return the options of a unitized layer before there is an input; they can be hashed."""
+    try:
+        if isinstance(sample_axis, Sequence) and not isinstance(sample_axis, str):
+            sample_axis = tuple(operator.index(value) for value in sample_axis)
+        elif sample_axis is not None:
+            sample_axis = operator.index(sample_axis)
+    except TypeError:
+        raise ValueError(
+            f"`sample_axis` (={sample_axis!r}) must be an integer, such as 0 for the first, a "
+            "tuple of integers, or None where each call has one sample."
+        ) from None
+    if not callable(alpha_init):
+        raise ValueError(
+            f"`alpha_init` (={alpha_init!r}) must be an initializer, such as "
+            "nn.initializers.constant(0.5)."
+        )
+    if not isinstance(bessel_correction, bool):
+        raise ValueError(f"`bessel_correction` (={bessel_correction!r}) must be True or False.")
+    return {
+        "unit": check_unit(unit),
+        "sample_axis": sample_axis,
+        "alpha_init": alpha_init,
+        "bessel_correction": bessel_correction,
+    }

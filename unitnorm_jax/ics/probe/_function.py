@@ -8,7 +8,7 @@ import jax
 
 from unitnorm_jax.ics.probe._capture import LayerOutput
 from unitnorm_jax.ics.probe._devices import Packed
-from unitnorm_jax.ics.probe._split import Split, split
+from unitnorm_jax.ics.probe._split import Split, is_array, split
 from unitnorm_jax.ics.probe._variables import check_alive
 
 
@@ -68,8 +68,9 @@ class Function:
         found = self._f(state.joined(), *args)
         if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
             raise ValueError(
-                f"`f` must return a dictionary of arrays by name, but returned "
-                f"{type(found).__name__}; return for example {{'norm': y}}."
+                "`f` must return a dictionary of arrays by name, but returned "
+                f"{'an array' if is_array(found) else type(found).__name__}; return for example "
+                "{'norm': y}."
             )
         names = [name for name in found if self._wants(name)]
         if not names:

@@ -226,6 +226,9 @@ class Measuring:
         return [output._replace(reason=unfit(output)) for output in outputs]
 
     def _info(self, o: LayerOutput, n: int, d: int, note: str = "", invalid: str = "") -> LayerInfo:
+        if self._mode == "train" and o.statistics == "running":
+            said = 'running statistics in mode "train": give `train_kwargs`, as {"train": True}'
+            note = f"{note}; {said}" if note else said
         return LayerInfo(
             *(o.layer, o.call, o.output, o.kind, self._mode, o.statistics, n, d),
             points=self._selection.points,
