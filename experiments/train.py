@@ -6,6 +6,7 @@ that everything works, not that a method is better: small networks without any n
 How one update comes about, in six files: ``experiments/training/__init__.py``.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -47,11 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(config: TrainConfig) -> None:
     console = CommandConsole()
+    console.quiet = console.quiet or _is_another_process(config)
     with Progress(console, config.log_seconds) as progress:
-        progress.phase("Loading JAX")
+        if "jax" not in sys.modules:
+            progress.phase("Loading JAX")
         from experiments.training.job import run  # takes seconds, which --help need not wait for
 
         run(config, console, progress)
+
+
+def _is_another_process(config: TrainConfig) -> bool:
+    """Return whether others tell, as far as is known before the processes have met."""
+    index: int | str | None = config.devices.process_id
+    if index is None and config.devices.distributed == "auto":
+        names = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+        index = next((os.environ[name] for name in names if name in os.environ), None)
+    return index is not None and int(index) != 0
 
 
 if __name__ == "__main__":

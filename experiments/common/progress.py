@@ -89,7 +89,14 @@ class Progress:
             return self
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             columns = (SpinnerColumn(), self._text_column(), TimeElapsedColumn())
-            self._bar = Bar(*columns, console=self._console, transient=True, refresh_per_second=1)
+            # Standard output is left alone: tables in JSON or CSV go there.
+            self._bar = Bar(
+                *columns,
+                console=self._console,
+                transient=True,
+                refresh_per_second=1,
+                redirect_stdout=False,
+            )
             self._task = self._bar.add_task("Starting", total=None)
             self._bar.start()
         else:

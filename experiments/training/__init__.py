@@ -14,8 +14,10 @@ six files in this order:
 6. ``training/steps.py``: ``train_step``, the update itself: a pure function of state and batch.
 
 ``run.py`` has what belongs to one norm and seed: its state, batches, records, probe and
-checkpoints; ``schedules.py`` has the learning rate of an update; ``record.py``, ``probing.py`` and
-``checkpoint/`` what a run leaves on disk; ``run_folder.py`` and ``preemption.py`` how it is begun,
-stopped and resumed; ``distributed.py`` how several processes make one job; ``restored.py`` gives
-the networks of a finished one.
+checkpoints; ``rows.py`` fetches the numbers of updates as they come; ``schedules.py`` has the
+learning rate of an update; ``record.py``, ``probing.py`` and ``checkpoint/`` what a run leaves on
+disk, ``mirror.py`` its copy elsewhere; ``run_folder.py`` and ``preemption.py`` how it is begun,
+stopped and resumed; ``overview.py`` how large the networks are, ``profiling.py`` a trace of
+updates; ``distributed.py`` how several processes make one job; ``restored.py`` gives the networks
+of a finished one.
 """

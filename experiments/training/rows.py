@@ -53,10 +53,15 @@ class StretchRows:
         self._write(count)
 
     def wait(self) -> None:
-        """Wait for all updates, writing rows meanwhile."""
-        while self._waiting:
-            jax.block_until_ready(self._waiting[0])
-            self.write_ready()
+        """Wait for all updates, still writing rows once a second.
+
+        Raises:
+            OSError: If rows cannot be written.
+        """
+        for metrics in tuple(self._waiting):
+            jax.block_until_ready(metrics)
+            if time.perf_counter() - self._looked >= SECONDS:
+                self.write_ready()
 
     def end(self, problem: OSError | None = None) -> None:
         """Write the rest, and check what was computed.

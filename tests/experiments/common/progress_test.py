@@ -75,6 +75,13 @@ def test_a_narrow_terminal_loses_nothing():
     assert "…" not in text
 
 
+def test_standard_output_stays_that_of_tables(capsys):
+    with Progress(Console(file=io.StringIO(), force_terminal=True)) as progress:
+        progress.phase("Loading")
+        print("a table in JSON")
+    assert capsys.readouterr().out == "a table in JSON\n"
+
+
 def test_a_log_that_is_closed_is_not_the_progress_threads_trouble():
     file = io.StringIO()
     with Progress(Console(file=file), log_seconds=0.01) as progress:

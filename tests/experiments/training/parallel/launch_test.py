@@ -18,9 +18,9 @@ from tests.experiments.training.parallel import pairs, two_processes
 pytestmark = pytest.mark.slow  # Three processes.
 
 PAGE = (pairs.ROOT / "docs" / "training.md").read_text()
-# Later options count. (Only the tests know the network `tiny`.)
+# Later options count.
 SMALL = [
-    *two_processes.TRAIN.replace("tiny", "preact --model.blocks 1 --model.widths 4").split(),
+    *two_processes.TRAIN.split(),
     *("--data.dataset", "digits", "--precision", "float32"),
 ]
 

@@ -28,7 +28,8 @@ from tests.experiments.training.parallel import groups, job, masks
 MODES = ("pmap", "shard_map")  # The training job is jit.
 GROUPED = {"parallel": "jit", "statistics": "grouped", "statistics_group": 2}
 TRAIN = (
-    "--model.name tiny --norms ubn --seeds 0 --evals-per-epoch 1 --checkpoint-every 1 "
+    "--model.name preact --model.blocks 1 --model.widths 4 --norms ubn --seeds 0 "
+    "--evals-per-epoch 1 --checkpoint-every 1 "
     "--data.max-shift 0 --probe.every 0 --optim.epochs 1 --optim.batch-size 128 "
     "--optim.learning-rate 0.01"
 )
