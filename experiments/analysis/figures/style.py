@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from experiments.analysis.glyphs import drawable
+
 # Each means one thing only, so that a page can exchange it for its own (analysis/page).
 INK, MUTED, GRID, PAPER = "#1b1b1f", "#6b6b73", "#dcdce1", "#fefefe"
 STYLE: Any = {
@@ -141,16 +143,16 @@ def short(layer: str) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """Return a text of at most so many letters: what is cut is in its middle.
+    """Return a text of at most so many letters, to draw: what is cut is in its middle.
 
     Example:
         >>> cut("encoder/layer_11/attention/norm", 16)
         'encoder…ion/norm'
     """
-    if len(text) <= most:
-        return text
-    half = (most - 1) // 2
-    return f"{text[: most - 1 - half - 1]}…{text[-half - 1 :]}"
+    if len(text) > most:
+        half = (most - 1) // 2
+        text = f"{text[: most - 1 - half - 1]}…{text[-half - 1 :]}"
+    return drawable(text)
 
 
 def depth_ticks(axis: Axes, layers: Sequence[str], share: float = 1.0) -> None:

@@ -5,6 +5,7 @@ import io
 import pytest
 from matplotlib.figure import Figure
 
+from experiments.analysis.figures import style
 from experiments.analysis.glyphs import drawable
 
 
@@ -23,3 +24,8 @@ def test_any_name_is_drawn(name, shown):
     text = figure.suptitle(drawable(name))
     figure.savefig(io.BytesIO())
     assert text._preprocess_math(text.get_text()) == (shown, False)
+
+
+def test_titles_of_figures_can_be_drawn():
+    assert style.cut("runs/猫 $x$", 20) == "runs/\\u732b \\$x\\$"
+    assert style.cut("encoder/layer_11", 9) == "enc…er_11"
