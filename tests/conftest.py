@@ -24,6 +24,8 @@ gc.set_threshold(50_000, 20, 50)  # Tracing allocates much and leaves few cycles
 # Other papers' methods, whole studies, and more of what others test, too: in `make test-slow`.
 SLOW = (
     "contrib",
+    "experiments/analysis/browser_test.py",
+    "experiments/analysis/figures/overlap_test.py",
     "experiments/data/prepare/prepare_test.py",
     "experiments/methods/enorm_test.py",
     "experiments/methods/own_bounds_test.py",
@@ -31,7 +33,13 @@ SLOW = (
     "experiments/models/kalman_resnet_test.py",
     "experiments/old_run_test.py",
     "experiments/studies",
+    "experiments/training/mirror_test.py",
     "experiments/training/parallel/run_test.py",
+    "ics/probe/others_test.py",
+    "ics/probe/tiles_test.py",
+    "linen/unitize_objects_test.py",
+    "nnx/transforms_test.py",
+    "user_models_test.py",
 )
 
 # Before any JAX computation: the multi-device tests need them, and must never skip.

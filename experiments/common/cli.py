@@ -108,9 +108,10 @@ def run_cli(
                 _help(prog, config_type, words, usual, default, description)
             if any(word.startswith("--tyro-") for word in words):
                 prog = "-".join(prog.split()[2:]) or prog  # Shells complete after one word.
+            given: dict[str, Any] = {} if default is None else {"default": default}
             with _one_line():
                 config = tyro.cli(
-                    config_type, prog=prog, args=words, default=default, description=description
+                    config_type, prog=prog, args=words, description=description, **given
                 )
             config = with_local_paths(config)
             check(config)

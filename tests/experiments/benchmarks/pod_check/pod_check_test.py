@@ -131,8 +131,8 @@ def test_slices_have_as_many_chips_as_they_say():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--norm", "foo"], "norm (='foo') is unknown; choose from bn, ubn"),
-        (["--baseline", "foo"], "norm (='foo') is unknown"),
+        (["--norm", "foo"], "`norm` (='foo') is unknown; choose from bn, ubn"),
+        (["--baseline", "foo"], "`norm` (='foo') is unknown"),
         (["--model", "vgg"], "resnet50"),
         (["--slices", "0"], "`slices` (=0) must be a positive number"),
         (["--scaling", "9"], "`scaling` (=9) must be a number of chips of v5e: choose from 8, 16"),
