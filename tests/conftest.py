@@ -19,6 +19,7 @@ FAST_TO_COMPILE = (
 if jax.__version_info__ < (0, 11):  # XLA ends the process at a flag that it does not know.
     FAST_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FAST_TO_COMPILE)
+os.environ.pop("COLUMNS", None)  # of xdist; tables are then as in a pipe: as wide as they are
 gc.set_threshold(50_000, 20, 50)  # Tracing allocates much and leaves few cycles.
 
 # Other papers' methods, whole studies, and more of what others test, too: in `make test-slow`.
