@@ -153,7 +153,7 @@ def test_cifar_stopped_in_the_middle_of_a_run(images, tmp_path, monkeypatch):
     console, folder = Console(file=output, width=200), run.folder_of(configs[0], tmp_path / "out")
     stop = StopAfter(5)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "Preemption", lambda grace, left: stop)
+        patch.setattr(job, "Preemption", lambda *options: stop)
         patch.setattr(run, "time", SimpleNamespace(monotonic=lambda: float(stop.left <= 0)))
         assert run.run_sweep("c", question, tmp_path / "out", console, 1.0, str(images)) is None
     assert "Out of time in run 1 of 2; repeat to go on." in output.getvalue()

@@ -166,7 +166,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     zoo.run(config, Console())
     assert [job.run_dir for job in seen] == [str(config.out / "runs" / "bn")] * 2
     assert [job.resume for job in seen] == ["auto"] * 2
-    assert "| bn | diverged | - |" in (config.out / "zoo.md").read_text()
+    assert "| BatchNorm | diverged | - |" in (config.out / "zoo.md").read_text()
 
 
 def test_smallest_batch_stops_where_nothing_is_learnt(monkeypatch):
