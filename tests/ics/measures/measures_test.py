@@ -149,6 +149,9 @@ def test_weights_leave_out_what_is_not_there():
     found = measures.kernel_mean_matching(x, x[:20])
     assert found.weights[20:].sum() < 1e-6
     assert found.effective_sample_size == pytest.approx(20, rel=1e-3)
+    most = np.repeat(x[:1], 9, axis=0)  # a median distance, and so a bandwidth, of 0
+    most[0] += 1
+    assert measures.kernel_mean_matching(most, most[1:]).weights[0] < 1e-6
     twice = np.concatenate([x, x])  # a kernel matrix without an inverse
     assert measures.kernel_mean_matching(twice, x).residual < 1e-6
 

@@ -2,15 +2,13 @@
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import lsq_linear
+from scipy.spatial.distance import cdist, pdist
 
 from unitnorm_jax.ics.distances._samples import check_samples
-from unitnorm_jax.ics.measures._mmd import distances_of, kernel, median_of
 
 _RIDGE = 1e-10  # on the kernel matrix, whose rows may coincide
 _SUM = 1e3  # weight of the row that says that weights add up to 1
@@ -19,13 +17,13 @@ _SUM = 1e3  # weight of the row that says that weights add up to 1
 class KernelWeights(NamedTuple):
     """Weights of samples, and how far they go."""
 
-    weights: Float[np.ndarray | Array, " n"]
+    weights: Float[np.ndarray, " n"]
     """One per sample of x; nonnegative, their sum is 1."""
-    effective_sample_size: Float[np.ndarray | Array, ""]
+    effective_sample_size: float
     """``1 / sum_i w_i^2``: n for equal weights; few where x hardly resembles y."""
-    mmd: Float[np.ndarray | Array, ""]
+    mmd: float
     """The biased ``MMD^2`` that is left with these weights."""
-    residual: Float[np.ndarray | Array, ""]
+    residual: float
     """How far the weights are from optimal: by how much one of them would change if it followed
     the gradient, within the limits (0 where the conditions of Karush, Kuhn and Tucker hold)."""
 
@@ -50,8 +48,8 @@ def kernel_mean_matching(
         limit: The largest weight, as a multiple of 1/n; at least 1.
 
     Returns:
-        The weights, and the effective sample size; numpy arrays in float64. Under ``jit`` call it
-        by ``jax.pure_callback``.
+        The weights, and the effective sample size; numpy arrays in float64. It calls nothing of
+        JAX, so that a ``jax.pure_callback`` may call it.
 
     Raises:
         ValueError: If shapes do not match, samples are not finite, or the limit is less than 1.
@@ -74,17 +72,24 @@ def kernel_mean_matching(
         raise ValueError(f"`limit` (={limit}) must be at least 1: weights of 1/n add up to 1.")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("`x` and `y` must be finite, but hold NaN or inf; look at the layer.")
-    with jax.enable_x64(True):
-        wide = (jnp.asarray(z, jnp.float64) for z in (x, y))
-        xx, yy, xy = distances_of(*wide)
-        sigma = median_of(xx, yy, xy) if bandwidth is None else bandwidth
-        kxx, kyy, kxy = (np.asarray(kernel(z, sigma)) for z in (xx, yy, xy))
+    x, y = (z.reshape(len(z), -1).astype(np.float64) for z in (x, y))
+    sigma = np.median(pdist(np.concatenate([x, y]))) if bandwidth is None else bandwidth
+    kxx, kyy, kxy = (_kernel(a, b, sigma) for a, b in ((x, x), (y, y), (x, y)))
     target = kxy.mean(1)
     weights = _minimise(kxx, target, limit / len(x))
     left = weights @ kxx @ weights - 2 * weights @ target + kyy.mean()
     moved = project(weights - (kxx @ weights - target), limit / len(x))
     residual = np.abs(moved - weights).max()
-    return KernelWeights(weights, 1 / np.square(weights).sum(), np.maximum(left, 0.0), residual)
+    size = 1 / np.square(weights).sum()
+    return KernelWeights(weights, float(size), max(float(left), 0.0), float(residual))
+
+
+def _kernel(x: np.ndarray, y: np.ndarray, bandwidth: float) -> np.ndarray:
+    """Return the kernel of `mmd`; for bandwidth 0, whether points coincide."""
+    distances = cdist(x, y)
+    with np.errstate(divide="ignore"):
+        ratio = np.divide(distances, bandwidth, where=distances > 0, out=np.zeros_like(distances))
+    return np.exp(-np.square(ratio) / 2)
 
 
 def project(v: np.ndarray, most: float) -> np.ndarray:

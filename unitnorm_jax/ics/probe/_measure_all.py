@@ -1,6 +1,7 @@
 """The shift of all layers of a model, in few programs."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitnorm_jax.ics.distances._assignment import Solver
+from unitnorm_jax.ics.probe._groups import Block, in_groups, sides
 from unitnorm_jax.ics.probe._measure import Measure, measure, weighted
 from unitnorm_jax.ics.probe._measure_tiles import fits, measure_tiles
-from unitnorm_jax.ics.probe._tiles import joined
 
 
 def measure_all(
-    blocks: list[tuple[jax.Array, ...]],
+    blocks: Sequence[Block],
     method: str | Solver,
     tolerance: float | int,
     weights: np.ndarray | None = None,
@@ -27,30 +28,20 @@ def measure_all(
         tolerance: As in `em_distance`.
         weights: Of the samples, (n,).
     """
-    groups: dict[Any, list[int]] = {}
-    for i, (x, _) in enumerate(blocks):
-        one = weights is None and fits(x)
-        groups.setdefault(x.shape[1] if one else (x.shape[1:], x.dtype), []).append(i)
-    results = []
-    order: list[int] = []
-    starts = np.cumsum([0, *(len(x) for x, _ in blocks)])
-    for key, members in groups.items():
-        pairs = [blocks[i] for i in members]
+    options: dict[str, Any] = {"method": method, "tolerance": tolerance}
+    one_by_one = functools.partial(measure, **options)
+    if weights is not None:
+        one_by_one = functools.partial(weighted, weights=weights, **options)
+
+    def of_group(key: Any, members: list[Block]) -> Measure:
         if isinstance(key, int):
-            results.append(measure_tiles(pairs, method, tolerance))
-        else:
-            x, y = (joined([pair[side] for pair in pairs]) for side in (0, 1))
-            one_by_one = functools.partial(measure, method=method, tolerance=tolerance)
-            if weights is not None:
-                one_by_one = functools.partial(
-                    weighted, weights=weights, method=method, tolerance=tolerance
-                )
-            results.append(jax.lax.map(lambda xy, one=one_by_one: one(*xy), (x, y)))
-        order.extend(k for i in members for k in range(starts[i], starts[i + 1]))
-    if len(results) == 1:
-        return results[0]
-    place = np.argsort(order)
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *results)
+            return measure_tiles(members, method, tolerance)
+        return jax.lax.map(lambda pair: one_by_one(*pair), sides(members))
+
+    keys = [
+        x.shape[1] if weights is None and fits(x) else (x.shape[1:], x.dtype) for x, _ in blocks
+    ]
+    return in_groups(blocks, keys, of_group)
 
 
 def with_gaps(measures: Measure | None, measured: list[bool]) -> Measure:

@@ -1,6 +1,7 @@
 """`measure` for layers of as many samples and any dimensions, in one program."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from unitnorm_jax.ics.distances._cost import CostError
 from unitnorm_jax.ics.distances._line import line_error
 from unitnorm_jax.ics.distances._relative import Spread, in_spreads
 from unitnorm_jax.ics.distances._samples import Samples, mean_error
+from unitnorm_jax.ics.probe._groups import Block
 from unitnorm_jax.ics.probe._measure import Measure
 from unitnorm_jax.ics.probe._tiles import Facts, Largest, Sums, Tiles, add_up, cost_error, cut, look
 
@@ -30,9 +32,7 @@ def fits(block: jax.Array) -> bool:
     return block.shape[2] > 1 and (floats or block.dtype.itemsize < 4)
 
 
-def measure_tiles(
-    blocks: list[tuple[jax.Array, ...]], method: str | Solver, tolerance: float | int
-) -> Measure:
+def measure_tiles(blocks: Sequence[Block], method: str | Solver, tolerance: float | int) -> Measure:
     """Measure pairs of blocks (k, n, d) of one n.
 
     The closed forms are those of `measure`, from sums over tiles of columns; so are the costs, and

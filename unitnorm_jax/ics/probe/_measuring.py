@@ -14,6 +14,7 @@ from unitnorm_jax.ics.measures import GradientICS, gradient_ics
 from unitnorm_jax.ics.probe._batch import select, take_in
 from unitnorm_jax.ics.probe._capture import LayerOutput
 from unitnorm_jax.ics.probe._devices import pack, placed_by_compiler, replicated, unpack
+from unitnorm_jax.ics.probe._groups import Block
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
 from unitnorm_jax.ics.probe._measure import Measure
 from unitnorm_jax.ics.probe._measure_all import measure_all, with_gaps
@@ -188,7 +189,7 @@ class Measuring:
         """Return the shift from outputs to outputs."""
         values = zip(before.values, after.values, strict=True)
         infos: list[LayerInfo] = []
-        blocks: list[tuple[jax.Array, ...]] = []
+        blocks: list[Block] = []
         channels: list[int] = []
         for output, place in zip(before.outputs, before.places, strict=True):
             pair = () if output.reason else next(values)
@@ -197,9 +198,9 @@ class Measuring:
                     raise ValueError(f"{name_of(output)} {place}")
                 infos.append(self._info(output, 0, 0, invalid=f"The output {place}"))
                 continue
-            block = tuple(points(_gather(y, gathered), place, self._selection) for y in pair)
-            blocks.append(block)
-            n, d = block[0].shape[1:]
+            x, y = (points(_gather(y, gathered), place, self._selection) for y in pair)
+            blocks.append((x, y))
+            n, d = x.shape[1:]
             last = len(output.value) - 1
             points_at = (*place.stacked, place.samples, place.steps)
             channels.append(d if last in points_at else output.value[last])
@@ -215,7 +216,7 @@ class Measuring:
             measures = measures._replace(others=columns)
         return ICSReport(tuple(infos), with_gaps(measures, [not i.invalid for i in infos]))
 
-    def _measure_all(self, blocks: list[tuple[jax.Array, ...]]) -> Measure:
+    def _measure_all(self, blocks: list[Block]) -> Measure:
         weights = weights_of_points(self._selection)
         return measure_all(blocks, self._method, self._tolerance, weights)
 

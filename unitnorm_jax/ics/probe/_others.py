@@ -1,6 +1,5 @@
 """Other measures of shift as further columns of a report: see ``ics.measures``."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from unitnorm_jax.ics import measures
+from unitnorm_jax.ics.distances._host import call_on_host
+from unitnorm_jax.ics.probe._groups import Block, in_groups, sides
 
 MEASURES = ("em", "moments", "channels", "mmd", "kmm", "gaussian", "gradient")
 
@@ -38,7 +39,7 @@ def check_measures(names: Sequence[str], loss: Any, weighted: bool) -> tuple[str
 
 
 def others(
-    names: Sequence[str], blocks: Sequence[tuple[jax.Array, ...]], channels: Sequence[int]
+    names: Sequence[str], blocks: Sequence[Block], channels: Sequence[int]
 ) -> dict[str, jax.Array]:
     """Return the columns of the measures, one number per layer.
 
@@ -47,14 +48,15 @@ def others(
         blocks: Before and after, (k, n, d): k layers each.
         channels: Of each block, how many of its d numbers lie along the last axis.
     """
-    parts = []
-    for (x, y), c in zip(blocks, channels, strict=True):
-        one = functools.partial(_of_layer, tuple(names), c)
-        parts.append(jax.lax.map(lambda xy, one=one: one(*xy), (x, y)))
-    return jax.tree.map(lambda *columns: jnp.concatenate(columns), *parts) if parts else {}
+
+    def of_group(key: Any, members: list[Block]) -> dict[str, jax.Array]:
+        return jax.lax.map(lambda pair: _of_layer(names, key[-1], *pair), sides(members))
+
+    keys = [(x.shape[1:], x.dtype, c) for (x, _), c in zip(blocks, channels, strict=True)]
+    return in_groups(blocks, keys, of_group)
 
 
-def _of_layer(names: tuple[str, ...], c: int, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+def _of_layer(names: Sequence[str], c: int, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
     found: dict[str, jax.Array] = {}
     wide = [z.reshape(len(z), -1, c) for z in (x, y)]
     if "moments" in names:
@@ -68,19 +70,16 @@ def _of_layer(names: tuple[str, ...], c: int, x: jax.Array, y: jax.Array) -> dic
         found["mmd"], found["mmd_error"], _ = measures.mmd(x, y)
     if "kmm" in names:
         scalar = jax.ShapeDtypeStruct((), jnp.float32)
-        found["kmm_sample_size"] = jax.pure_callback(
-            _sample_size, scalar, x, y, vmap_method="sequential"
-        )
+        found["kmm_sample_size"] = call_on_host(_sample_size, scalar, x, y)
     if "gaussian" in names:
         found["gaussian_w2"] = measures.gaussian_w2(x, y)
     return found
 
 
-def _sample_size(x: Any, y: Any) -> np.float32:
-    x, y = np.asarray(x), np.asarray(y)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return np.float32(np.nan)
-    return np.float32(measures.kernel_mean_matching(x, y).effective_sample_size)
+def _sample_size(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(x).all() and np.isfinite(y).all()
+    size = measures.kernel_mean_matching(x, y).effective_sample_size if finite else np.nan
+    return np.asarray(size, np.float32)
 
 
 def gradient_columns(

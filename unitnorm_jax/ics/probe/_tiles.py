@@ -6,7 +6,7 @@ each shape. So layers are cut into tiles of as many columns, of which one loop t
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jax import lax
 from unitnorm_jax.ics.bounds import _lower
 from unitnorm_jax.ics.distances import _cost, _rounding, _samples
 from unitnorm_jax.ics.distances._line import line_em_distance
+from unitnorm_jax.ics.probe._groups import Block, sides
 
 _SIDE_BY_SIDE = 2**20  # numbers of layers that are looked at together
 _COLUMNS = 1024  # of a tile: with 64 samples it stays in the cache of a core
@@ -95,43 +96,31 @@ class Facts(NamedTuple):
     """Whether all samples before are the same."""
 
 
-def cut(blocks: list[tuple[jax.Array, ...]]) -> Tiles:
+def cut(blocks: Sequence[Block]) -> Tiles:
     """Cut pairs of blocks (k, n, d) into tiles, zeros in the last columns of the last ones."""
     dtype = _rounding.working_dtype(*[z for pair in blocks for z in pair])
     largest = max(x.shape[2] for x, _ in blocks)
     unit = 16 if largest <= 64 else 64
     columns = min(_COLUMNS, -(-largest // unit) * unit)
-    x, y = (joined([_cut(pair[side].astype(dtype), columns) for pair in blocks]) for side in (0, 1))
+    x, y = sides(
+        [(_cut(x.astype(dtype), columns), _cut(y.astype(dtype), columns)) for x, y in blocks]
+    )
     return Tiles(x, y, tuple(x.shape[2] for x, _ in blocks for _ in range(x.shape[0])))
-
-
-def joined(blocks: list[jax.Array]) -> jax.Array:
-    """`jnp.concatenate`, written once: XLA copies one into each operation that reads it."""
-    if len(blocks) == 1:
-        return blocks[0]
-    total = sum(len(block) for block in blocks)
-    whole = jnp.zeros((total, *blocks[0].shape[1:]), blocks[0].dtype)
-    start = 0
-    for block in blocks:
-        whole = lax.dynamic_update_slice_in_dim(whole, block, start, 0)
-        start += len(block)
-    return whole
 
 
 def look(tiles: Tiles) -> Facts:
     """Return what has to be known before numbers are added up."""
     n = tiles.x.shape[1]
 
-    def one(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-        x, y = pair
-        finite = [jnp.all(jnp.isfinite(z)) for z in pair]
+    def one(x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
+        finite = [jnp.all(jnp.isfinite(z)) for z in (x, y)]
         size = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
         size = jnp.where(finite[0] & finite[1], size, 0)
         same = jnp.all(_rounding.same_rows(x, y))
         constant = jnp.all(_rounding.same_rows(x, jnp.broadcast_to(x[:1], x.shape)))
         return size, *finite, same, constant
 
-    size, *flags = jax.vmap(lambda *pair: one(pair))(tiles.x, tiles.y)
+    size, *flags = jax.vmap(one)(tiles.x, tiles.y)
     owner = np.repeat(np.arange(len(tiles.dimensions)), tiles.counts)
     per_layer = functools.partial(
         jax.ops.segment_max,
