@@ -57,6 +57,25 @@ def test_masked_points_do_not_matter():
     np.testing.assert_allclose(gradient, [[-1.0], [0.0]])
 
 
+@pytest.mark.parametrize("weights", [(), (jnp.array([1.0, 2.0, 1.0]), None)])
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_any_scale_has_the_same_derivative(scale, weights):
+    """Squares of these numbers overflow, or underflow to 0."""
+    x, y = (jnp.asarray(z, jnp.float32) for z in points(3, 3))
+    gradient = jax.grad(value)(x, y, *weights)
+    np.testing.assert_allclose(
+        jax.grad(value)(scale * x, scale * y, *weights), gradient, rtol=1e-5, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("weights", [(), (jnp.array([1.0, 2.0, 1.0]), None)])
+def test_what_is_not_finite_shows_and_raises_nothing(weights):
+    x, y = (jnp.asarray(z, jnp.float32) for z in points(3, 3))
+    distance, gradient = jax.value_and_grad(value)(x.at[0, 0].set(jnp.nan), y, *weights)
+    assert np.isnan(distance)
+    assert np.isnan(gradient).any()
+
+
 def test_vmap_and_bounds():
     x, y = (jnp.asarray(z, jnp.float32) for z in points(5, 5))
     several = jnp.stack([x, x[::-1], 2 * x])

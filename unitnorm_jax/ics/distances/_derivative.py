@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from unitnorm_jax.ics.distances import _rounding, _samples
 from unitnorm_jax.ics.distances._assignment import scipy_assignment
 from unitnorm_jax.ics.distances._cost import cost_matrix
 from unitnorm_jax.ics.distances._transport import Plan, scipy_plan
@@ -50,13 +51,15 @@ def _paired_value(value: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     value, x, y = primals
     rows = jnp.arange(len(x), dtype=jnp.int32)
-    fixed = lax.stop_gradient((x, y))
-    paired = jnp.linalg.norm(fixed[0] - fixed[1], axis=1).mean()
+    s = _solvable(x, y)
+    paired = _samples.mean(_samples.norms(s.x - s.y))
+    found = _rounding.times_power_of_two(value, s.exponent) * (1 + _SAME)
+    # Of a value that is not finite there is no derivative, and a solver would raise.
     columns = lax.cond(
-        paired <= value * (1 + _SAME), lambda: rows, lambda: scipy_assignment(cost_matrix(*fixed))
+        s.finite & (paired > found), lambda: scipy_assignment(cost_matrix(s.x, s.y)), lambda: rows
     )
     plan = Plan(rows, columns, jnp.full(len(x), 1 / len(x), x.dtype))
-    return value, _change(plan, x, y, *tangents[1:])
+    return value, _shown(value) * _change(plan, x, y, *tangents[1:])
 
 
 @jax.custom_jvp
@@ -72,8 +75,19 @@ def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     value, x, y, a, b = primals
     # Points of weight 0 may hold anything.
     x, y = (jnp.where(w[:, None] > 0, z, 0) for z, w in ((x, a), (y, b)))
-    plan = scipy_plan(cost_matrix(*lax.stop_gradient((x, y))), a, b)
-    return value, _change(plan, x, y, *tangents[1:3])
+    s = _solvable(x, y)
+    plan = scipy_plan(jnp.where(s.finite, cost_matrix(s.x, s.y), 0), a, b)
+    return value, _shown(value) * _change(plan, x, y, *tangents[1:3])
+
+
+def _solvable(x: jax.Array, y: jax.Array) -> _samples.Samples:
+    """Return the points without a derivative, scaled so that no square overflows."""
+    return _samples.scaled(_samples.Given(*lax.stop_gradient((x, y)), None, None))
+
+
+def _shown(value: jax.Array) -> jax.Array:
+    """Return 1, or NaN where the value is not finite: a factor, so that gradients show it."""
+    return jnp.where(jnp.isfinite(value), 1, jnp.nan).astype(value.dtype)
 
 
 def _change(plan: Plan, x: jax.Array, y: jax.Array, dx: jax.Array, dy: jax.Array) -> jax.Array:

@@ -94,20 +94,37 @@ def scipy_plan(
     return Plan(*call_on_host(_plan, (index, index, mass), cost, x_weights, y_weights))
 
 
+class _Optimum(NamedTuple):
+    """A plan between the points of positive weight, arc by arc, and what it cannot be below."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    mass: np.ndarray
+    cost: np.ndarray
+    lower: float
+
+
+def _optimum(cost: Any, x_weights: np.ndarray, y_weights: np.ndarray) -> _Optimum:
+    rows, columns = (np.flatnonzero(w > 0) for w in (x_weights, y_weights))
+    c = np.asarray(cost)[np.ix_(rows, columns)].astype(np.float64)
+    supply, demand, total = masses(x_weights[rows], y_weights[columns])
+    a, b = (np.array([k / total for k in side]) for side in (supply, demand))
+    chosen, plan, g = _column_generation(c, a, b)
+    flows, potentials = network_simplex(c, supply, demand, *_support(c, chosen, plan, g))
+    lower = max(dual_value(c, supply, demand, total, z) for z in (g, potentials))
+    i, j = np.array(list(flows)).T
+    mass = np.array([k / total for k in flows.values()])
+    return _Optimum(rows[i], columns[j], mass, c[i, j], lower)
+
+
 def _plan(cost: Any, *weights: Any) -> tuple[np.ndarray, ...]:
     arcs = sum(cost.shape) - 1
-    i, j, carried = np.zeros(arcs, np.int32), np.zeros(arcs, np.int32), np.zeros(arcs, cost.dtype)
+    i, j, mass = np.zeros(arcs, np.int32), np.zeros(arcs, np.int32), np.zeros(arcs, cost.dtype)
     if all(_proper(w) for w in weights):
-        rows, columns = (np.flatnonzero(w > 0) for w in weights)
-        c = np.asarray(cost)[np.ix_(rows, columns)].astype(np.float64)
-        supply, demand, total = masses(weights[0][rows], weights[1][columns])
-        a, b = (np.array([k / total for k in side]) for side in (supply, demand))
-        support = _support(c, *_column_generation(c, a, b))
-        flows, _ = network_simplex(c, supply, demand, *support)
-        at = np.array(list(flows)).T
-        i[: len(flows)], j[: len(flows)] = rows[at[0]], columns[at[1]]
-        carried[: len(flows)] = [k / total for k in flows.values()]
-    return i, j, carried
+        best = _optimum(cost, *map(np.asarray, weights))
+        count = len(best.mass)
+        i[:count], j[:count], mass[:count] = best.rows, best.columns, best.mass
+    return i, j, mass
 
 
 def _bounds(bits: tuple[str, str], cost: Any, *rest: Any) -> tuple[np.ndarray, ...]:
@@ -118,22 +135,14 @@ def _bounds(bits: tuple[str, str], cost: Any, *rest: Any) -> tuple[np.ndarray, .
     dtype = np.asarray(cost).dtype
     if not all(_proper(w) for w in weights):
         return _rounded(dtype, 0.0, np.inf, 0.0, True)
-    rows, columns = (np.flatnonzero(w > 0) for w in weights)
-    c = np.asarray(cost)[np.ix_(rows, columns)].astype(np.float64)
-    supply, demand, total = masses(weights[0][rows], weights[1][columns])
-    a, b = (np.array([k / total for k in side]) for side in (supply, demand))
-    chosen, plan, g = _column_generation(c, a, b)
-    flows, potentials = network_simplex(c, supply, demand, *_support(c, chosen, plan, g))
-    lower = max(dual_value(c, supply, demand, total, z) for z in (g, potentials))
-    i, j = np.array(list(flows)).T
-    carried = np.array([k / total for k in flows.values()])
-    value = math.fsum(carried * c[i, j])
+    best = _optimum(cost, *weights)
+    value = math.fsum(best.mass * best.cost)
     moves = True
     if value == 0 and len(rest) > 2:
         x, y = (np.asarray(z) for z in rest[2:])
-        moves = bool((x[rows[i]] != y[columns[j]]).any())
+        moves = bool((x[best.rows] != y[best.columns]).any())
     margin = 4 * np.finfo(np.float64).eps  # of each product; all of them are nonnegative
-    return _rounded(dtype, lower, value * (1 + margin), value, moves)
+    return _rounded(dtype, best.lower, value * (1 + margin), value, moves)
 
 
 def _proper(w: np.ndarray) -> bool:
