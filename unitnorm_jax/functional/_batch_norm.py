@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional._numerics import arguments
+from unitnorm_jax.functional._numerics.axes import check_axes
 from unitnorm_jax.functional._numerics.batch_norm import (
     channel_arguments,
     normalize_by_batch,
@@ -83,7 +84,7 @@ def batch_norm(
     """
     arguments.check_hyperparameters(momentum, epsilon)
     x = jnp.asarray(x)
-    features = arguments.check_axes(x.shape, axis)
+    features = check_axes(x.shape, axis)
     shape = tuple(x.shape[i] for i in features)
     for name, value in {"scale": scale, "bias": bias, **stats._asdict()}.items():
         if value is not None:

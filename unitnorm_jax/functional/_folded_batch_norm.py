@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unitnorm_jax.functional._numerics.arguments import check_epsilon, check_features, unit_axes
+from unitnorm_jax.functional._numerics.arguments import check_epsilon, check_features
+from unitnorm_jax.functional._numerics.axes import unit_axes
 
 
 class FoldedWeights(NamedTuple):

@@ -47,6 +47,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.functional._numerics import arguments
+from unitnorm_jax.functional._numerics.axes import check_layout
 from unitnorm_jax.functional._numerics.batch_statistics import (
     BatchStats,
     Reduction,
@@ -169,7 +170,7 @@ def unitized_batch_norm(
     unit = arguments.check_unit(unit)
     arguments.check_hyperparameters(momentum, epsilon)
     x = jnp.asarray(x)
-    samples, features = arguments.check_layout(x.shape, axis, sample_axis)
+    samples, features = check_layout(x.shape, axis, sample_axis)
     shape = tuple(x.shape[i] for i in features)
     for name, value in (("mean", stats.mean), ("var", stats.var), ("alpha", alpha)):
         arguments.check_features(name, value, shape)

@@ -11,7 +11,7 @@ from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax import functional
-from unitnorm_jax.functional._numerics.arguments import check_layout
+from unitnorm_jax.functional._numerics.axes import check_layout
 from unitnorm_jax.linen._variables import affine, batch_stats
 
 

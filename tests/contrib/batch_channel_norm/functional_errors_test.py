@@ -10,7 +10,7 @@ from tests.contrib.batch_channel_norm.functional_test import problem, run
 from unitnorm_jax import functional
 from unitnorm_jax.contrib.batch_channel_norm import batch_channel_norm
 from unitnorm_jax.contrib.estimated_batch_norm import estimated_batch_norm
-from unitnorm_jax.functional._numerics.arguments import check_axis
+from unitnorm_jax.functional._numerics.axes import check_axis
 
 
 def of_shape(*shape, dtype=jnp.float32):

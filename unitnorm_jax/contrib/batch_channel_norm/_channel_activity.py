@@ -11,6 +11,7 @@ from unitnorm_jax.contrib.noise_aware_batch_norm._functional import (
     pool_statistics,
 )
 from unitnorm_jax.functional._numerics import arguments
+from unitnorm_jax.functional._numerics.axes import check_axis
 from unitnorm_jax.functional._numerics.batch_statistics import BatchStats
 
 
@@ -77,7 +78,7 @@ def channel_activity(
         Siyuan Qiao, Huiyu Wang, Chenxi Liu, Wei Shen and Alan Yuille, `Rethinking Normalization and
         Elimination Singularity in Neural Networks <https://arxiv.org/abs/1911.09738>`_, 2019.
     """
-    feature = arguments.check_axis(x.shape, axis)
+    feature = check_axis(x.shape, axis)
     stats, size = batch_statistics(x, axis=feature, mask=mask, axis_name=axis_name)
     reduced = tuple(i for i in range(x.ndim) if i != feature)
     where = None if mask is None else arguments.check_mask(mask, x.shape)

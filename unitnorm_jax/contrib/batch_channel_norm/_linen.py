@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.contrib.batch_channel_norm._functional import batch_channel_norm, check_groups
 from unitnorm_jax.contrib.estimated_batch_norm._linen import Rate, current_rate
-from unitnorm_jax.functional._numerics.arguments import check_axis
+from unitnorm_jax.functional._numerics.axes import check_axis
 from unitnorm_jax.linen._variables import affine, batch_stats
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.contrib.batch_kalman_norm._functional import batch_kalman_norm
 from unitnorm_jax.contrib.batch_kalman_norm._moments import Moments, normalized_moments
-from unitnorm_jax.functional._numerics.arguments import check_axis
+from unitnorm_jax.functional._numerics.axes import check_axis
 from unitnorm_jax.linen._variables import affine, batch_stats
 
 MOMENTS_OF = ("output", "input")

@@ -10,7 +10,7 @@ from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.contrib.estimated_batch_norm._functional import estimated_batch_norm
-from unitnorm_jax.functional._numerics.arguments import check_axis
+from unitnorm_jax.functional._numerics.axes import check_axis
 from unitnorm_jax.linen._variables import affine, batch_stats
 
 # A constant, or a function of the number of updates so far, as optax's schedules are.

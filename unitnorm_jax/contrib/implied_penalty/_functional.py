@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unitnorm_jax.functional._numerics.arguments import check_features, unit_axes
+from unitnorm_jax.functional._numerics.arguments import check_features
+from unitnorm_jax.functional._numerics.axes import unit_axes
 from unitnorm_jax.functional._numerics.scaling import power_of_two
 
 

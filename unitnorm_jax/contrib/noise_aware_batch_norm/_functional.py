@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Shaped
 
 from unitnorm_jax.contrib.estimated_batch_norm._functional import check_rate
 from unitnorm_jax.functional._numerics import arguments, devices
+from unitnorm_jax.functional._numerics.axes import check_axes
 from unitnorm_jax.functional._numerics.batch_statistics import BatchStats, hashable_groups
 from unitnorm_jax.functional._numerics.scaling import one_number
 
@@ -46,7 +47,7 @@ def batch_statistics(
         ([2.0, 5.0], [1.0, 0.0], [2.0, 2.0])
     """
     x = arguments.as_floating(x)
-    features = arguments.check_axes(x.shape, axis)
+    features = check_axes(x.shape, axis)
     over = tuple(i for i in range(x.ndim) if i not in features)
     z = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     valid = jnp.ones(x.shape, bool) if mask is None else arguments.check_mask(mask, x.shape)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from unitnorm_jax.functional._numerics import arguments
 from unitnorm_jax.functional._numerics.arguments import is_within
+from unitnorm_jax.functional._numerics.axes import filter_axes
 from unitnorm_jax.functional._numerics.scaling import power_of_two
 
 # Mean and standard deviation of f(Z) and root mean square of f'(Z), for a standard normal Z.
@@ -71,7 +72,7 @@ def norm_prop_kernel(
     """
     arguments.check_epsilon(epsilon)
     kernel = arguments.as_floating(kernel)
-    reduced = arguments.filter_axes(kernel.shape, feature_axes)
+    reduced = filter_axes(kernel.shape, feature_axes)
     w = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
     if epsilon < jnp.finfo(w.dtype).tiny:
         epsilon = 0.0  # as it would be beside the squared norm
@@ -252,7 +253,7 @@ def covariance_bound(
     """
     if not is_within(variance, 0):
         raise ValueError(f"`variance` (={variance!r}) must be finite and not negative.")
-    reduced = arguments.filter_axes(kernel.shape, feature_axes)
+    reduced = filter_axes(kernel.shape, feature_axes)
     last = tuple(range(-len(reduced), 0))
     w = jnp.moveaxis(kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32)), reduced, last)
     filters = w.reshape(-1, math.prod(w.shape[i] for i in last))  # (features, weights)

@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from unitnorm_jax.functional._numerics import arguments
+from unitnorm_jax.functional._numerics.axes import filter_axes
 from unitnorm_jax.functional._numerics.scaling import centred, power_of_two
 
 PLACEMENTS = ("variance", "std")
@@ -67,7 +68,7 @@ def weight_standardization(
         )
     arguments.check_epsilon(epsilon)
     kernel = arguments.as_floating(kernel)
-    reduced = arguments.filter_axes(kernel.shape, feature_axes)
+    reduced = filter_axes(kernel.shape, feature_axes)
     weights = math.prod(kernel.shape[i] for i in reduced)
     if weights < 2:
         raise ValueError(

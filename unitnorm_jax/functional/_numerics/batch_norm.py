@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unitnorm_jax.functional._numerics import arguments
+from unitnorm_jax.functional._numerics.axes import check_axis
 from unitnorm_jax.functional._numerics.batch_statistics import (
     BatchStats,
     Reduction,
@@ -52,7 +53,7 @@ def channel_arguments(
 ) -> ChannelArguments:
     """Check what the normalizations with one feature axis share; ``empty``: x may be."""
     x = jnp.asarray(x)
-    feature = arguments.check_axis(x.shape, axis, sample_axis)
+    feature = check_axis(x.shape, axis, sample_axis)
     shape = (x.shape[feature],)
     given = {"mean": stats.mean, "var": stats.var, "scale": scale, "bias": bias}
     for name, value in given.items():
