@@ -14,12 +14,10 @@ from experiments.config.methods import SLICED, check_norm
 from experiments.config.methods import NormConfig as NormConfig
 from experiments.config.networks import TITLES
 from experiments.config.parallel import DevicesConfig as DevicesConfig
+from experiments.config.probe import ProbeConfig as ProbeConfig
 
 Schedule = Literal["cosine", "one-cycle", "piecewise"]
 Network = Literal["preact", "resnet50", "resnet101"]
-Mode = Literal["train", "eval"]
-Places = Literal["norms", "all"]
-Measure = Literal["em", "moments", "channels", "mmd", "kmm", "gaussian", "gradient"]
 Resume = Literal["never", "auto", "must"]
 
 
@@ -109,49 +107,6 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ProbeConfig:
-    """Internal covariate shift: how far an update moves the outputs of the normalization layers.
-
-    Measured by Earth Mover distance, for every norm at the same updates on the same images.
-    """
-
-    every: int = 10
-    """Updates between measurements; 0 measures nothing."""
-    images: int = 16
-    """Training images, drawn once for all norms and seeds, whose layer outputs are compared."""
-    mode: Mode = "train"
-    """Statistics that layers use on the probe images: train, those of the probe images (as in
-    training); eval, the running ones."""
-    lag: int = 1
-    """Updates between the two states compared, from 1 to EVERY."""
-    places: Places = "norms"
-    """Where: norms, the outputs of the normalization layers; all, also of networks that have none,
-    in the places where others have theirs (what goes into the activations)."""
-    measures: tuple[Measure, ...] = ("em",)
-    """What to measure besides the Earth Mover distance (em, always there): moments (drift of mean
-    and standard deviation by channel), channels (W1 by channel), mmd, kmm (effective sample size
-    of kernel mean matching), gaussian (W2 of normal distributions), gradient (how far the gradient
-    of a layer moves when earlier layers are updated: one backward pass per layer)."""
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        not_negative(every=self.every)
-        positive(images=self.images)
-        check_choice("mode", self.mode, get_args(Mode))
-        check_choice("places", self.places, get_args(Places))
-        for measure in self.measures:
-            check_choice("measures", measure, get_args(Measure))
-        if self.every and not 1 <= self.lag <= self.every:
-            raise ValueError(
-                f"`lag` (={self.lag}) must be from 1 to `every` (={self.every}): 1 measures the "
-                "shift of one update, `every` that since the last measurement."
-            )
-
-
-_DATA, _NORM, _DEVICES = DataConfig(), NormConfig(), DevicesConfig()
-
-
-@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Train the same network with each normalization, from the same initial weights.
 
@@ -201,12 +156,12 @@ class TrainConfig:
     """Epochs between checkpoints; the final state is always saved."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept, besides that of the best test accuracy."""
-    data: DataConfig = _DATA
+    data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    norm: NormConfig = _NORM
+    norm: NormConfig = NormConfig()
     optim: OptimConfig = OptimConfig()
     probe: ProbeConfig = ProbeConfig()
-    devices: Annotated[DevicesConfig, tyro.conf.arg(name="")] = _DEVICES
+    devices: Annotated[DevicesConfig, tyro.conf.arg(name="")] = DevicesConfig()
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -7,13 +7,13 @@ setting or method says; on CIFAR-10, those of ``experiments.configs``, for an ac
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from experiments.config.experiment import ProbeConfig, TrainConfig
+from experiments.config.probe import Measure
 from experiments.configs import load
 
 SEEDS = (0, 1, 2, 3, 4)
-MEASURES = ("em", "moments", "channels", "mmd", "kmm", "gaussian", "gradient")
 
 
 class Setting(NamedTuple):
@@ -109,14 +109,17 @@ def _cifar(name: str, title: str) -> Sweep:
 
 
 def _cifar_study() -> Sweep:
-    """Return the study that ``experiments/results/PROTOCOL.md`` describes."""
+    """Return the study that ``experiments/results/PROTOCOL.md`` describes.
+
+    Rate and penalty are those in the middle of its grid until the tuning has chosen.
+    """
     base = change(
         load("cifar10_resnet18_short")[0],
         norms=("bn",),
         seeds=SEEDS[:3],
         data={"dataset": "imagefolder", "data_dir": "cifar10-jpeg"},
         optim={"epochs": 20, "learning_rate": 0.2, "weight_penalty": 1e-4},
-        probe={"every": 195, "measures": MEASURES},
+        probe={"every": 195, "measures": get_args(Measure)},
     )
     methods = base, ubn(base), ubn(base, unit="rms", alpha_init=1.0)
     question = "Unitized batch normalization on all of CIFAR-10 (JPEG): see PROTOCOL.md."

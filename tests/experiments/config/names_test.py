@@ -14,8 +14,10 @@ from experiments.config.data import DATASETS
 from experiments.config.experiment import Network
 from experiments.config.methods import NormConfig
 from experiments.config.networks import TITLES
+from experiments.config.probe import Measure
 from experiments.data import _LOADERS
 from unitnorm_jax.functional import check_unit
+from unitnorm_jax.ics.probe._others import MEASURES
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,6 +26,7 @@ def test_names_are_those_of_the_registries():
     assert tuple(methods.NORMS) == method_names.NORMS
     assert tuple(methods.CONVS) == method_names.CONVS
     assert set(_LOADERS) == set(DATASETS)
+    assert get_args(Measure) == MEASURES
     assert set(get_args(Network)) == set(TITLES) - {"tiny"} == set(models.NETWORKS) - {"tiny"}
 
 
