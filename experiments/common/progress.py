@@ -2,13 +2,14 @@
 
 import threading
 import time
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
+
+from experiments.common.files import Closing
 
 
 class Status(NamedTuple):
@@ -60,7 +61,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class Progress:
+class Progress(Closing):
     """Tells what a command does, while it is entered.
 
     On a terminal one line at the bottom moves every second. Elsewhere each phase is a line, and
@@ -104,12 +105,7 @@ class Progress:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Take the moving line away."""
         self._finished.set()
         if self._bar is not None:

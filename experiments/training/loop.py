@@ -80,11 +80,7 @@ def train_seeds(
             for turn, (epoch, end, save) in enumerate(_stretches(config, updates)):
                 for group in groups if turn % 2 == 0 else groups[::-1]:
                     while any(run.step < end for run in group):
-                        # After an interruption one may have done more than another.
-                        if len(group) > 1 and len({run.step for run in group}) == 1:
-                            _train_group(group, epoch, end, preemption, progress, profile)
-                        for run in group if not preemption.save_wanted else ():
-                            train_stretch(run, epoch, end, preemption, progress, profile)
+                        _train_seeds(group, epoch, end, preemption, progress, profile)
                         if preemption.save_wanted:
                             _save_now(runs, preemption, on_message, on_saved)
                     progress.doing("evaluating")
@@ -101,6 +97,22 @@ def train_seeds(
             _wait(runs, on_saved)
             raise
     return runs
+
+
+def _train_seeds(
+    group: list[Run],
+    epoch: int,
+    end: int,
+    preemption: Preemption,
+    progress: Progress,
+    profile: Profile,
+) -> None:
+    """Train the seeds of a norm until ``end``, or until everything is to be saved."""
+    # After an interruption one may have done more than another.
+    if len(group) > 1 and len({run.step for run in group}) == 1:
+        _train_group(group, epoch, end, preemption, progress, profile)
+    for run in group if not preemption.save_wanted else ():
+        train_stretch(run, epoch, end, preemption, progress, profile)
 
 
 def _wait(runs: Sequence[Run], on_saved: Callable[[], None] | None) -> None:

@@ -1,15 +1,15 @@
 """A trace of some updates, as JAX's profiler writes it."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import jax
+
+from experiments.common.files import Closing
 
 SKIPPED = 5  # The first updates of a process: caches fill, pages are mapped.
 
 
-class Profile:
+class Profile(Closing):
     """Traces ``updates`` updates into ``folder``, while it is entered.
 
     The device may be some updates after the host. So the trace ends with the update that the host
@@ -25,19 +25,6 @@ class Profile:
         self._folder, self._updates, self._seen = folder, updates, 0
         self._running = False
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Write what there is, where training was shorter."""
-        self._stop()
-
     def before_update(self) -> None:
         """Begin or end the trace, where that is due before the next update."""
         if not self._updates:
@@ -46,10 +33,11 @@ class Profile:
             jax.profiler.start_trace(self._folder)
             self._running = True
         elif self._seen == SKIPPED + self._updates:
-            self._stop()
+            self.close()
         self._seen += 1
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """Write what there is: all of it, or less where training was shorter."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from unitnorm_jax import ICSProbe, ics
 from unitnorm_jax.ics import measures
@@ -91,3 +92,9 @@ def test_a_layer_that_cannot_be_measured_has_none():
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         ICSProbe(nn.LayerNorm(), jnp.ones((4, 3)), **options)
+
+
+def test_gradients_of_nnx_models_are_refused():
+    model, loss = nnx.LayerNorm(3, rngs=nnx.Rngs(0)), lambda v, x: 0.0
+    with pytest.raises(ValueError, match=r"`loss` .* of an nnx model .*gradient_ics"):
+        ICSProbe(model, jnp.ones((4, 3)), measures=("gradient",), loss=loss)

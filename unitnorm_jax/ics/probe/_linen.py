@@ -1,6 +1,5 @@
 """A linen model as a function from its variables and a batch to its layers' outputs."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,27 +7,16 @@ import flax.linen as nn
 from unitnorm_jax.ics.probe._capture import LayerOutput, layer_outputs, select_outputs
 from unitnorm_jax.ics.probe._layer_order import layer_order
 from unitnorm_jax.ics.probe._layers import layer_filter
-from unitnorm_jax.ics.probe._mapped import under_axes
+from unitnorm_jax.ics.probe._mapped import Calling, under_axes
 from unitnorm_jax.ics.probe._variables import collections
 
 
 class Linen:
     """The outputs of a linen model's layers, by `layer_outputs`; see `ICSProbe`."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Any,
-        places: tuple[str, ...] | None,
-        mode: str,
-        kwargs: Mapping[str, Any],
-        apply_method: str | Callable[..., Any] | None,
-        axis_names: tuple[str, ...],
-    ) -> None:
+    def __init__(self, model: nn.Module, calling: Calling) -> None:
         """Check which layers are wanted."""
-        self._model, self._wanted, self._places = model, layer_filter(layers), places
-        self._mode, self._kwargs, self._method = mode, kwargs, apply_method
-        self._axis_names = axis_names
+        self._model, self._calling, self._wanted = model, calling, layer_filter(calling.layers)
 
     def prepare(self, name: str, variables: Any) -> Any:
         """Return the collections, checked; see `collections`."""
@@ -39,7 +27,7 @@ class Linen:
 
     def layer_order(self, variables: Any, args: tuple[Any, ...], rngs: Any) -> tuple[str, ...]:
         """Return the layers with parameters, in the order of their first calls."""
-        options = {"rngs": rngs, "method": self._method, **self._kwargs}
+        options = {"rngs": rngs, "method": self._calling.method, **self._calling.kwargs}
         return layer_order(self._model, variables, *args, **options)
 
     def outputs(self, variables: Any, args: tuple[Any, ...], rngs: Any) -> list[LayerOutput]:
@@ -50,19 +38,20 @@ class Linen:
             args: Positional arguments of the model.
             rngs: Keys by name.
         """
+        how = self._calling
 
         def take(variables: Any, rngs: Any, args: tuple[Any, ...]) -> list[LayerOutput]:
             outputs = layer_outputs(
                 self._model,
                 variables,
                 args,
-                self._kwargs,
+                how.kwargs,
                 wanted=self._wanted,
-                mode=self._mode,
+                mode=how.mode,
                 rngs=rngs,
-                method=self._method,
+                method=how.method,
                 strict=False,
             )
-            return select_outputs(outputs, self._places)
+            return select_outputs(outputs, how.outputs)
 
-        return under_axes(self._axis_names, take, variables, rngs, args)
+        return under_axes(how.axis_names, take, variables, rngs, args)

@@ -1,7 +1,7 @@
-"""Take outputs inside mapped axes of size 1, for layers that reduce over an axis by name."""
+"""How a model is called, and that inside mapped axes of size 1, where its layers reduce by name."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 
@@ -9,6 +9,17 @@ from unitnorm_jax.ics.probe._capture import LayerOutput
 from unitnorm_jax.ics.probe._split import is_array, split
 
 Take = Callable[[Any, Any, tuple[Any, ...]], list[LayerOutput]]
+
+
+class Calling(NamedTuple):
+    """How a model is called for the outputs of its layers; see `ICSProbe`."""
+
+    layers: Any
+    outputs: tuple[str, ...] | None
+    mode: str
+    kwargs: Mapping[str, Any]
+    method: str | Callable[..., Any] | None
+    axis_names: tuple[str, ...]
 
 
 def under_axes(

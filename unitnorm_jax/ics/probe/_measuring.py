@@ -81,11 +81,6 @@ class Measuring:
             )
         weighted = self._selection.weights is not None
         self._others = check_measures(measures, loss, weighted)
-        if loss is not None and not hasattr(source, "layer_order"):
-            raise ValueError(
-                "`measures` has 'gradient', which the probe takes of linen models; for others call "
-                "ics.measures.gradient_ics with their layers."
-            )
         self._loss = loss
         self._gathered = replicated(self._args)
         # Two programs, so that the forward pass is compiled once for both sides.
@@ -162,7 +157,7 @@ class Measuring:
     def _gradient(self, before: Any, after: Any, arrays: Any) -> Any:
         """Return how far the gradient of each layer moved, by the paths of the layers."""
         args, before, after = self._batch.rest.joined(arrays), unpack(before), unpack(after)
-        source: Any = self._source  # of linen, see `_start`
+        source: Any = self._source  # of linen: the others are given no loss
         order = source.layer_order(before, args, self._rngs)
 
         def loss(params: Any) -> Any:

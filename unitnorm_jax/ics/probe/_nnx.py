@@ -14,7 +14,7 @@ from flax import nnx
 from unitnorm_jax._interception import new_pass
 from unitnorm_jax.ics.probe._capture import LayerOutput, select_outputs
 from unitnorm_jax.ics.probe._devices import Packed
-from unitnorm_jax.ics.probe._mapped import under_axes
+from unitnorm_jax.ics.probe._mapped import Calling, under_axes
 from unitnorm_jax.ics.probe._variables import check_alive
 
 NORMALIZATIONS = (nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm, nnx.GroupNorm, nnx.InstanceNorm)
@@ -40,19 +40,9 @@ class _Calls(NamedTuple):
 class Nnx:
     """The outputs of an nnx model's modules, by ``nnx.capture``; see `ICSProbe`."""
 
-    def __init__(
-        self,
-        model: nnx.Module,
-        layers: Any,
-        places: tuple[str, ...] | None,
-        mode: str,
-        kwargs: Mapping[str, Any],
-        apply_method: str | Callable[..., Any] | None,
-        axis_names: tuple[str, ...],
-    ) -> None:
+    def __init__(self, model: nnx.Module, calling: Calling) -> None:
         """Take the structure of the model, and the state of its random streams."""
-        self._wanted, self._places, self._mode = module_filter(layers), places, mode
-        self._kwargs, self._method, self._axis_names = dict(kwargs), apply_method, axis_names
+        self._calling, self._wanted = calling, module_filter(calling.layers)
         self._graph, state = nnx.split(model)
         leaves, self._tree = jax.tree_util.tree_flatten_with_path(state)
         self._names = [jax.tree_util.keystr(path) for path, _ in leaves]
@@ -125,18 +115,18 @@ class Nnx:
                 shapes = [leaf.shape for key in values for leaf in jax.tree.leaves(found[0][key])]
                 axes = iter([tuple(i for i, n in enumerate(s) if n > 0) for s in shapes])
                 outputs = [o if o.reason else o._replace(axes=next(axes)) for o in outputs]
-            return select_outputs(outputs, self._places)
+            return select_outputs(outputs, self._calling.outputs)
 
-        return under_axes(self._axis_names, take, state, rngs, args)
+        return under_axes(self._calling.axis_names, take, state, rngs, args)
 
     def _run(
         self, state: Any, args: tuple[Any, ...], *, marked: bool
     ) -> tuple[dict[str, _Calls], dict[str, Any]]:
         """Return what was seen of the calls, and what they returned; None if that is lost."""
-        leaves = [state[name] for name in self._names]
+        how, leaves = self._calling, [state[name] for name in self._names]
         model = nnx.merge(self._graph, jax.tree.unflatten(self._tree, leaves))
         nnx.update(model, self._streams)
-        _ = model.train() if self._mode == "train" else model.eval()
+        _ = model.train() if how.mode == "train" else model.eval()
         this, paths, seen = new_pass(), {}, {}
         calls: dict[str, _Calls] = {}
         for path, module in list(nnx.iter_modules(model)):
@@ -146,10 +136,10 @@ class Nnx:
                 paths[name] = path
                 setattr(module, _PLACE, (name, this))
         classes = {type(seen[name]) for name in paths}
-        forward = self._method if callable(self._method) else _method(self._method)
+        forward = how.method if callable(how.method) else _method(how.method)
 
         def call(model: Any, *args: Any) -> Any:
-            return forward(model, *args, **self._kwargs)
+            return forward(model, *args, **how.kwargs)
 
         with contextlib.ExitStack() as stack:
             active: set[int] = set()

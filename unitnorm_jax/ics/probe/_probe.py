@@ -9,6 +9,7 @@ import jax
 from unitnorm_jax.ics.distances._assignment import Solver
 from unitnorm_jax.ics.probe._function import Function
 from unitnorm_jax.ics.probe._linen import Linen
+from unitnorm_jax.ics.probe._mapped import Calling
 from unitnorm_jax.ics.probe._measuring import Measuring, Source
 
 
@@ -141,13 +142,19 @@ class ICSProbe(Measuring):
         names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
         names = tuple(name for name in names if name is not None)
         kwargs = dict((train_kwargs if mode == "train" else eval_kwargs) or {})
+        calling = Calling(layers, outputs, mode, kwargs, apply_method, names)
         source: Source
         if isinstance(model, nn.Module):
-            source = Linen(model, layers, outputs, mode, kwargs, apply_method, names)
+            source = Linen(model, calling)
         elif _is_nnx(model):
             from unitnorm_jax.ics.probe._nnx import Nnx  # takes a second to import
 
-            source = Nnx(model, layers, outputs, mode, kwargs, apply_method, names)
+            source = Nnx(model, calling)
+            if loss is not None:
+                raise ValueError(
+                    "`loss` is for gradients, which the probe takes of linen models; of an nnx "
+                    "model take them by ics.measures.gradient_ics, with its layers in their order."
+                )
             if rngs is not None:
                 raise ValueError(
                     f"`rngs` (={sorted(rngs)}) must be None for an nnx model: its streams are part "
