@@ -21,7 +21,6 @@ NAMES = sorted(
     for path in (Path(__file__).parent / "user_models").glob("*.py")
     if path.stem != "__init__"
 )
-FAST = ("resnet", "scanned_mlp")
 STEPS = 5
 
 
@@ -39,10 +38,7 @@ def _as_their_owners_run_them():
         yield
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES],
-)
+@pytest.fixture(scope="module", params=NAMES)
 def user(request) -> UserModel:
     return importlib.import_module(f"tests.user_models.{request.param}").USER_MODEL
 

@@ -3,7 +3,6 @@
 import dataclasses
 import html
 import html.parser
-import itertools
 import math
 import re
 
@@ -13,7 +12,7 @@ from experiments.analysis import page, shift
 from experiments.analysis.compare import combine, make_record
 from experiments.analysis.compare import tables as comparison_tables
 from experiments.analysis.compare.pairs import pairs_table
-from experiments.analysis.figures import ics, panels, style
+from experiments.analysis.figures import ics, panels
 from experiments.analysis.page import content, svg, tables, words
 from experiments.config.experiment import ModelConfig
 from experiments.config.methods import NORMS
@@ -272,30 +271,6 @@ def test_every_column_of_shift_and_certificates_is_explained(results, text):
     assert f"<dd>{html.escape(words.MEANINGS['largest gap'])}</dd>" in text
     assert words.meaning("distance, BatchNorm") == words.MEANINGS["distance, "]
     assert ("distance …", words.MEANINGS["distance, "]) in words.legend(shown)
-
-
-@pytest.mark.parametrize(
-    ("limits", "expected"),
-    [
-        ((0.9, 1.45), [1, 1.2, 1.4]),
-        ((0.91, 1.43), [1, 1.1, 1.2, 1.3, 1.4]),
-        ((0.98, 1.02), [0.98, 1, 1.02]),
-        ((1e-4, 2), [1e-4, 1e-3, 0.01, 0.1, 1]),
-        ((2, 40), [2, 5, 10, 20]),
-    ],
-)
-def test_logarithmic_axes_have_plain_labels(limits, expected):
-    axis = style.new_figure(2, 2).subplots()
-    axis.set(yscale="log", ylim=limits)
-    style.plain_log(axis)
-    ticks = axis.get_yticks()
-    assert set(expected) <= {round(float(tick), 10) for tick in ticks}
-    labels = [axis.yaxis.get_major_formatter()(tick, 0) for tick in ticks]
-    assert len(set(labels)) == len(labels) >= 3
-    assert not any("$" in name for name in labels)
-    axis.figure.draw_without_rendering()
-    boxes = [label.get_window_extent() for label in axis.get_yticklabels()]
-    assert all(below.y1 < above.y0 for below, above in itertools.pairwise(boxes))
 
 
 def test_command_line(results, capsys):

@@ -39,7 +39,7 @@ def kernel_mean_matching(
 
     ``min_w | sum_i w_i phi(x_i) - mean_j phi(y_j) |^2``, ``0 <= w_i <= limit / n``, ``sum w = 1``,
     with phi the features of the Gaussian kernel: a quadratic program, solved on the host in float64
-    by an active set (scipy's bounded least squares). n = 256 takes .1 s, 1024 about 3.
+    by an active set (scipy's bounded least squares).
 
     Args:
         x: Samples before the update, (n, ...).
