@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ARRAYS = {"jax", "numpy", "jaxtyping"}
 CORE = {"unitnorm_jax.functional", "unitnorm_jax.functional._numerics"}
-LINEN = {"flax", "unitnorm_jax._interception"}
+LINEN = {"flax", "unitnorm_jax._interception", "unitnorm_jax._nnx_objects"}
 PROBE = {f"unitnorm_jax.ics.{room}" for room in ("distances", "bounds", "measures")}
 METHOD = ARRAYS | CORE | LINEN | {"unitnorm_jax.linen"}
 CONTRIB = "unitnorm_jax.contrib."
@@ -24,7 +24,8 @@ CONTRIB = "unitnorm_jax.contrib."
 LIBRARY: dict[str, set[str]] = {
     "unitnorm_jax": {"unitnorm_jax.*"},  # its __init__ alone
     "unitnorm_jax._interception": {"flax"},
-    "unitnorm_jax._unitize": {"flax", "unitnorm_jax.linen", "unitnorm_jax.nnx"},
+    "unitnorm_jax._nnx_objects": set(),
+    "unitnorm_jax._unitize": {"flax", "unitnorm_jax.linen", "unitnorm_jax.nnx", "unitnorm_jax._nnx_objects"},
     "unitnorm_jax.functional._numerics": ARRAYS,
     "unitnorm_jax.functional": ARRAYS | CORE,
     "unitnorm_jax.linen": ARRAYS | CORE | LINEN,

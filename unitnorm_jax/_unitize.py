@@ -1,10 +1,11 @@
 """One name for the conversion of linen and nnx models; only the one that is needed is loaded."""
 
 import importlib
-import sys
 from typing import Any
 
 from flax import linen
+
+from unitnorm_jax._nnx_objects import is_nnx
 
 
 def unitize(model: Any, **options: Any) -> Any:
@@ -32,10 +33,9 @@ def unitize(model: Any, **options: Any) -> Any:
         >>> model = nnx.Sequential(nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs))
         >>> model = unitnorm_jax.unitize(model, unit="rms")
     """
-    nnx = sys.modules.get("flax.nnx")  # loaded, if there is such a model
     if isinstance(model, linen.Module):
         room = "linen"
-    elif nnx is not None and isinstance(model, nnx.Module):
+    elif is_nnx(model, "Module"):
         room = "nnx"
     else:
         raise ValueError(

@@ -8,21 +8,11 @@ import jax
 import pytest
 from flax import errors, nnx
 
+from tests.linen.unitized_models import Net
 from unitnorm_jax.linen import UnitizedBatchNorm, add_alpha, unitize, unitized_layers
 
 KEY = jax.random.key(0)
 X = 2 + jax.random.normal(jax.random.key(1), (8, 3))
-
-
-class Net(nn.Module):
-    """Two layers; `norm` may be another one."""
-
-    norm: Any = nn.BatchNorm
-
-    @nn.compact
-    def __call__(self, x, train=True):
-        x = self.norm(use_running_average=not train, name="first")(nn.Dense(4)(x))
-        return self.norm(use_running_average=not train, name="last")(nn.relu(x))
 
 
 class OwnCall(nn.BatchNorm):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.linen.unitized_models import MODELS
+from tests.linen.unitized_models import MODELS, Net
 from unitnorm_jax.linen import BatchNorm, UnitizedBatchNorm, unitize, unitized_layers
 
 KEY = jax.random.key(0)
@@ -20,17 +20,6 @@ OPTIONS = {"unit": "rms", "alpha_init": nn.initializers.ones}
 
 def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-class Net(nn.Module):
-    """Two layers; `norm` may be another one."""
-
-    norm: Any = nn.BatchNorm
-
-    @nn.compact
-    def __call__(self, x, train=True):
-        x = self.norm(use_running_average=not train, name="first")(nn.Dense(4)(x))
-        return self.norm(use_running_average=not train, name="last")(nn.relu(x))
 
 
 def by_hand(**fields):

@@ -271,3 +271,14 @@ MODELS = {
     "keywords": keyword_only,
     "cond": condition,
 }
+
+
+class Net(nn.Module):
+    """Two layers; `norm` may be another one."""
+
+    norm: Any = nn.BatchNorm
+
+    @nn.compact
+    def __call__(self, x, train=True):
+        x = self.norm(use_running_average=not train, name="first")(nn.Dense(4)(x))
+        return self.norm(use_running_average=not train, name="last")(nn.relu(x))

@@ -1,11 +1,11 @@
 """Checkpoints of models with ``nn.BatchNorm``, for the same models with ``UnitizedBatchNorm``."""
 
-import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from unitnorm_jax._nnx_objects import is_nnx
 from unitnorm_jax.linen import _variable_trees as trees
 from unitnorm_jax.linen._train_state import is_train_state, variables_of, with_params
 
@@ -71,9 +71,12 @@ def add_alpha(variables: Any, *, select: trees.Select | None = None) -> Any:
 def _of_mean(mean: Any) -> Any:
     """Return the alpha of a layer without parameters."""
     value = trees.unboxed(mean)
-    nnx = sys.modules.get("flax.nnx")
     if isinstance(value, jax.ShapeDtypeStruct):
         zeros: Any = jax.ShapeDtypeStruct(value.shape, jnp.float32, sharding=value.sharding)
     else:
         zeros = jnp.zeros_like(value, jnp.float32)
-    return nnx.Param(zeros) if nnx is not None and isinstance(mean, nnx.Variable) else zeros
+    if is_nnx(mean, "Variable"):
+        from flax import nnx
+
+        return nnx.Param(zeros)
+    return zeros

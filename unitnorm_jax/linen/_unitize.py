@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import flax.linen as nn
 import jax
 from flax.traverse_util import flatten_dict
 
+from unitnorm_jax._nnx_objects import is_nnx
 from unitnorm_jax.functional._numerics.arguments import check_options
 from unitnorm_jax.linen._conversion import Conversion, conversion_of
 from unitnorm_jax.linen._conversion_pass import Called
@@ -203,8 +203,7 @@ def _check_model(model: Any) -> None:
         if isinstance(model, UnitizedBatchNorm):
             raise ValueError(f"`model` (={name}) is a UnitizedBatchNorm: it needs no `unitize`.")
         return
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is not None and isinstance(model, nnx.Module):
+    if is_nnx(model, "Module"):
         raise ValueError(
             f"`model` (={type(model).__name__}) is a module of flax.nnx; use "
             "unitnorm_jax.nnx.unitize."

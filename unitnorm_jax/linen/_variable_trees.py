@@ -1,6 +1,5 @@
 """The batch normalizations in trees of variables, of ``flax.linen`` and of ``flax.nnx``."""
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +8,8 @@ import jax.numpy as jnp
 from flax import core
 from flax.linen import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from unitnorm_jax._nnx_objects import is_nnx
 
 Path = tuple[Any, ...]
 Select = Callable[[str], Any]
@@ -33,8 +34,9 @@ class Flat(NamedTuple):
 
 def flattened(variables: Any) -> Flat:
     """Return a tree by path: collections of linen, a state of nnx, or the dictionary of one."""
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is not None and isinstance(variables, nnx.State):
+    if is_nnx(variables, "State"):
+        from flax import nnx
+
         return _by_name(dict(nnx.to_flat_state(variables)), nnx.from_flat_state)
     if not isinstance(variables, Mapping):
         raise ValueError(
@@ -119,8 +121,7 @@ def name(path: Path) -> str:
 
 def unboxed(leaf: Any) -> Any:
     """Return the array of a leaf: of a box of linen, or of a variable of nnx."""
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is not None and isinstance(leaf, nnx.Variable):
+    if is_nnx(leaf, "Variable"):
         return leaf.get_value()
     return meta.unbox(leaf)
 
@@ -130,7 +131,6 @@ def zeros_like(leaf: Any) -> Any:
     value = unboxed(leaf)
     # A structure stays one: what a checkpoint is restored to.
     zeros = value if isinstance(value, jax.ShapeDtypeStruct) else jnp.zeros_like(value)
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is not None and isinstance(leaf, nnx.Variable):
+    if is_nnx(leaf, "Variable"):
         return leaf.replace(zeros)
     return leaf.replace_boxed(zeros) if isinstance(leaf, meta.AxisMetadata) else zeros

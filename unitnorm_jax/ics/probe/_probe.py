@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from unitnorm_jax._nnx_objects import is_nnx
 from unitnorm_jax.ics.distances._assignment import Solver
 from unitnorm_jax.ics.probe._function import Function
 from unitnorm_jax.ics.probe._linen import Linen
@@ -146,7 +147,7 @@ class ICSProbe(Measuring):
         source: Source
         if isinstance(model, nn.Module):
             source = Linen(model, calling)
-        elif _is_nnx(model):
+        elif is_nnx(model, "Module"):
             from unitnorm_jax.ics.probe._nnx import Nnx  # takes a second to import
 
             source = Nnx(model, calling)
@@ -255,7 +256,3 @@ class ICSProbe(Measuring):
             weights=weights,
         )
         return probe
-
-
-def _is_nnx(model: Any) -> bool:
-    return any(kind.__module__.startswith("flax.nnx") for kind in type(model).__mro__)
