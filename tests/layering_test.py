@@ -25,7 +25,12 @@ LIBRARY: dict[str, set[str]] = {
     "unitnorm_jax": {"unitnorm_jax.*"},  # its __init__ alone
     "unitnorm_jax._interception": {"flax"},
     "unitnorm_jax._nnx_objects": set(),
-    "unitnorm_jax._unitize": {"flax", "unitnorm_jax.linen", "unitnorm_jax.nnx", "unitnorm_jax._nnx_objects"},
+    "unitnorm_jax._unitize": {
+        "flax",
+        "unitnorm_jax.linen",
+        "unitnorm_jax.nnx",
+        "unitnorm_jax._nnx_objects",
+    },
     "unitnorm_jax.functional._numerics": ARRAYS,
     "unitnorm_jax.functional": ARRAYS | CORE,
     "unitnorm_jax.linen": ARRAYS | CORE | LINEN,

@@ -195,6 +195,20 @@ class ArrayDataset(Dataset):
         return {f"{name}_sha256": _sha256(getattr(self, name)) for name in names}
 
 
+def in_memory(dataset: Dataset, option: str, value: Any) -> ArrayDataset:
+    """Return a data set that is in memory, for an option that needs all of it at once.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(dataset, ArrayDataset):
+        raise ValueError(
+            f"`{option}` (={value}) is not possible for {dataset.name}, which is read while it "
+            "trains. Choose a data set in memory, or leave the option out."
+        )
+    return dataset
+
+
 def _sha256(array: np.ndarray) -> str:
     """Return the SHA-256 of dtype, shape and content, hexadecimal; read without a copy."""
     digest = hashlib.sha256(f"{array.dtype} {array.shape}\n".encode())

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.data.dataset import ArrayDataset, Dataset
+from experiments.data.dataset import Dataset, in_memory
 
 SEED = 0  # Of the draw; not a run's seed, so that all runs have the same wrong labels.
 
@@ -23,11 +23,7 @@ def with_label_noise(dataset: Dataset, share: float) -> Dataset:
     """
     if share == 0:
         return dataset
-    if not isinstance(dataset, ArrayDataset):
-        raise ValueError(
-            f"`label_noise` (={share}) is not possible for {dataset.name}: its labels are read "
-            "while it trains. Choose a data set in memory, or leave it 0."
-        )
+    dataset = in_memory(dataset, "label_noise", share)
     rng = np.random.default_rng(SEED)
     n = dataset.train_size
     wrong = rng.permutation(n)[: round(share * n)]

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.data.dataset import ArrayDataset, Dataset
+from experiments.data.dataset import Dataset, in_memory
 
 # Of the draws; not a run's seed, so that all runs have the same images.
 SEED, HELD_OUT_SEED = 0, 1
@@ -25,11 +25,7 @@ def with_held_out(dataset: Dataset, count: int | None) -> Dataset:
     """
     if count is None:
         return dataset
-    if not isinstance(dataset, ArrayDataset):
-        raise ValueError(
-            f"`held_out` (={count}) is not possible for {dataset.name}: its images are read while "
-            "it trains. Choose a data set in memory, or leave it out."
-        )
+    dataset = in_memory(dataset, "held_out", count)
     if count >= dataset.train_size:
         raise ValueError(
             f"`held_out` (={count}) must be less than the number of training images: "
@@ -60,11 +56,7 @@ def with_train_images(dataset: Dataset, count: int | None) -> Dataset:
     """
     if count is None:
         return dataset
-    if not isinstance(dataset, ArrayDataset):
-        raise ValueError(
-            f"`train_images` (={count}) is not possible for {dataset.name}: its images are read "
-            "while it trains. Choose a data set in memory, or leave it out."
-        )
+    dataset = in_memory(dataset, "train_images", count)
     if count > dataset.train_size:
         raise ValueError(
             f"`train_images` (={count}) must be at most the number of training images: "
