@@ -92,12 +92,10 @@ def test_compiled_once_and_the_state_is_untouched(probe):
     before, after = states()
     kept = jax.tree.map(lambda p: np.array(p, copy=True), (before, after))
     first = probe(before, after)
-    size = probe._measure._cache_size()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Net, "__call__", None)  # a second trace would fail
         again = probe(before, after)
         probe(after, before)
-        assert probe._measure._cache_size() == size
         probe(jax.tree.map(np.asarray, before), flax.core.freeze(after))
     jax.tree.map(np.testing.assert_array_equal, numbers(first), numbers(again))
     same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == b.tobytes(), (before, after), kept)
