@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments.analysis.compare.record import to_json
-from experiments.benchmarks import data, distance, layer, seeds, share, step, tpu
+from experiments.benchmarks import data, distance, first_call, layer, seeds, share, step, tpu
 from experiments.benchmarks.options import Data, Layer, Probe, Seeds, Step, Tpu
 from experiments.benchmarks.tables import bench_tables
 from experiments.common import timing
@@ -85,7 +85,9 @@ def run_probe(options: Probe, console: Console) -> dict[str, Any]:
     for norm in config.norms:
         show = partial(track, description=f"training {norm}", console=console, transient=True)
         runs.append(share.measure_run(norm, config, options.seconds, show))
-    return {"distance": rows, "share": shares, "run": runs}
+    console.print("compiling ResNet-50 and its probe")
+    first = first_call.measure(options.image_size, options.first_images)
+    return {"distance": rows, "share": shares, "run": runs, "first": first}
 
 
 def run_data(options: Data, console: Console) -> list[Any]:

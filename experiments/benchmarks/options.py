@@ -54,7 +54,8 @@ class Probe:
     linear_sum_assignment, POT's emd2 (both exact, in float64, without one), and OTT-JAX's Sinkhorn
     at the largest regularization that is within 1 %. Then what probing every few updates adds to
     training: the time of a measurement by itself, and the digits run of train with and
-    without the probe, epochs in turns. Needs the dependency group `bench`.
+    without the probe, epochs in turns. Last, what the first call costs on ResNet-50, part by part.
+    Needs the dependency group `bench`.
     """
 
     samples: tuple[int, ...] = (64, 256, 1024)
@@ -68,6 +69,10 @@ class Probe:
     digits run, rounded up to whole runs."""
     images: int = 16
     """Images a probe looks at, in the measurement of its share of the training time."""
+    image_size: int = 64
+    """Pixels of a side of ResNet-50's images, in the measurement of the first call."""
+    first_images: int = 64
+    """How many it looks at there."""
     json: Path | None = None
     """File to write the numbers to, with versions and hardware; it must not exist."""
 

@@ -146,7 +146,18 @@ def _probe(rows: Mapping[str, Rows]) -> list[Table]:
     )
     caption = "ms, and time against ours (median of neighbouring calls)"
     distance = Table("distance", "Distance, cost matrix given", caption, columns, lines)
-    return [distance, _share(rows["share"], rows.get("run", []))]
+    share = _share(rows["share"], rows.get("run", []))
+    return [distance, share, *([_first(rows["first"])] if "first" in rows else [])]
+
+
+def _first(rows: Rows) -> Table:
+    lines = [(r["part"], r["trace_s"], r["compile_s"], r["against_forward"]) for r in rows]
+    columns = (
+        *(Column("part"), Column("trace, s", "{:.2f}"), Column("compile, s", "{:.2f}")),
+        Column("against the forward pass", "{:.2f}"),
+    )
+    caption = "least of three rounds, each with empty caches"
+    return Table("first", "The first call, on ResNet-50", caption, columns, lines)
 
 
 def _share(alone: Rows, runs: Rows) -> Table:

@@ -18,6 +18,7 @@ from unitnorm_jax import ics
 
 pytestmark = pytest.mark.rounding
 
+LONG = ("measure", "em_distance, sinkhorn", "sliced_em_distance")  # to compile
 DTYPES = {
     name: np.dtype(getattr(ml_dtypes, name, name))
     for name in ("float64", "float32", "bfloat16", "bool", "uint8", "int32", "int64")
@@ -95,7 +96,9 @@ def test_bounds_that_measure_has_too(name, case):
     hold(name, *case)
 
 
-@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in DIFFERENT]
+)
 @settings(max_examples=60, deadline=None)
 @example(*CASES[0])
 @example(*CASES[1])

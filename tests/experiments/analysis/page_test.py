@@ -101,6 +101,7 @@ def test_what_was_found_comes_first(text):
     assert places == sorted(places)
 
 
+@pytest.mark.slow
 def test_many_methods_and_layers_make_a_small_page(tmp_path):
     """Measurements add to it only by 12 layers, in figures that draw at most 120 of each."""
     layers = tuple(f"block_{i // 2}/norm_{i % 2}" for i in range(60))

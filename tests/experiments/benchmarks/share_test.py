@@ -11,6 +11,7 @@ from experiments.config.data import DataConfig
 from tests.experiments.jobs import CONFIG, DATASET, program
 
 
+@pytest.mark.slow
 def test_runs_take_turns_and_end_alike():
     programs = {"probed": program(), "plain": program()._replace(probe=None)}
     times = share.train_in_turns(CONFIG, programs, DATASET, 0)

@@ -55,7 +55,9 @@ def test_slices_are_the_papers_setting():
     assert found == dataclasses.replace(config, norm=dataclasses.replace(config.norm, slice_size=4))
 
 
-@pytest.mark.parametrize("depth", PARAMETERS)
+@pytest.mark.parametrize(
+    "depth", [*list(PARAMETERS)[:-1], pytest.param(list(PARAMETERS)[-1], marks=pytest.mark.slow)]
+)
 def test_networks_are_the_authors(depth):
     config, _ = load(f"cifar10_resnet{depth}")
     assert config.optim.batch_size == (64 if depth == "164" else 128)

@@ -9,6 +9,7 @@ from experiments.config.data import DataConfig
 from experiments.data import load_arrays
 
 
+@pytest.mark.slow
 def test_split_scaling_and_background():
     dataset = load_arrays("mnist5k")
     assert dataset.train_images.shape == (4000, 28, 28, 1)

@@ -71,7 +71,7 @@ def test_large_inputs_in_half_precision(shape, use_fast_variance):
     )
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 3, 2), (4, 6)])
+@pytest.mark.parametrize("shape", [(2, 4, 3, 2), pytest.param((4, 6), marks=pytest.mark.slow)])
 def test_derivatives_transformations_and_program(shape, monkeypatch, x64):
     """Forward and reverse mode, second order, ``vmap``; slabs are in the program."""
     monkeypatch.setattr(folded_sums, "_LEAST_SIZE", 0)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from unitnorm_jax import ics
 from unitnorm_jax.ics.probe._measure import LOWER, UPPER, Measure
+from unitnorm_jax.ics.probe._packed import pack
 
 
 @jax.tree_util.register_pytree_node_class
@@ -12,9 +13,11 @@ class Quick(ics.ICSProbe):
     """All of a probe but the distances."""
 
     def _measure_all(self, blocks):
+        if not blocks:
+            return super()._measure_all(blocks)
         moved = [jnp.linalg.norm(x - y, axis=2).mean(1) for x, y in blocks]
         value = jnp.concatenate(moved)
         distance = ics.EMDistance(value, value, value, value >= 0)
         finite = jnp.isfinite(value)
         bounds = [dict.fromkeys(names, value) for names in (UPPER, LOWER)]
-        return Measure(distance, distance, value, *bounds, finite, finite, finite)
+        return pack(Measure(distance, distance, value, *bounds, finite, finite, finite))

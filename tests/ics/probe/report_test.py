@@ -64,4 +64,5 @@ def test_text(report):
 def test_a_report_is_a_tree(report):
     arrays = [leaf for leaf in jax.tree.leaves(report) if isinstance(leaf, jax.Array)]
     assert arrays
-    assert all(array.shape == (2,) for array in arrays)
+    assert all(array.shape[-1] == 2 for array in arrays)
+    assert all(array.shape == (2,) for array in jax.tree.leaves(report.measures))

@@ -43,7 +43,7 @@ def samples(pair):
 def measured(samples, request):
     blocks = [tuple(jnp.asarray(z)[None] for z in pair) for pair in samples.values()]
     run = jax.jit(lambda blocks: measure_all(blocks, request.param, 1e-5))
-    found = jax.device_get(run(blocks))
+    found = jax.device_get(run(blocks)).unpack()
     return request.param, [jax.tree.map(lambda z, i=i: z[i], found) for i in range(len(blocks))]
 
 

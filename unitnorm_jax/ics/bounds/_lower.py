@@ -1,5 +1,6 @@
 """Closed-form lower bounds on W1, L1-L4; see `bounds` for what they share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -169,7 +170,7 @@ def moment_difference(s: Samples, paired: jax.Array | None, order: int) -> jax.A
     u = _rounding.unit_roundoff(s.x.dtype)
     depth = mean_error(max(n, m))
     if paired is not None:
-        value = jnp.max(moment_differences(s.x, s.y, order)) - moment_slack(n, order, u) * paired
+        value = jnp.max(moment_differences(s.x, s.y, (order,))) - moment_slack(n, order, u) * paired
     else:
         largest, unit = _largest(s.x, s.y)
         apart = mean((s.x / unit) ** order) - mean((s.y / unit) ** order)
@@ -178,11 +179,13 @@ def moment_difference(s: Samples, paired: jax.Array | None, order: int) -> jax.A
     return _samples.lower_bound(s, value, 4 * u * jnp.abs(value) + _samples.underflow(d, s.x.dtype))
 
 
-def moment_differences(x: jax.Array, y: jax.Array, order: int) -> jax.Array:
-    """L3 of every coordinate of paired samples, (n, d) -> (d,), before rounding is considered."""
+def moment_differences(x: jax.Array, y: jax.Array, orders: Sequence[int]) -> jax.Array:
+    """L3 of every coordinate of paired samples, (n, d) -> (orders, d), rounding not considered."""
     largest, unit = _largest(x, y)
-    apart = mean(_power_difference(x / unit, y / unit, (x - y) / unit, order))
-    return jnp.abs(apart) * (largest / order)
+    before, after, apart = x / unit, y / unit, (x - y) / unit
+    powers = [_power_difference(before, after, apart, p) for p in orders]
+    apart = mean(jnp.stack(powers, axis=1))
+    return jnp.abs(apart) * (largest[None, :] / np.array(orders, x.dtype)[:, None])
 
 
 def moment_slack(n: int, order: int, u: float) -> float:

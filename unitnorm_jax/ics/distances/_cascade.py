@@ -51,7 +51,7 @@ class Options(NamedTuple):
 
     method: Any
     tolerance: float
-    max_iterations: int
+    max_iterations: Any
     sinkhorn_epsilon: float
     sinkhorn_iterations: int
     weighted: bool
@@ -74,19 +74,17 @@ def sort_bounds(
     return _result(value, lower, upper, options)
 
 
-def cascade(problem: Problem, options: Options, result: EMDistance | None = None) -> EMDistance:
+def cascade(problem: Problem, options: Options) -> EMDistance:
     """Take steps 2 to 4: bounds without a solver, then a solver if they leave a gap.
 
     Args:
         problem: The samples.
         options: How to treat them.
-        result: The bounds without a solver, where they are known.
     """
     n, m = problem.cost.shape
     method = options.method
     relative, absolute = _error(problem, options)
-    if result is None:
-        result = _paired(problem, options) if n == m else _unpaired(problem, options)
+    result = paired(problem, options) if n == m else _unpaired(problem, options)
     if method == "pairing":
         return result
 
@@ -114,18 +112,23 @@ def cascade(problem: Problem, options: Options, result: EMDistance | None = None
             solver = method if callable(method) else _assignment.scipy_assignment
             columns = _assignment.solve_assignment(solver, problem.cost)
             to_the_end = options._replace(method="pairing", max_iterations=n)
-            better = _paired(problem, to_the_end, columns)
-        lower = jnp.maximum(result.lower, better.lower)
-        upper = jnp.minimum(result.upper, better.upper)
-        value = jnp.where(better.upper < result.upper, better.value, result.value)
-        return _result(value, lower, upper, options)
+            better = paired(problem, to_the_end, columns)
+        return better_of(result, better, options)
 
     if method in ("scipy", "sinkhorn"):
         return solve(result)
     return lax.cond(result.exact, lambda r: r, solve, result)
 
 
-def _paired(problem: Problem, options: Options, columns: jax.Array | None = None) -> EMDistance:
+def better_of(one: EMDistance, other: EMDistance, options: Options) -> EMDistance:
+    """Return the best of two certificates."""
+    lower = jnp.maximum(one.lower, other.lower)
+    upper = jnp.minimum(one.upper, other.upper)
+    value = jnp.where(other.upper < one.upper, other.value, one.value)
+    return _result(value, lower, upper, options)
+
+
+def paired(problem: Problem, options: Options, columns: jax.Array | None = None) -> EMDistance:
     """Take steps 2 and 3: the cost of a pairing and its dual bound.
 
     The pairing is x_i to y_i, or, of unweighted points, x_i to the given columns.
@@ -138,8 +141,8 @@ def _paired(problem: Problem, options: Options, columns: jax.Array | None = None
     upper = _rounding.nudge(value * (1 + relative), value, units)
 
     def differ() -> jax.Array:
-        if problem.known is not None:  # Of other pairs it is not known that they are the same.
-            return ~problem.known[1] if columns is None else jnp.ones((), bool)
+        if problem.known is not None:  # Where all pairs are the same, so is W1, 0.
+            return ~problem.known[1]
         y = problem.y if columns is None else problem.y[columns]
         return jnp.any(~_rounding.same_rows(problem.x, y) & (problem.a > 0))
 

@@ -23,7 +23,7 @@ def pairing_potential(
     weights: Float[Array, " n"],
     *,
     tolerance: float | int,
-    max_iterations: int,
+    max_iterations: int | Int[Array, ""],
     columns: Int[Array, " n"] | None = None,
 ) -> Float[Array, " n"]:
     """Potential g that proves a pairing optimal, if it is: x_i with y_i, or with y_(s_i).
@@ -143,16 +143,20 @@ def dual_lower_bound(
     if raise_columns:
         g = lowered(jnp.min(below - f[:, None], axis=0), columns_used)
 
-    def certified(*parts):  # sums of weight * value, with the error of weights, products, sum
-        zero = jnp.zeros_like(cost[0, 0])
-        total = sum((_rounding.tree_sum(w * v) for w, v in parts), zero)
-        size = sum((_rounding.tree_sum(w * jnp.abs(v)) for w, v in parts), zero)
-        depth = _rounding.tree_depth(max(n, m))
-        return _rounding.nudge(total, size, -(2 * depth + 12))
+    # Sums of weight * value, with the error of weights, products and sum.
+    def sums(weights: jax.Array, *values: jax.Array) -> jax.Array:  # (values, 2), those of sizes
+        terms = [weights * v for value in values for v in (value, jnp.abs(value))]
+        return _rounding.tree_sum(jnp.stack(terms, axis=1)).reshape(-1, 2)
 
-    bound = certified((x_weights, f), (y_weights, g))
+    def certified(sum_and_size: jax.Array) -> jax.Array:
+        units = 2 * _rounding.tree_depth(max(n, m)) + 12
+        return _rounding.nudge(sum_and_size[0], sum_and_size[1], -units)
+
     if n == m:
         partners = g if columns is None else g[columns]
-        paired = jnp.maximum(bound, certified((x_weights, f + partners)))
-        bound = jnp.where(same_weights, paired, bound)
+        of_rows, paired = sums(x_weights, f, f + partners)
+        bound = certified(of_rows + sums(y_weights, g)[0])
+        bound = jnp.where(same_weights, jnp.maximum(bound, certified(paired)), bound)
+    else:
+        bound = certified(sums(x_weights, f)[0] + sums(y_weights, g)[0])
     return jnp.maximum(bound - absolute, 0)

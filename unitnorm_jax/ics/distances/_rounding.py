@@ -125,9 +125,12 @@ def times_power_of_two(x: jax.Array, k: jax.Array) -> jax.Array:
     subnormal = (bits << 1) >> (info.nmant + 1) == 0  # or 0
     whole = jnp.where(bits >> (info.bits - 1) == 1, -1, 1) * digits.astype(x.dtype)
 
+    def power(k):  # 0 below the normal numbers; `jnp.ldexp` is long to compile
+        biased = jnp.clip(k + info.maxexp - 1, 0, 2 * info.maxexp - 1)
+        return lax.bitcast_convert_type(biased.astype(bits.dtype) << info.nmant, x.dtype)
+
     def scaled(x, k):
-        one = jnp.ones((), x.dtype)
-        return x * jnp.ldexp(one, k // 2) * jnp.ldexp(one, k - k // 2)
+        return x * power(k // 2) * power(k - k // 2)
 
     return jnp.where(subnormal, scaled(whole, k + info.minexp - info.nmant), scaled(x, k))
 

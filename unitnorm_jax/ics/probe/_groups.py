@@ -21,7 +21,7 @@ def in_groups(
     Args:
         blocks: Before and after, (k, n, d), each of k layers.
         keys: Of each block.
-        of_group: From a key and its blocks to a tree of arrays with one entry per layer.
+        of_group: From a key and its blocks to a tree of arrays (..., layers).
     """
     groups: dict[Any, list[int]] = {}
     for i, key in enumerate(keys):
@@ -34,7 +34,7 @@ def in_groups(
         k for members in groups.values() for i in members for k in range(starts[i], starts[i + 1])
     ]
     place = np.argsort(order)
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[place], *results)
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1)[..., place], *results)
 
 
 def sides(blocks: Sequence[Block]) -> Block:
@@ -45,12 +45,4 @@ def sides(blocks: Sequence[Block]) -> Block:
 
 def joined(blocks: Sequence[jax.Array]) -> jax.Array:
     """`jnp.concatenate`, written once: XLA copies one into each operation that reads it."""
-    if len(blocks) == 1:
-        return blocks[0]
-    total = sum(len(block) for block in blocks)
-    whole = jnp.zeros((total, *blocks[0].shape[1:]), blocks[0].dtype)
-    start = 0
-    for block in blocks:
-        whole = lax.dynamic_update_slice_in_dim(whole, block, start, 0)
-        start += len(block)
-    return whole
+    return blocks[0] if len(blocks) == 1 else lax.optimization_barrier(jnp.concatenate(blocks))

@@ -10,8 +10,9 @@ import numpy as np
 
 from unitnorm_jax.ics.distances._assignment import Solver
 from unitnorm_jax.ics.probe._groups import Block, in_groups, sides
-from unitnorm_jax.ics.probe._measure import Measure, measure, weighted
+from unitnorm_jax.ics.probe._measure import LOWER, UPPER, measure, weighted
 from unitnorm_jax.ics.probe._measure_tiles import fits, measure_tiles
+from unitnorm_jax.ics.probe._packed import Packed, pack
 
 
 def measure_all(
@@ -19,7 +20,7 @@ def measure_all(
     method: str | Solver,
     tolerance: float | int,
     weights: np.ndarray | None = None,
-) -> Measure:
+) -> Packed:
     """Measure pairs of blocks (k, n, d), each of k layers; those of one n together.
 
     Args:
@@ -33,36 +34,35 @@ def measure_all(
     if weights is not None:
         one_by_one = functools.partial(weighted, weights=weights, **options)
 
-    def of_group(key: Any, members: list[Block]) -> Measure:
+    def of_group(key: Any, members: list[Block]) -> Packed:
         if isinstance(key, int):
             return measure_tiles(members, method, tolerance)
-        return jax.lax.map(lambda pair: one_by_one(*pair), sides(members))
+        return pack(jax.lax.map(lambda pair: one_by_one(*pair), sides(members)))
 
+    if not blocks:
+        return Packed(jnp.zeros((7 + len(UPPER) + len(LOWER), 0)), jnp.zeros((5, 0), bool))
     keys = [
         x.shape[1] if weights is None and fits(x) else (x.shape[1:], x.dtype) for x, _ in blocks
     ]
     return in_groups(blocks, keys, of_group)
 
 
-def with_gaps(measures: Measure | None, measured: list[bool]) -> Measure:
-    """Return the measures of all layers, NaN for those that were not measured.
+def with_gaps(found: Any, measured: list[bool]) -> Any:
+    """Return what was found of all layers, NaN or False for those that were not measured.
 
     Args:
-        measures: Of those that were, or None where there is none.
+        found: Arrays (..., layers) of those that were.
         measured: Of each layer, whether it was.
     """
-    if measures is None:
-        one = jnp.zeros((1, 1))
-        shapes = jax.eval_shape(functools.partial(measure, method="pairing"), one, one)
-        measures = jax.tree.map(lambda s: jnp.zeros((0,), s.dtype), shapes)
     if all(measured):
-        return measures
+        return found
     count = sum(measured)
     place = np.full(len(measured), count)
     place[np.flatnonzero(measured)] = np.arange(count)
 
     def filled(values: jax.Array) -> jax.Array:
         gap = False if values.dtype == bool else jnp.nan
-        return jnp.concatenate([values, jnp.full((1,), gap, values.dtype)])[place]
+        gaps = jnp.full((*values.shape[:-1], 1), gap, values.dtype)
+        return jnp.concatenate([values, gaps], axis=-1)[..., place]
 
-    return jax.tree.map(filled, measures)
+    return jax.tree.map(filled, found)

@@ -1,6 +1,5 @@
 """`measure` for layers of as many samples and any dimensions, in one program."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,14 @@ from jax import lax
 from unitnorm_jax.ics.bounds import _lower
 from unitnorm_jax.ics.distances import _rounding, _samples
 from unitnorm_jax.ics.distances._assignment import Solver
-from unitnorm_jax.ics.distances._cascade import EMDistance, Options, Problem, cascade
-from unitnorm_jax.ics.distances._cost import CostError
+from unitnorm_jax.ics.distances._cascade import EMDistance, Options, cascade
 from unitnorm_jax.ics.distances._line import line_error
 from unitnorm_jax.ics.distances._relative import Spread, in_spreads
 from unitnorm_jax.ics.distances._samples import Samples, mean_error
+from unitnorm_jax.ics.distances._side_by_side import costs_alone, side_by_side
 from unitnorm_jax.ics.probe._groups import Block
-from unitnorm_jax.ics.probe._measure import Measure
+from unitnorm_jax.ics.probe._measure import LOWER, UPPER
+from unitnorm_jax.ics.probe._packed import Packed
 from unitnorm_jax.ics.probe._tiles import Facts, Largest, Sums, Tiles, add_up, cost_error, cut, look
 
 _SIDE_BY_SIDE = 2**22  # numbers in the cost matrices of layers that are looked at side by side
@@ -32,7 +32,7 @@ def fits(block: jax.Array) -> bool:
     return block.shape[2] > 1 and (floats or block.dtype.itemsize < 4)
 
 
-def measure_tiles(blocks: Sequence[Block], method: str | Solver, tolerance: float | int) -> Measure:
+def measure_tiles(blocks: Sequence[Block], method: str | Solver, tolerance: float | int) -> Packed:
     """Measure pairs of blocks (k, n, d) of one n.
 
     The closed forms are those of `measure`, from sums over tiles of columns; so are the costs, and
@@ -55,33 +55,13 @@ def _distances(
     costs: jax.Array, tiles: Tiles, facts: Facts, method: str | Solver, tolerance: float | int
 ) -> EMDistance:
     """Earth Mover distances from costs (layers, n, n) of scaled samples."""
-    layers, n, _ = costs.shape
-    error = cost_error(tiles)
-
-    def solve(
-        cost: jax.Array, same: jax.Array, result: EMDistance | None, how: str | Solver
-    ) -> EMDistance:
-        ones = jnp.ones_like(cost, shape=(n,))
-        options = Options(how, tolerance, 16, 0.01, 1000, False)
-        known = (CostError(*error), same)
-        true = jnp.ones((), bool)
-        problem = Problem(cost, ones / n, ones / n, (ones, ones), true, None, None, known)
-        return cascade(problem, options, result)
-
-    def solved(result: EMDistance | None) -> EMDistance:
-        return lax.map(
-            lambda each: solve(each[0], each[1], each[2], method), (costs, facts.same, result)
-        )
-
-    quick = callable(method) or method in ("auto", "pairing")
-    if not quick or layers * n**2 > _SIDE_BY_SIDE:
-        result = solved(None)
+    error, options = cost_error(tiles), Options(method, tolerance, 16, 0.01, 1000, False)
+    if costs.size <= _SIDE_BY_SIDE and (callable(method) or method in ("auto", "pairing")):
+        result = side_by_side(costs, facts.same, error, method, tolerance)
     else:
-        # `vmap` makes one small operation of many, but would run the solver for all if for one.
-        result = jax.vmap(lambda cost, same: solve(cost, same, None, "pairing"))(costs, facts.same)
-        if method != "pairing":
-            solver = functools.partial(solved, result)
-            result = lax.cond(jnp.all(result.exact), lambda r=result: r, solver)
+        result = lax.map(
+            lambda each: cascade(costs_alone(each[0], each[1], error), options), (costs, facts.same)
+        )
     return _unscaled(result, facts, tolerance)
 
 
@@ -108,7 +88,7 @@ def _closed_forms(
     tiles: Tiles,
     facts: Facts,
     tolerance: float | int,
-) -> Measure:
+) -> Packed:
     """Return what the bounds of `bounds` say, whose names the comments give."""
     n, d, dtype = tiles.x.shape[1], max(tiles.dimensions), tiles.x.dtype
     u, h, depth = _rounding.unit_roundoff(dtype), tiles.height, mean_error(n)
@@ -116,17 +96,14 @@ def _closed_forms(
     lost = _samples.underflow(d, dtype)
     finite = facts.finite_before & facts.finite_after
     s: Any = Samples(None, None, facts.exponent, None, finite)  # type: ignore[arg-type]
-    names = ("x", "y", "apart", "x_centred", "x_radius", "y_radius")
-    norms = jnp.sqrt(jnp.stack([getattr(sums, name) for name in names]))  # (6, layers, n)
-    total = norms[0] + norms[1]
-    product = sums.product / jnp.where(total > 0, total, 1)
+    norms = jnp.sqrt(sums.rows[:, :-1])  # (layers, 6, n), all but the last of `ROWS`
+    total = norms[:, 0] + norms[:, 1]
+    product = sums.rows[:, -1] / jnp.where(total > 0, total, 1)
     # One sum for all: each would be an operation of its own at every level.
-    means = _rounding.tree_sum(jnp.concatenate([norms, product[None]]), axis=2) / n
-    numbers = ("mean_apart", "moments", "coordinates", "x_offset", "y_offset", "offset")
-    roots = jnp.sqrt(jnp.stack([getattr(sums, name) for name in numbers]))  # (6, layers)
-    means, roots, best = lax.optimization_barrier((means, roots, largest.coordinate))
-    _, _, paired, centred, x_radius, y_radius, apart = means
-    mean_apart, moments, together, x_offset, y_offset, offset = roots
+    means = _rounding.tree_sum(jnp.concatenate([norms, product[:, None]], axis=1), axis=2) / n
+    roots = jnp.sqrt(sums.numbers)  # (layers, 6), `NUMBERS`
+    _, _, paired, centred, x_radius, y_radius, apart = (means[:, i] for i in range(7))
+    mean_apart, moments, together, x_offset, y_offset, offset = (roots[:, i] for i in range(6))
     line = line_error(n, n, dtype)
     some = _samples.underflow(1, dtype)
     units = h + norm_error + depth + 5
@@ -139,7 +116,7 @@ def _closed_forms(
             for i, order in enumerate(_lower.ORDERS)
             for at in (_lower.moment_slack(n, order, u),)
         },
-        "projection": (best, line * best + some),
+        "projection": (best := largest.coordinate, line * best + some),
         # `_coordinate.together`
         "coordinates": (together, together * (line + (h / 2 + 8) * u) + lost),
     }
@@ -157,26 +134,27 @@ def _closed_forms(
             (norm_error + depth + 2) * u * paired + jnp.where(differ, lost, 0),
         ),
     }
-    lower = _at_once(_samples.lower_bound, s, below)
-    upper = _at_once(_samples.upper_bound, s, above)
+    lower = _at_once(_samples.lower_bound, s, {name: below[name] for name in LOWER})
+    upper = _at_once(_samples.upper_bound, s, {name: above[name] for name in UPPER})
     # `spread_of`
     slack = u * ((depth + 6) * (centred + x_offset) + (norm_error + depth + 4) * centred)
     unit = Spread(centred, slack + lost, facts.exponent, facts.constant)
     known = lambda z: jnp.where(finite, z, jnp.nan)  # noqa: E731
     ratio = in_spreads(distance, unit)
     ratio = EMDistance(known(ratio.value), known(ratio.lower), known(ratio.upper), ratio.exact)
-    pairing = upper["pairing"]
+    pairing = upper[UPPER.index("pairing")]
     optimal = (pairing - distance.lower <= 2 * tolerance * pairing) & jnp.isfinite(pairing)
-    spread = known(unit.value())
     before, after = facts.finite_before, facts.finite_after
-    return Measure(distance, ratio, spread, upper, lower, optimal & finite, before, after)
+    numbers = jnp.stack([*distance[:3], *ratio[:3], known(unit.value())])
+    flags = jnp.stack([distance.exact, ratio.exact, optimal & finite, before, after])
+    return Packed(jnp.concatenate([numbers, upper, lower]), flags)
 
 
-def _at_once(bound: Any, s: Samples, given: dict[str, tuple[Any, Any]]) -> dict[str, jax.Array]:
-    """Return bounds by name, from values and slacks (layers,), in one operation."""
+def _at_once(bound: Any, s: Samples, given: dict[str, tuple[Any, Any]]) -> jax.Array:
+    """Return bounds one below the other, from values and slacks (layers,), in one operation."""
     rows = s._replace(
         exponent=jnp.broadcast_to(s.exponent, (len(given), *s.exponent.shape)),
         finite=jnp.broadcast_to(s.finite, (len(given), *s.finite.shape)),
     )
     values, slacks = (jnp.stack(column) for column in zip(*given.values(), strict=True))
-    return dict(zip(given, bound(rows, values, slacks), strict=True))
+    return bound(rows, values, slacks)

@@ -16,9 +16,9 @@ from unitnorm_jax.ics.probe._capture import LayerOutput
 from unitnorm_jax.ics.probe._devices import pack, placed_by_compiler, replicated, unpack
 from unitnorm_jax.ics.probe._groups import Block
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
-from unitnorm_jax.ics.probe._measure import Measure
 from unitnorm_jax.ics.probe._measure_all import measure_all, with_gaps
 from unitnorm_jax.ics.probe._others import check_measures, gradient_columns, others
+from unitnorm_jax.ics.probe._packed import Packed
 from unitnorm_jax.ics.probe._points import (
     Place,
     indices,
@@ -115,7 +115,7 @@ class Measuring:
                 args = jax.device_put(args, gathered)
         measure = functools.partial(self._both_sides, gathered=gathered)
         report = placed_by_compiler(measure, before, after, args, self._rngs)
-        if self._strict and not isinstance(report.measures.spread, jax.core.Tracer):
+        if self._strict and not isinstance(report.packed.flags, jax.core.Tracer):
             for layer in report.layers:
                 if layer.reason:
                     raise ValueError(f"Layer {layer.layer!r} cannot be measured: {layer.reason}")
@@ -202,16 +202,15 @@ class Measuring:
             for index in indices(output.value, place.stacked):
                 named = output._replace(layer=output.layer + index)
                 infos.append(self._info(named, n, d, note=place.note))
-        measures = self._measure_all(blocks) if blocks else None
-        if measures is not None and self._others:
-            columns = others(self._others, blocks, channels)
-            if gradient is not None:
-                paths = [info.layer.split("[")[0] for info in infos if not info.invalid]
-                columns |= gradient_columns(paths, gradient.order, gradient.shift)
-            measures = measures._replace(others=columns)
-        return ICSReport(tuple(infos), with_gaps(measures, [not i.invalid for i in infos]))
+        packed = self._measure_all(blocks)
+        columns = others(self._others, blocks, channels) if self._others and blocks else {}
+        if gradient is not None:
+            paths = [info.layer.split("[")[0] for info in infos if not info.invalid]
+            columns |= gradient_columns(paths, gradient.order, gradient.shift)
+        measured = [not info.invalid for info in infos]
+        return ICSReport(tuple(infos), *with_gaps((packed, columns), measured))
 
-    def _measure_all(self, blocks: list[Block]) -> Measure:
+    def _measure_all(self, blocks: list[Block]) -> Packed:
         weights = weights_of_points(self._selection)
         return measure_all(blocks, self._method, self._tolerance, weights)
 

@@ -12,6 +12,7 @@ import numpy as np
 from unitnorm_jax.ics.distances._cascade import EMDistance
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
 from unitnorm_jax.ics.probe._measure import Measure
+from unitnorm_jax.ics.probe._packed import Packed
 
 
 class LayerICS(NamedTuple):
@@ -85,12 +86,18 @@ class ICSReport:
 
     Attributes:
         infos: Which layers, in the order of their calls.
-        measures: What was measured of them: `Measure` whose arrays have one entry per layer, so
-            that few arrays travel however many layers there are.
+        packed: What was measured of them, in two arrays, however many layers there are.
+        others: Other measures by the names of their columns, (layers,).
     """
 
     infos: tuple[LayerInfo, ...]
-    measures: Measure
+    packed: Packed
+    others: dict[str, Any]
+
+    @property
+    def measures(self) -> Measure:
+        """What was measured: `Measure` whose arrays have one entry per layer."""
+        return self.packed.unpack(self.others or None)
 
     @property
     def layers(self) -> tuple[LayerICS, ...]:
@@ -98,9 +105,8 @@ class ICSReport:
 
         Inside a traced function they are traced arrays.
         """
-        values = self.measures
-        if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(values)):
-            values = jax.device_get(values)
+        traced = isinstance(self.packed.flags, jax.core.Tracer)
+        values = (self if traced else self._on_host()).measures
         return tuple(
             LayerICS(**vars(info), **jax.tree.map(operator.itemgetter(i), values)._asdict())
             for i, info in enumerate(self.infos)
@@ -114,9 +120,8 @@ class ICSReport:
                 Python's.
         """
         more = {name: value.item() if _is_number(value) else value for name, value in more.items()}
+        host = self._on_host().measures
         # By columns: a row at a time took five times longer, `jax.device_get` ten times.
-        with jax.transfer_guard_device_to_host("allow"):
-            host = jax.tree.map(np.asarray, self.measures)
         columns = {name: values.tolist() for name, values in _numbers(host).items()}
         invalid = [info.invalid for info in self.infos]
         reasons = map(_reason, invalid, host.finite_before, host.finite_after, host.spread)
@@ -124,6 +129,10 @@ class ICSReport:
             {**more, **info.row(), **dict(zip(columns, numbers, strict=True)), "reason": reason}
             for info, reason, *numbers in zip(self.infos, reasons, *columns.values(), strict=True)
         ]
+
+    def _on_host(self) -> "ICSReport":
+        with jax.transfer_guard_device_to_host("allow"):
+            return jax.tree.map(np.asarray, self)
 
     def scalars(self, prefix: str = "ics") -> dict[str, float]:
         """Return the finite numbers to draw over training, by TensorBoard name.

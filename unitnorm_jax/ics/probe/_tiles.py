@@ -6,8 +6,8 @@ each shape. So layers are cut into tiles of as many columns, of which one loop t
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ class Tiles(NamedTuple):
     y: jax.Array
     dimensions: tuple[int, ...]
     """Of each layer."""
+    owner: np.ndarray
+    """The layer of each tile; those of one layer follow each other."""
 
     @property
     def columns(self) -> int:
@@ -39,7 +41,12 @@ class Tiles(NamedTuple):
     @property
     def counts(self) -> np.ndarray:
         """Tiles of each layer."""
-        return np.array([-(-d // self.columns) for d in self.dimensions], np.int32)
+        return np.bincount(self.owner).astype(np.int32)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The first tile of each layer."""
+        return np.unique(self.owner, return_index=True)[1].astype(np.int32)
 
     @property
     def inner(self) -> int:
@@ -57,30 +64,32 @@ class Tiles(NamedTuple):
         return _rounding.tree_depth(self.columns) + self.more
 
 
-class Sums(NamedTuple):
-    """What tiles are added up to; all of scaled samples."""
+ROWS = ("x", "y", "apart", "x_centred", "x_radius", "y_radius", "product")
+"""|x_i|^2, |y_i|^2, |x_i - y_i|^2, |x_i - E x|^2, |x_i - m|^2 and |y_i - m|^2 with m between the
+means, (x_i - y_i) . (x_i + y_i)."""
+NUMBERS = ("mean_apart", "moments", "coordinates", "x_offset", "y_offset", "offset")
+"""|E (x - y)|^2, var x + var y + |E x - E y|^2, the sum of the squares of W1 of every coordinate,
+|E x - x_0|^2, |E y - x_0|^2, |m - x_0|^2."""
 
-    costs: jax.Array  # (n, n) squares of the distances
-    x: jax.Array  # (n,) |x_i|^2
-    y: jax.Array  # (n,)
-    apart: jax.Array  # (n,) |x_i - y_i|^2
-    product: jax.Array  # (n,) (x_i - y_i) . (x_i + y_i)
-    x_centred: jax.Array  # (n,) |x_i - E x|^2
-    x_radius: jax.Array  # (n,) |x_i - m|^2, m between the means
-    y_radius: jax.Array  # (n,)
-    mean_apart: jax.Array  # () |E (x - y)|^2
-    moments: jax.Array  # () var x + var y + |E x - E y|^2
-    x_offset: jax.Array  # () |E x - x_0|^2
-    y_offset: jax.Array  # () |E y - x_0|^2
-    offset: jax.Array  # () |m - x_0|^2
-    coordinates: jax.Array  # () sum of the squares of W1 of every coordinate
+
+class Sums(NamedTuple):
+    """What tiles are added up to, of each layer; all of scaled samples."""
+
+    costs: jax.Array
+    """(layers, n, n), squares of the distances."""
+    rows: jax.Array
+    """(layers, 7, n), `ROWS`."""
+    numbers: jax.Array
+    """(layers, 6), `NUMBERS`."""
 
 
 class Largest(NamedTuple):
     """Of what the largest over the coordinates is wanted."""
 
-    coordinate: jax.Array  # () W1 of a coordinate
-    moments: jax.Array  # (3,) differences of moments, L3 before rounding
+    coordinate: jax.Array
+    """(layers,), W1 of a coordinate."""
+    moments: jax.Array
+    """(layers, 3), differences of moments, L3 before rounding."""
 
 
 class Facts(NamedTuple):
@@ -102,10 +111,16 @@ def cut(blocks: Sequence[Block]) -> Tiles:
     largest = max(x.shape[2] for x, _ in blocks)
     unit = 16 if largest <= 64 else 64
     columns = min(_COLUMNS, -(-largest // unit) * unit)
-    x, y = sides(
-        [(_cut(x.astype(dtype), columns), _cut(y.astype(dtype), columns)) for x, y in blocks]
-    )
-    return Tiles(x, y, tuple(x.shape[2] for x, _ in blocks for _ in range(x.shape[0])))
+    first = np.cumsum([0, *(len(x) for x, _ in blocks)])
+    dimensions = tuple(x.shape[2] for x, _ in blocks for _ in range(len(x)))
+    tiles, owners = [], []
+    for d in dict.fromkeys(dimensions):  # All of one shape at once: each takes time to compile.
+        members = [i for i, (x, _) in enumerate(blocks) if x.shape[2] == d]
+        pair = sides([blocks[i] for i in members])
+        tiles.append((_cut(pair[0].astype(dtype), columns), _cut(pair[1].astype(dtype), columns)))
+        layers = np.concatenate([np.arange(first[i], first[i + 1]) for i in members])
+        owners.append(np.repeat(layers, -(-d // columns)))
+    return Tiles(*sides(tiles), dimensions, np.concatenate(owners))
 
 
 def look(tiles: Tiles) -> Facts:
@@ -121,44 +136,66 @@ def look(tiles: Tiles) -> Facts:
         return size, *finite, same, constant
 
     size, *flags = jax.vmap(one)(tiles.x, tiles.y)
-    owner = np.repeat(np.arange(len(tiles.dimensions)), tiles.counts)
-    per_layer = functools.partial(
-        jax.ops.segment_max,
-        segment_ids=jnp.asarray(owner),
-        num_segments=len(tiles.dimensions),
-        indices_are_sorted=True,
+    # The tiles of each layer, its first one again in the place of those that it lacks.
+    index = np.arange(tiles.counts.max())
+    index = np.where(
+        index < tiles.counts[:, None], tiles.starts[:, None] + index, tiles.starts[:, None]
     )
-    largest = per_layer(size)
-    before, after, same, constant = (1 - per_layer(1 - f.astype(jnp.int32)) == 1 for f in flags)
+    of_tiles = jnp.stack([size, *(~flag for flag in flags)])
+    largest, *wrong = jnp.max(of_tiles[:, index], axis=2)
+    before, after, same, constant = (w == 0 for w in wrong)
     target = [_rounding.target_exponent(d * n**2, size.dtype) for d in tiles.dimensions]
     exponent = jnp.where(largest > 0, np.array(target, np.int32) - jnp.frexp(largest)[1], 0)
     return Facts(exponent, before, after, same, constant)
 
 
 def add_up(tiles: Tiles, facts: Facts) -> tuple[Sums, Largest]:
-    """Return the sums of each layer, (layers, ...); of 0 for samples that are not finite."""
-    counts = tiles.counts
-    starts = (np.cumsum(counts) - counts).astype(np.int32)
+    """Return the sums and maxima of each layer; of 0 for samples that are not finite."""
     n = tiles.x.shape[1]
-    of_tile = lambda z: z[np.repeat(np.arange(len(counts)), counts)][:, None, None]  # noqa: E731
+    of_tile = lambda z: z[tiles.owner][:, None, None]  # noqa: E731
     exponents = of_tile(facts.exponent)
     finite = of_tile(facts.finite_before & facts.finite_after)
     # Before the loop, in which XLA would scale again in each of the sums.
     x, y = (jnp.where(finite, _rounding.times_power_of_two(z, exponents), 0) for z in tiles[:2])
 
-    if counts.max() == 1 and x.size <= _SIDE_BY_SIDE:  # small operations, one for all layers
-        return jax.vmap(_of_tile)(*lax.optimization_barrier((x, y)))
+    if tiles.counts.max() == 1 and x.size <= _SIDE_BY_SIDE:  # small operations, one for all layers
+        pair = lax.optimization_barrier((x[tiles.starts], y[tiles.starts]))
+        return _unflat(n, *jax.vmap(_of_tile)(*pair))
 
-    def layer(each: tuple[jax.Array, ...]) -> tuple[Sums, Largest]:
-        start, count = each
+    # One loop over all tiles, which adds some up before they join the rest: few roundings.
+    def step(i: jax.Array, state: _State) -> _State:
+        pair = (lax.dynamic_index_in_dim(z, i, keepdims=False) for z in (x, y))
+        sums, largest = _of_tile(*lax.optimization_barrier(tuple(pair)))
+        owner = jnp.asarray(tiles.owner)[i]
+        place = i - jnp.asarray(tiles.starts)[owner]
+        starts = place % tiles.inner == 0
+        total = jnp.where(starts, state.total + state.part, state.total)
+        total = jnp.where(place == 0, 0, total)
+        part = jnp.where(starts, sums, state.part + sums)
+        largest = jnp.where(place == 0, largest, jnp.maximum(state.largest, largest))
+        put = functools.partial(lax.dynamic_update_index_in_dim, index=owner, axis=0)
+        return _State(
+            part, total, largest, put(state.sums, total + part), put(state.maxima, largest)
+        )
 
-        def step(i: jax.Array) -> tuple[Sums, Largest]:
-            pair = (lax.dynamic_index_in_dim(z, start + i, keepdims=False) for z in (x, y))
-            return _of_tile(*lax.optimization_barrier(tuple(pair)))
+    sums, largest = (jnp.zeros((k,), x.dtype) for k in (n * (n + len(ROWS)) + len(NUMBERS), 4))
+    layers = (jnp.zeros((len(tiles.dimensions), *z.shape), z.dtype) for z in (sums, largest))
+    done = lax.fori_loop(0, len(tiles.owner), step, _State(sums, sums, largest, *layers))
+    return _unflat(n, done.sums, done.maxima)
 
-        return _nested(step, count, tiles.inner, _zeros(n, tiles.x.dtype))
 
-    return lax.map(layer, (jnp.asarray(starts), jnp.asarray(counts)))
+class _State(NamedTuple):
+    part: jax.Array
+    total: jax.Array
+    largest: jax.Array
+    sums: jax.Array  # of layers, of one that is not done so far
+    maxima: jax.Array
+
+
+def _unflat(n: int, sums: jax.Array, maxima: jax.Array) -> tuple[Sums, Largest]:
+    costs, rows, numbers = jnp.split(sums, [n * n, n * (n + len(ROWS))], axis=1)
+    shapes = costs.reshape(-1, n, n), rows.reshape(-1, len(ROWS), n)
+    return Sums(*shapes, numbers), Largest(maxima[:, 0], maxima[:, 1:])
 
 
 def cost_error(tiles: Tiles) -> _cost.CostError:
@@ -167,65 +204,56 @@ def cost_error(tiles: Tiles) -> _cost.CostError:
     return _cost.cost_error(n, n, tiles.columns, dtype, more=tiles.more, total=total)
 
 
-def _of_tile(x: jax.Array, y: jax.Array) -> tuple[Sums, Largest]:
-    rows = _sum_of_rows
+def _of_tile(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return `Sums` and `Largest` of one tile, each in one array: each costs a program."""
     apart, dx, dy = x - y, x - x[:1], y - x[:1]  # a common offset would swamp the means
-    mx, my, mean_apart = (_samples.mean(z) for z in (dx, dy, apart))
+    mx, my, mean_apart = _samples.mean(jnp.stack([dx, dy, apart], axis=1))
     point = (mx + my) / 2
     x_centred, y_centred = jnp.square(dx - mx[None, :]), jnp.square(dy - my[None, :])
-    moments = _samples.mean(x_centred) + _samples.mean(y_centred) + jnp.square(mx - my)
+    variances = _samples.mean(jnp.stack([x_centred, y_centred], axis=1))
     distances = line_em_distance(x, y)
-    sums = Sums(
-        costs=_cost.squared_costs(x, y),
-        x=rows(jnp.square(x)),
-        y=rows(jnp.square(y)),
-        apart=rows(jnp.square(apart)),
-        product=rows(apart * (x + y)),
-        x_centred=rows(x_centred),
-        x_radius=rows(jnp.square(dx - point[None, :])),
-        y_radius=rows(jnp.square(dy - point[None, :])),
-        mean_apart=_rounding.tree_sum(jnp.square(mean_apart)),
-        moments=_rounding.tree_sum(moments),
-        x_offset=_rounding.tree_sum(jnp.square(mx)),
-        y_offset=_rounding.tree_sum(jnp.square(my)),
-        offset=_rounding.tree_sum(jnp.square(point)),
-        coordinates=_rounding.tree_sum(jnp.square(distances)),
-    )
-    differences = [jnp.max(_lower.moment_differences(x, y, p)) for p in _lower.ORDERS]
-    return sums, Largest(jnp.max(distances), jnp.stack(differences))
+    rows = {
+        "x": jnp.square(x),
+        "y": jnp.square(y),
+        "apart": jnp.square(apart),
+        "x_centred": x_centred,
+        "x_radius": jnp.square(dx - point[None, :]),
+        "y_radius": jnp.square(dy - point[None, :]),
+        "product": apart * (x + y),
+    }
+    numbers = {
+        "mean_apart": jnp.square(mean_apart),
+        "moments": variances[0] + variances[1] + jnp.square(mx - my),
+        "coordinates": jnp.square(distances),
+        "x_offset": jnp.square(mx),
+        "y_offset": jnp.square(my),
+        "offset": jnp.square(point),
+    }
+    sums = [
+        _cost.squared_costs(x, y).ravel(),
+        _sum_of_rows([rows[name] for name in ROWS]).ravel(),
+        _rounding.tree_sum(jnp.stack([numbers[name] for name in NUMBERS], axis=1)),
+    ]
+    coordinates = jnp.concatenate([distances[None], _lower.moment_differences(x, y, _lower.ORDERS)])
+    return jnp.concatenate(sums), jnp.max(coordinates, axis=1)
 
 
-def _sum_of_rows(z: jax.Array) -> jax.Array:
+def _sum_of_rows(arrays: Sequence[jax.Array]) -> jax.Array:
     """`tree_sum` along axis 1, three levels at a time: fewer operations to compile and run."""
-    while (columns := z.shape[1]) > 1:
-        parts = 8 if columns % 8 == 0 else columns
-        width = columns // parts
-        z = _rounding.tree_sum_of(
-            lax.slice_in_dim(z, i * width, (i + 1) * width, axis=1) for i in range(parts)
-        )
-    return z[:, 0]
+    z = jnp.stack([_of_eighths(z) for z in arrays])
+    while z.shape[2] > 1:
+        z = _of_eighths(z)
+    return z[..., 0]
 
 
-def _zeros(n: int, dtype: Any) -> tuple[Sums, Largest]:
-    number, row = jnp.zeros((), dtype), jnp.zeros((n,), dtype)
-    sums = Sums(jnp.zeros((n, n), dtype), *[row] * 7, *[number] * 6)
-    return sums, Largest(number, jnp.zeros((len(_lower.ORDERS),), dtype))
-
-
-def _nested(step: Callable[[jax.Array], Any], count: jax.Array, inner: int, zeros: Any) -> Any:
-    """Add up ``step(i)``, some at a time."""
-
-    def together(one: Any, other: Any) -> Any:
-        sums = jax.tree.map(jnp.add, one[0], other[0])
-        return sums, jax.tree.map(jnp.maximum, one[1], other[1])
-
-    def block(j: jax.Array, total: Any) -> Any:
-        first = j * inner
-        last = jnp.minimum(first + inner, count)
-        part = lax.fori_loop(first, last, lambda i, part: together(part, step(i)), zeros)
-        return together(total, part)
-
-    return lax.fori_loop(0, -(-count // inner), block, zeros)
+def _of_eighths(z: jax.Array) -> jax.Array:
+    """Add up the eighths of the last axis; where it has none, its numbers."""
+    columns = z.shape[-1]
+    parts = 8 if columns % 8 == 0 else columns
+    width = columns // parts
+    return _rounding.tree_sum_of(
+        lax.slice_in_dim(z, i * width, (i + 1) * width, axis=z.ndim - 1) for i in range(parts)
+    )
 
 
 def _cut(block: jax.Array, columns: int) -> jax.Array:
