@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import geometric_mean
 from typing import Any
 
+from experiments.analysis.names import label
 from experiments.common.table import Column, Table
 
 Rows = Sequence[Mapping[str, Any]]
@@ -180,7 +181,13 @@ def _share(alone: Rows, runs: Rows) -> Table:
     )
     lines = [(*line, None, None) for line in lines] + [
         (
-            *(f"digits run, {r['norm']}", r["step_ms"], r["images"], r["probe_ms"], r["every"]),
+            *(
+                f"digits run, {label(r['norm'])}",
+                r["step_ms"],
+                r["images"],
+                r["probe_ms"],
+                r["every"],
+            ),
             *(r["probe_ms"] / (r["every"] * r["step_ms"]), tuple(r["added"]), r["blocks"]),
         )
         for r in runs
@@ -211,7 +218,14 @@ def _data(rows: Rows) -> list[Table]:
 
 def _seeds(rows: Rows) -> list[Table]:
     lines = [
-        (r["norm"], r["batch_size"], r["seeds"], r["alone_ms"], r["together_ms"], tuple(r["ratio"]))
+        (
+            label(r["norm"]),
+            r["batch_size"],
+            r["seeds"],
+            r["alone_ms"],
+            r["together_ms"],
+            tuple(r["ratio"]),
+        )
         for r in rows
     ]
     columns = (
@@ -234,7 +248,8 @@ def _step(rows: Rows) -> list[Table]:
     ]
     columns = (
         *(Column("network"), Column("activations"), Column("batch", "{:.0f}")),
-        *(Column("bn, ms", "{:.1f}"), *(Column(norm, _RATIO, _QUARTILES) for norm in norms)),
+        Column("BatchNorm, ms", "{:.1f}"),
+        *(Column(label(norm), _RATIO, _QUARTILES) for norm in norms),
     )
-    caption = "time against bn's; median and quartiles of neighbouring updates"
+    caption = "time against BatchNorm's; median and quartiles of neighbouring updates"
     return [Table("step", "A training step", caption, columns, lines)]

@@ -5,10 +5,11 @@ import dataclasses
 import inspect
 import io
 import os
+import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
 
@@ -109,7 +110,7 @@ def run_cli(
             if any(word.startswith("--tyro-") for word in words):
                 prog = "-".join(prog.split()[2:]) or prog  # Shells complete after one word.
             given: dict[str, Any] = {} if default is None else {"default": default}
-            with _one_line():
+            with _one_line(prog):
                 config = tyro.cli(
                     config_type, prog=prog, args=words, description=description, **given
                 )
@@ -126,19 +127,43 @@ def run_cli(
         return _guarded(lambda: run(config), common.debug)
 
 
-def _one_line() -> contextlib.AbstractContextManager[None]:
-    """Have tyro say an error of a class of options in one line, in place of a box, and exit."""
+@contextlib.contextmanager
+def _one_line(prog: str) -> Iterator[None]:
+    """Say tyro's errors in one line, in place of a box as wide as the terminal."""
+    said, width = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"  # so that no word is broken
     try:
-        from tyro._errors import InstantiationFailure, on_parse_error
-    except ImportError:  # It is not public; without it there is the box.
-        return contextlib.nullcontext()
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as stop:
+        text = said.getvalue()
+        print(_unboxed(text, prog) if stop.code == 2 else text, file=sys.stderr)
+        raise
+    finally:
+        del os.environ["COLUMNS"]
+        if width is not None:
+            os.environ["COLUMNS"] = width
 
-    def say(event: Any) -> None:
-        if isinstance(event, InstantiationFailure) and event.argument is None:
-            print(f"error: {event.message}", file=sys.stderr)
-            sys.exit(2)
 
-    return on_parse_error(say)
+def _unboxed(text: str, prog: str) -> str:
+    r"""Return what a box says: the error, and the options that it suggests.
+
+    Example:
+        >>> _unboxed("╭─ Unrecognized ─╮\n│ No option --a. │\n│ Perhaps you meant: │\n"
+        ...     "│   --b INT │\n╰─────╯", "p")
+        'error: No option --a. Perhaps you meant --b. Options: p --help.'
+    """
+    lines = [line.strip(" │╭╮╰╯") for line in text.strip().splitlines()]
+    rules = [i for i, line in enumerate(lines) if line and not line.strip("─-")]
+    # The title is in the rule above the box; where the terminal has no such letters, on its own.
+    start = 1 if lines[0].startswith("─") or not rules else rules[0] + 1
+    end = next((i for i in rules if i >= start), len(lines))
+    meant = next((i for i, line in enumerate(lines) if line.startswith("Perhaps ")), len(lines))
+    options = [word for line in lines[meant:] for word in re.findall(r"^--\w[\w.-]*", line)]
+    error = " ".join(lines[start : min(end, meant)]).rstrip(".")
+    error = re.sub(r"^Error parsing [A-Za-z][\w.]*: ", "", error)  # of a class, not an option
+    perhaps = f" Perhaps you meant {' or '.join(options)}." if options else ""
+    return f"error: {error}.{perhaps} Options: {prog} --help."
 
 
 def _guarded(run: Callable[[], Any], debug: bool) -> int:

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from experiments.benchmarks import step
+from experiments.benchmarks import first_call, step
 from experiments.benchmarks.data import Row
 from experiments.benchmarks.distance import DistanceRow
+from experiments.benchmarks.first_call import FirstCallRow
 from experiments.benchmarks.layer import LayerRow
 from experiments.benchmarks.seeds import SeedsRow
 from experiments.benchmarks.share import RunRow, ShareRow
@@ -86,11 +87,26 @@ def test_probe():
     run = RunRow("ubn", 10, 16, 8.0, 2.0, (0.03, -0.01, 0.0625), 12, 110)
     rows = {"distance": [distance], "share": [share], "run": [run]}
     table = tables_of(stored("probe", rows))["share"]
-    assert cells(table) == [
-        [*alone, "-", "-"],
-        ["digits run, ubn", "8.0", "16", "2.0", "10", "2.5", "3.0 (-1.0 to 6.2)", "12"],
-    ]
+    (first, second) = cells(table)
+    assert first == [*alone, "-", "-"]
+    assert second[:6] == ["digits run, UnitizedBatchNorm", "8.0", "16", "2.0", "10", "2.5"]
+    assert second[6:] == ["3.0 (-1.0 to 6.2)", "12"]
     assert table.caption.endswith("median and quartiles of blocks of 110 updates")
+    parts = [FirstCallRow("forward pass", 1.0, 2.0, 1.0), FirstCallRow("measuring", 0.5, 4.0, 1.5)]
+    *_, parts_table = bench_tables(stored("probe", {**rows, "first": parts})).values()
+    assert cells(parts_table) == [
+        ["forward pass", "1.00", "2.00", "1.00"],
+        ["measuring", "0.50", "4.00", "1.50"],
+    ]
+
+
+@pytest.mark.slow
+def test_parts_of_a_first_call():
+    rows = first_call.measure(32, 4)
+    assert rows[0].part == "forward pass"
+    assert all(row.trace_s > 0 and row.compile_s > 0 for row in rows)
+    whole, parts = rows[-1], rows[1:-1]
+    assert whole.compile_s == pytest.approx(sum(row.compile_s for row in parts))
 
 
 def test_data():
@@ -102,7 +118,7 @@ def test_data():
 def test_seeds():
     row = SeedsRow("bn", 5, 64, 50.0, 25.0, (0.5, 0.45, 0.55))
     (table,) = bench_tables(stored("seeds", [row])).values()
-    assert cells(table) == [["bn", "64", "5", "50.00", "25.00", "0.50 (0.45-0.55)"]]
+    assert cells(table) == [["BatchNorm", "64", "5", "50.00", "25.00", "0.50 (0.45-0.55)"]]
 
 
 def test_step():

@@ -94,7 +94,26 @@ class Checked:
 def test_a_wrong_option_is_a_matter_of_usage(capsys):
     with pytest.raises(SystemExit, match="2"):
         run_cli("prog", Checked, ["--x", "1"], print)
-    assert capsys.readouterr().err == "error: `x` (=1) must be 2.\n"
+    assert capsys.readouterr().err == "error: `x` (=1) must be 2. Options: prog --help.\n"
+
+
+@pytest.mark.parametrize("unicode", [False, True])
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--x", "one"], "Error parsing --x: invalid literal for int() with base 10: 'one'."),
+        (["--x"], "Missing value for argument '--x'. Expected 1 values."),
+        (["--xx", "3"], "Unrecognized options: --xx, 3. Perhaps you meant --x."),
+        (["y" * 300], f"Unrecognized options: {'y' * 300}."),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line(words, error, unicode, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("tyro._fmtlib._FORCE_UTF8_BOXES", unicode)
+    with pytest.raises(SystemExit, match="2"):
+        run_cli("prog", Checked, words, print)
+    assert capsys.readouterr().err == f"error: {error} Options: prog --help.\n"
+    assert os.environ["COLUMNS"] == "40"
 
 
 def test_one_of_several_commands_has_its_help(capsys):
