@@ -16,6 +16,10 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 os.environ["PYTHONPATH"] = str(HERE.parent)  # Notebooks run in their folders.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of a notebook's time is compilation: as in tests/conftest.py.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 import unitnorm_jax  # noqa: E402
 
