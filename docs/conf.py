@@ -25,7 +25,7 @@ import unitnorm_jax  # noqa: E402
 
 project = "unitnorm_jax"
 author = "The unitnorm_jax authors"
-copyright = author  # noqa: A001
+copyright = author
 release = version = unitnorm_jax.__version__
 
 extensions = [
