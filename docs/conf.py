@@ -45,7 +45,6 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
-suppress_warnings = ["mystnb.unknown_mime_type"]
 
 # Docstrings are Google sections; the text in single backquotes is code.
 default_role = "code"
