@@ -69,13 +69,22 @@ copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"
 
 
+def _mathml(formula: str, display: str) -> str:
+    """Return MathML; a slash and a bar have no space around them, as in TeX."""
+    return re.sub(
+        r"<mo(?: [^>]*)?>(/|\||&#x0002F;|&#x0007C;|&#x02223;)</mo>",
+        r'<mo lspace="0" rspace="0" stretchy="false">\1</mo>',
+        convert(formula, display=display),
+    )
+
+
 def _inline(writer: Any, node: nodes.math) -> None:
-    writer.body.append(convert(node.astext(), display="inline"))
+    writer.body.append(_mathml(node.astext(), "inline"))
     raise nodes.SkipNode
 
 
 def _display(writer: Any, node: nodes.math_block) -> None:
-    writer.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    writer.body.append(f'<div class="math">{_mathml(node.astext(), "block")}</div>')
     raise nodes.SkipNode
 
 
