@@ -115,8 +115,15 @@ def _escape(app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: 
             block = indent
 
 
+def _no_type(app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """In the docstring of an attribute nothing before a colon is its type, as napoleon thinks."""
+    if kind in ("attribute", "property", "data"):
+        lines.insert(0, "")
+
+
 def setup(app: Sphinx) -> None:
     """Write formulas as MathML, which browsers show without a script."""
     app.add_html_math_renderer("mathml", (_inline, None), (_display, None))
+    app.connect("autodoc-process-docstring", _no_type, priority=400)  # Before napoleon.
     app.connect("autodoc-process-docstring", _escape)
     app.connect("build-finished", _copy_font)
