@@ -14,7 +14,7 @@ shift
 type=${TYPE:-v5litepod-16} runtime=${RUNTIME:-v2-alpha-tpuv5-lite}
 tries=${TRIES:-100} seconds=${POLL_SECONDS:-60} shared=${SHARED:-/shared}
 run="$shared/runs/$name"
-options=$(printf ' %q' --data.data-dir "$shared/data" --run-dir "$run" --resume auto \
+options=$(printf ' %q' --data.data-dir "$shared/data" --run-dir "$run" --resume auto --checkpoint-every 1 \
     --grace-seconds 25 "$@")
 # --stop-timeout: how long docker waits after SIGTERM when the machine is taken away.
 remote="sudo mkdir -p $shared && sudo mount -t nfs $NFS $shared && sudo docker run --rm --privileged \

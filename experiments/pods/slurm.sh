@@ -21,7 +21,7 @@ run=${RUN:-/shared/runs/r50}
 status=0
 srun "$python" -m experiments train imagenet_resnet50 \
     --optim.batch-size 4096 --optim.learning-rate 1.6 \
-    --run-dir "$run" --resume auto --grace-seconds 100 "$@" || status=$?
+    --run-dir "$run" --resume auto --checkpoint-every 1 --grace-seconds 100 "$@" || status=$?
 if ((status == 143)); then
     scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -146,7 +146,7 @@ def test_commands_are_options_of_train():
     config = options_of(container["args"][1:])
     assert config.grace_seconds < pod["terminationGracePeriodSeconds"]
     for each in (config, options_of(run_words())):
-        assert each.resume == "auto"
+        assert (each.resume, each.checkpoint_every) == ("auto", 1)
         assert str(each.run_dir).startswith("/shared/")
         assert each.optim.batch_size == 4096
 

@@ -52,7 +52,7 @@ def test_a_preempted_slice_is_queued_again(tmp_path):
     assert words == ["create", "ssh", "delete"] * 2
     (_, ssh) = (line for line in asked if " ssh " in line)
     assert "train imagenet_resnet50 --data.data-dir" in ssh
-    assert r"--resume auto --grace-seconds 25 --seeds 0\ 1" in ssh
+    assert r"--resume auto --checkpoint-every 1 --grace-seconds 25 --seeds 0\ 1" in ssh
     assert all("--zone zone" in line for line in asked)
 
 
