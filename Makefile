@@ -1,4 +1,4 @@
-# make train | make test | make lint | make bench: each sets up .venv first, if it must.
+# make train | make test | make lint | make bench | make docs: each sets up .venv first, if it must.
 # Another interpreter: make test PYTHON=python3.12 VENV=.venv-3.12
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-all lint bench clean
+.PHONY: help setup train test test-slow test-all lint bench docs clean
 
 help:
 	@echo "make train [ARGS=...]  train BN and unitized BN on real images, offline"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-all          make test, then make test-slow"
 	@echo "make lint              ruff and mypy alone"
 	@echo "make bench             the layer against flax.linen.BatchNorm"
+	@echo "make docs              the documentation, in docs/_build/html"
 	@echo "make clean             remove $(VENV) and caches; runs/ stays"
 
 setup: $(VENV)/.installed
@@ -33,6 +34,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
 		-e . --group dev
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
+		-e . --group docs
 	touch $@
 
 train: setup
@@ -56,5 +62,10 @@ test-all: test test-slow
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m experiments bench layer $(ARGS)
 
+# Strict: a warning, such as a link that leads nowhere, is an error. Notebooks are run.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html $(ARGS)
+	@echo "docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

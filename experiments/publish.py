@@ -1,6 +1,6 @@
 """Write the tables and figures of the pages from records: ``python -m experiments publish``.
 
-The pages are README.md, docs/*.md and experiments/results/README.md. In a page, a table stands
+The pages are README.md, those of docs/ and experiments/results/README.md. In a page, a table stands
 between two comments, and is written again from the file it names, relative to the repository::
 
     <!-- table: experiments/results/NAME.json results | method | n | test accuracy, % -->
@@ -52,7 +52,7 @@ MARKED = re.compile(f"(?P<begin>{BEGIN})(?P<table>.*?)(?P<end>{END})", re.DOTALL
 def pages(root: Path = ROOT) -> list[Path]:
     """Return the Markdown files with tables and figures of records."""
     results = root / "experiments" / "results"
-    return [root / "README.md", *sorted((root / "docs").glob("*.md")), results / "README.md"]
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md")), results / "README.md"]
 
 
 def update(text: str, root: Path = ROOT) -> str:
@@ -144,7 +144,7 @@ class PublishConfig:
     """Write the tables and figures of pages again, from the records in experiments/results/."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Markdown files; default: README.md, docs/*.md and experiments/results/README.md."""
+    """Markdown files; default: README.md, those of docs/ and experiments/results/README.md."""
 
 
 def publish(config: PublishConfig) -> None:

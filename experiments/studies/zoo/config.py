@@ -61,7 +61,7 @@ class ZooConfig:
     """Folder to create, or one of a study with the same options, to go on with."""
     record: Path | None = None
     """Folder for another, smaller zoo.json: experiments/results, which the table and figure of
-    docs/methods.md are made of."""
+    docs/methods/ are made of."""
     methods: tuple[str, ...] = METHODS
     """Methods to measure, see train --norms."""
     base: str = "bn"

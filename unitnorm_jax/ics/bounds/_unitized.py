@@ -91,11 +91,11 @@ def unitized_upper_bound(
 ) -> Float[Array, ""]:
     """W1 between the outputs of a unitized layer before and after an update is at most this.
 
-    With y = scale * xhat * (alpha rsqrt(s + eps) + 1 - alpha) + bias, R = `unit_radius`:
+    With y = scale * xhat * (alpha rsqrt(s + eps) + 1 - alpha) + bias, R = `unit_radius`::
 
-    ``W1 <=   max_c |scale alpha| R + max_c |scale (1 - alpha)| E|xhat|      (before)
-            + max_c |scale' alpha'| R + max_c |scale' (1 - alpha')| E|xhat'|  (after)
-            + sqrt(P) |bias - bias'|``
+        W1 <=   max_c |scale alpha| R + max_c |scale (1 - alpha)| E|xhat|      (before)
+              + max_c |scale' alpha'| R + max_c |scale' (1 - alpha')| E|xhat'|  (after)
+              + sqrt(P) |bias - bias'|
 
     Proof (derived here). By the triangle inequality through the point masses at the two biases,
     W1 <= E |Y - bias| + |bias - bias'| + E |Y' - bias'|, the bias being the same vector at P

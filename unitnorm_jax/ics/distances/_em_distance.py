@@ -44,8 +44,10 @@ def em_distance(
 ) -> EMDistance:
     """1-Wasserstein (Earth Mover) distance of two samples, Euclidean cost, with a certificate.
 
-    ``W1 = min over couplings P of sum_ij P_ij |x_i - y_j|
-         = max over f, g with f_i + g_j <= |x_i - y_j| of sum_i a_i f_i + sum_j b_j g_j``
+    ::
+
+        W1 = min over couplings P of sum_ij P_ij |x_i - y_j|
+           = max over f, g with f_i + g_j <= |x_i - y_j| of sum_i a_i f_i + sum_j b_j g_j
 
     Any coupling bounds it above and any feasible (f, g) below, so each step of the cascade is a
     proof or is not needed:
