@@ -20,6 +20,8 @@ CASES = {  # kind, relation, d, scale, offset
     "one number": ("gaussian", "independent", 1, 1.0, 0.0),
 }
 N = 12
+COLUMNS = 1024  # of a tile
+OF_SOME = ("projection", "coordinates", "moment_2", "moment_3", "moment_4")  # of its columns
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,12 @@ def samples(pair):
         name: pair(kind, relation, N, d, i, scale, offset)
         for i, (name, (kind, relation, d, scale, offset)) in enumerate(CASES.items())
     }
+    for d, offset in ((40, 0.0), (1500, 100.0)):  # Points near others than their partners.
+        x, y = pair("gaussian", "drift", N, d, 7)
+        x[1], x[3] = x[0] + 1e-2 * (x[1] - x[0]), x[2]
+        y[:] = x + 1e-2 * (y - x)
+        found[f"twins {d}"] = x + np.float32(offset), y + np.float32(offset)
+        found[f"swapped {d}"] = x, y[[1, 0, *range(2, N)]]
     x, y = pair("gaussian", "drift", N, 1100, 0)
     y[3, 1050] = np.nan
     found["nan"] = x, y
@@ -75,6 +83,9 @@ def test_bounds_hold_and_are_those_of_measure(samples, measured, exact):
         for mine, other in ((m.lower, reference.lower), (m.upper, reference.upper)):
             assert mine.keys() == other.keys()
             for key, bound in mine.items():
+                if x.shape[1] > COLUMNS and key in OF_SOME:
+                    assert 0.3 * other[key] < bound < 1.001 * other[key], (name, key)
+                    continue
                 np.testing.assert_allclose(bound, other[key], **close, err_msg=f"{name} {key}")
         np.testing.assert_allclose(m.spread, reference.spread, rtol=1e-5)
         if np.isfinite(reference.relative.value):

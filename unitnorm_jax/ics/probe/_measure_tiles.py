@@ -10,7 +10,7 @@ from jax import lax
 from unitnorm_jax.ics.bounds import _lower
 from unitnorm_jax.ics.distances import _rounding, _samples
 from unitnorm_jax.ics.distances._assignment import Solver
-from unitnorm_jax.ics.distances._cascade import EMDistance, Options, cascade
+from unitnorm_jax.ics.distances._cascade import EMDistance, Options, better_of, cascade
 from unitnorm_jax.ics.distances._line import line_error
 from unitnorm_jax.ics.distances._relative import Spread, in_spreads
 from unitnorm_jax.ics.distances._samples import Samples, mean_error
@@ -18,7 +18,14 @@ from unitnorm_jax.ics.distances._side_by_side import costs_alone, side_by_side
 from unitnorm_jax.ics.probe._groups import Block
 from unitnorm_jax.ics.probe._measure import LOWER, UPPER
 from unitnorm_jax.ics.probe._packed import Packed
-from unitnorm_jax.ics.probe._tiles import Facts, Largest, Sums, Tiles, add_up, cost_error, cut, look
+from unitnorm_jax.ics.probe._sums import (
+    Largest,
+    Sums,
+    add_up,
+    costs_of,
+    nearest_partners,
+)
+from unitnorm_jax.ics.probe._tiles import Facts, Tiles, cut, look, scaled
 
 _SIDE_BY_SIDE = 2**22  # numbers in the cost matrices of layers that are looked at side by side
 
@@ -46,23 +53,34 @@ def measure_tiles(blocks: Sequence[Block], method: str | Solver, tolerance: floa
     """
     tiles = cut(blocks)
     facts = look(tiles)
-    sums, largest = add_up(tiles, facts)
-    distance = _distances(jnp.sqrt(sums.costs), tiles, facts, method, tolerance)
+    tiles = scaled(tiles, facts)
+    sums, largest = add_up(tiles)
+    distance = _unscaled(_distances(sums, tiles, facts, method, tolerance), facts, tolerance)
     return _closed_forms(distance, sums, largest, tiles, facts, tolerance)
 
 
 def _distances(
-    costs: jax.Array, tiles: Tiles, facts: Facts, method: str | Solver, tolerance: float | int
+    sums: Sums, tiles: Tiles, facts: Facts, method: str | Solver, tolerance: float | int
 ) -> EMDistance:
-    """Earth Mover distances from costs (layers, n, n) of scaled samples."""
-    error, options = cost_error(tiles), Options(method, tolerance, 16, 0.01, 1000, False)
-    if costs.size <= _SIDE_BY_SIDE and (callable(method) or method in ("auto", "pairing")):
-        result = side_by_side(costs, facts.same, error, method, tolerance)
-    else:
-        result = lax.map(
-            lambda each: cascade(costs_alone(each[0], each[1], error), options), (costs, facts.same)
-        )
-    return _unscaled(result, facts, tolerance)
+    """Earth Mover distances of scaled samples; only open ones need the costs of all pairs."""
+    layers, n, _ = sums.gram.shape
+    options = Options(method, tolerance, 16, 0.01, 1000, False)
+    quick = nearest_partners(sums, tiles, facts, tolerance)
+    always = method in ("scipy", "sinkhorn")
+
+    def from_costs() -> EMDistance:
+        closed = quick.exact & (not always)
+        costs, error = costs_of(tiles, ~closed)
+        none = facts.same | closed  # Costs of 0, which leave nothing to solve.
+        if layers * n**2 <= _SIDE_BY_SIDE and not always:
+            found = side_by_side(costs, none, error, method, tolerance)
+        else:
+            solve = lambda each: cascade(costs_alone(each[0], each[1], error), options)  # noqa: E731
+            found = lax.map(solve, (costs, none))
+        best = better_of(quick, found, options)
+        return jax.tree.map(lambda q, b: jnp.where(closed, q, b), quick, best)
+
+    return from_costs() if always else lax.cond(jnp.all(quick.exact), lambda: quick, from_costs)
 
 
 def _unscaled(result: EMDistance, facts: Facts, tolerance: float | int) -> EMDistance:
