@@ -8,8 +8,9 @@ between two comments, and is written again from the file it names, relative to t
 
 The word after the file is the key of the table; names of columns follow (default: all columns).
 
-An image of the page named ``NAME_FIGURE.png``, FIGURE being differences, shift or methods (of the
-zoo), is drawn again from ``NAME.json`` in its folder, unless it says that it is of that record.
+An image of the page named ``NAME_FIGURE.png``, FIGURE being differences, shift, methods (of the
+zoo) or corruptions, is drawn again from ``NAME.json`` in its folder, unless it says that it is of
+that record.
 """
 
 import dataclasses
@@ -27,6 +28,8 @@ from PIL import Image
 
 from experiments.analysis.compare.figures import differences_figure, shift_figure
 from experiments.analysis.compare.tables import tables
+from experiments.analysis.corruptions import corruption_table
+from experiments.analysis.figures.corruptions import corruptions_figure
 from experiments.benchmarks.faults.record import faults_tables
 from experiments.benchmarks.pod_check.record import pod_tables
 from experiments.benchmarks.tables import bench_tables
@@ -43,6 +46,7 @@ FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "differences": differences_figure,
     "shift": shift_figure,
     "methods": record_figure,
+    "corruptions": corruptions_figure,
 }
 SHOWN = re.compile(rf"!\[[^\]]*\]\(([^)\s]*\w_({'|'.join(FIGURES)})\.png)\)")
 SOURCE = "Source"  # A keyword of PNG: what the image was made of.
@@ -133,6 +137,8 @@ def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
         return {"sweep": sweep_table(record)}
     if "zoo" in record:
         return {"zoo": record_table(record)}
+    if "corruptions" in record:
+        return {"corruptions": corruption_table(record)}
     for key, make in {"faults": faults_tables, "pod_check": pod_tables}.items():
         if key in record:
             return make(record)
