@@ -135,7 +135,7 @@ def evaluate_corruptions(run_folder: Path, seed: int, console: Console) -> Path:
             rows = list(corrupted.measure(restored(run_folder, dataset), dataset, seed, done))
         record = {
             "seed": seed,
-            "command": f"python -m experiments evaluate {run_folder.name} --corruptions --seed {seed}",
+            "command": f"python -m experiments evaluate RUN --corruptions --seed {seed}",
             "options": options_of(config, "run_dir", "mirror"),
             "labels": labels_of(config),
             "data": {"name": dataset.name},
