@@ -7,7 +7,7 @@ from experiments.common.checks import check_choice, not_negative, positive
 
 Mode = Literal["train", "eval"]
 Places = Literal["norms", "all"]
-Measure = Literal["em", "moments", "channels", "mmd", "kmm", "gaussian", "gradient"]
+Measure = Literal["em", "moments", "channels", "mmd", "kmm", "gaussian", "estimation", "gradient"]
 
 
 @dataclasses.dataclass(frozen=True)

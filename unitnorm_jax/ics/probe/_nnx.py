@@ -14,6 +14,7 @@ from flax import nnx
 from unitnorm_jax._interception import new_pass
 from unitnorm_jax.ics.probe._capture import LayerOutput, select_outputs
 from unitnorm_jax.ics.probe._devices import Packed
+from unitnorm_jax.ics.probe._estimation import Shifts, as_outputs, as_shifts, shift_at
 from unitnorm_jax.ics.probe._mapped import Calling, under_axes
 from unitnorm_jax.ics.probe._variables import check_alive
 
@@ -22,6 +23,8 @@ _PLACE = "_ics_place"  # on copies of the model only
 _NAME = "ics"
 
 Wanted = Callable[[str, nnx.Module], bool]
+Leave = Callable[[Any, Any, Any, Any, Any], Any]
+"""What a call leaves, from the statistics before it, its module, arguments and output."""
 
 
 class _Output(nnx.Intermediate):
@@ -107,11 +110,11 @@ class Nnx:
 
         def take(state: Any, rngs: Any, args: tuple[Any, ...]) -> list[LayerOutput]:
             del rngs
-            calls, values = self._run(state, args, marked=False)
+            calls, values = self._run(state, args)
             outputs = list(_described(calls, values))
             if any(output.stacked for output in outputs):
                 found: list[Any] = []
-                jax.eval_shape(lambda s: found.append(self._run(s, args, marked=True)[1]), state)
+                jax.eval_shape(lambda s: found.append(self._run(s, args, leave=_marker)[1]), state)
                 shapes = [leaf.shape for key in values for leaf in jax.tree.leaves(found[0][key])]
                 axes = iter([tuple(i for i, n in enumerate(s) if n > 0) for s in shapes])
                 outputs = [o if o.reason else o._replace(axes=next(axes)) for o in outputs]
@@ -119,8 +122,22 @@ class Nnx:
 
         return under_axes(self._calling.axis_names, take, state, rngs, args)
 
+    def estimation(self, state: Any, args: tuple[Any, ...], rngs: Any) -> Shifts:
+        """Return how far running statistics are from those of the modules' inputs."""
+
+        def take(state: Any, rngs: Any, args: tuple[Any, ...]) -> list[LayerOutput]:
+            del rngs
+            _, values = self._run(state, args, leave=_shift_at)
+            return as_outputs(values)
+
+        return as_shifts(under_axes(self._calling.axis_names, take, state, rngs, args))
+
     def _run(
-        self, state: Any, args: tuple[Any, ...], *, marked: bool
+        self,
+        state: Any,
+        args: tuple[Any, ...],
+        *,
+        leave: Leave = lambda statistics, module, args, kwargs, y: y,
     ) -> tuple[dict[str, _Calls], dict[str, Any]]:
         """Return what was seen of the calls, and what they returned; None if that is lost."""
         how, leaves = self._calling, [state[name] for name in self._names]
@@ -144,7 +161,7 @@ class Nnx:
         with contextlib.ExitStack() as stack:
             active: set[int] = set()
             for kind in classes:
-                stack.enter_context(_sowing(kind, calls, active, marked))
+                stack.enter_context(_sowing(kind, calls, active, leave))
             _, captured = nnx.capture(call, _Output)(model, *args)
         if not calls:
             raise ValueError(
@@ -209,7 +226,7 @@ _HIDDEN = (
 
 
 @contextlib.contextmanager
-def _sowing(kind: type, calls: dict[str, _Calls], active: set[int], marked: bool) -> Iterator[None]:
+def _sowing(kind: type, calls: dict[str, _Calls], active: set[int], leave: Leave) -> Iterator[None]:
     """While it is open, wanted modules of a class sow what their calls return."""
     method: Any = kind.__call__
     own = "__call__" in vars(kind)
@@ -229,8 +246,7 @@ def _sowing(kind: type, calls: dict[str, _Calls], active: set[int], marked: bool
         seen = calls.setdefault(place[0], _Calls(type(self).__name__, _keeps(self), [], []))
         seen.written.append(written)
         seen.ndims.append([np.ndim(leaf) for leaf in jax.tree.leaves(y)])
-        marker = lambda z: jnp.zeros((0,) * np.ndim(z))  # noqa: E731
-        self.sow(_Output, _NAME, jax.tree.map(marker, y) if marked else y)
+        self.sow(_Output, _NAME, leave(before, self, args, kwargs, y))
         return y
 
     kind.__call__ = sowing  # type: ignore[method-assign]
@@ -241,6 +257,16 @@ def _sowing(kind: type, calls: dict[str, _Calls], active: set[int], marked: bool
             kind.__call__ = method  # type: ignore[method-assign]
         else:
             del kind.__call__
+
+
+def _marker(statistics: Any, module: Any, args: Any, kwargs: Any, y: Any) -> Any:
+    return jax.tree.map(lambda z: jnp.zeros((0,) * np.ndim(z)), y)
+
+
+def _shift_at(statistics: Any, module: Any, args: Any, kwargs: Any, y: Any) -> Any:
+    del y
+    mean, var = statistics or (None, None)
+    return shift_at(mean, var, getattr(module, "axis", -1), args, kwargs)
 
 
 def _keeps(module: Any) -> bool:
