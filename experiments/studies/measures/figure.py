@@ -1,0 +1,4 @@
+"""."""
+
+
+def correlations_figure(record): ...
