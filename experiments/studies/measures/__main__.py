@@ -50,6 +50,11 @@ def run(config: MeasuresConfig, console: Console) -> Path:
     done = [files.read_numbers(p) for c in cases if (p := config.out / f"{c.name}.json").exists()]
     if not done:
         raise ValueError(f"no run is in {config.out}; give more --minutes.")
+    if sum(map(summary.learned, done)) < 3:
+        raise ValueError(
+            f"fewer than 3 of the {len(done)} runs in {config.out} learned something: give more "
+            "--images, other --learning-rates, or more --minutes."
+        )
     with console.status("Correlations"):
         record: dict[str, Any] = {
             "command": "python -m experiments measures",

@@ -60,7 +60,7 @@ class Jitted(NamedTuple):
 
 
 def times_rate() -> optax.GradientTransformation:
-    """Multiply updates by a number in the state: a learning rate that no program is compiled for."""
+    """Multiply updates by a number in the state: a learning rate that is no constant."""
     return optax.GradientTransformation(
         lambda params: jnp.ones(()),
         lambda updates, rate, params=None: (jax.tree.map(lambda u: rate * u, updates), rate),
