@@ -72,6 +72,9 @@ class MeasuresConfig:
     """Training images that a run sees, in all epochs: so that all make as many passes."""
     train_images: int = 1024
     """Training images to draw from, the first ones."""
+    shrink: int = 2
+    """Side of the squares of pixels of mnist5k of which means are taken: 2 makes 14x14 of 28x28, so
+    that a run takes seconds; 1, 2, 4 or 7."""
     widths: tuple[int, ...] = (8, 16)
     """Channels of the network's stages, of one residual block each."""
     probes: int = 6
@@ -99,6 +102,8 @@ class MeasuresConfig:
             probe_images=self.probe_images,
             resamples=self.resamples,
         )
+        if self.shrink < 1 or 28 % self.shrink:
+            raise ValueError(f"`shrink` (={self.shrink}) must divide 28, as 1 and 2 do.")
         if not self.minutes > 0:
             raise ValueError(f"`minutes` (={self.minutes}) must be positive.")
         for cell in self.cells():

@@ -1,5 +1,6 @@
 """Training and measuring: one program for all learning rates and seeds."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -223,4 +224,22 @@ def _batches(dataset: ArrayDataset, seed: int, size: int, updates: int) -> Itera
 def load(config: MeasuresConfig, dataset: str) -> ArrayDataset:
     """Return a data set of the study."""
     (cell, *_) = (cell for cell in config.cells() if cell.dataset == dataset)
-    return load_arrays(config.training(cell).data)
+    whole = load_arrays(config.training(cell).data)
+    if dataset == "digits" or config.shrink == 1:
+        return whole
+    train, test = (shrunk(x, config.shrink) for x in (whole.train_images, whole.test_images))
+    name = f"{whole.name}, {train.shape[1]}x{train.shape[2]}"
+    return dataclasses.replace(whole, name=name, train_images=train, test_images=test)
+
+
+def shrunk(images: np.ndarray, side: int) -> np.ndarray:
+    """Return images of fewer pixels, means of squares, rounded.
+
+    Example:
+        >>> import numpy as np
+        >>> shrunk(np.array([0, 4, 8, 8], np.uint8).reshape(1, 2, 2, 1), 2).ravel().tolist()
+        [5]
+    """
+    n, h, w, c = images.shape
+    squares = images.reshape(n, h // side, side, w // side, side, c)
+    return np.round(squares.mean((2, 4))).astype(images.dtype)
