@@ -33,6 +33,14 @@ class Linen:
         options = {"rngs": rngs, "method": self._calling.method, **self._calling.kwargs}
         return layer_order(self._model, variables, *args, **options)
 
+    def parameters(self, variables: Any) -> Any:
+        """Return what gradients are taken with respect to."""
+        return variables["params"]
+
+    def loss_of(self, loss: Any, variables: Any, args: tuple[Any, ...]) -> Any:
+        """Return the user's loss as a function of the parameters."""
+        return lambda params: loss({**variables, "params": params}, *args)
+
     def estimation(self, variables: Any, args: tuple[Any, ...], rngs: Any) -> Shifts:
         """Return how far running statistics are from those of the layers' inputs."""
         how = self._calling

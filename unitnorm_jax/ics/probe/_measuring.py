@@ -167,14 +167,11 @@ class Measuring:
     def _gradient(self, before: Any, after: Any, arrays: Any) -> Any:
         """Return how far the gradient of each layer moved, by the paths of the layers."""
         args, before, after = self._batch.rest.joined(arrays), unpack(before), unpack(after)
-        source: Any = self._source  # of linen: the others are given no loss
+        source: Any = self._source  # of a model: functions are given no loss
         order = source.layer_order(before, args, self._rngs)
-
-        def loss(params: Any) -> Any:
-            return self._loss({**before, "params": params}, *args)
-
-        shift = gradient_ics(loss, before["params"], after["params"], layers=order)
-        return _Gradient(shift, tuple(order))
+        loss = source.loss_of(self._loss, before, args)
+        params = map(source.parameters, (before, after))
+        return _Gradient(gradient_ics(loss, *params, layers=order), tuple(order))
 
     def _take(self, state: Any, args: Any, rngs: Any) -> "_Taken":
         """Return the outputs for a state, and where their points lie."""

@@ -85,7 +85,8 @@ class ICSProbe(Measuring):
             statistics, after the update, against those of the layer's inputs, as in `mode`; one
             more forward pass), "gradient" (needs `loss`); see ``ics.measures``. Of channels the
             median and the 90 % quantile; channels lie along the last axis.
-        loss: For "gradient", of a linen model: ``loss(variables, *batch)``, a number.
+        loss: For "gradient": ``loss(variables, *batch)``, of an nnx model ``loss(model, *batch)``;
+            a number.
         method: How distances are computed, see `em_distance`. The default solves on the host, by a
             callback, only where the bounds leave a gap.
         tolerance: Of the distances, see `em_distance`.
@@ -152,11 +153,6 @@ class ICSProbe(Measuring):
             from unitnorm_jax.ics.probe._nnx import Nnx  # takes a second to import
 
             source = Nnx(model, calling)
-            if loss is not None:
-                raise ValueError(
-                    "`loss` is for gradients, which the probe takes of linen models; of an nnx "
-                    "model take them by ics.measures.gradient_ics, with its layers in their order."
-                )
             if rngs is not None:
                 raise ValueError(
                     f"`rngs` (={sorted(rngs)}) must be None for an nnx model: its streams are part "
