@@ -104,42 +104,48 @@ def agreement(x: np.ndarray, y: np.ndarray, resamples: int) -> dict[str, Any]:
 
 
 def against_accuracy(
-    drift: np.ndarray, accuracy: np.ndarray, cells: np.ndarray, methods: np.ndarray, resamples: int
+    drift: np.ndarray,
+    accuracy: np.ndarray,
+    methods: np.ndarray,
+    recipes: np.ndarray,
+    resamples: int,
 ) -> dict[str, list[float]]:
     """Return how drift and accuracy of runs go together.
 
     Args:
         drift: Of each run.
         accuracy: Of each run.
-        cells: Number of its method, learning rate and batch size.
         methods: Number of its method.
+        recipes: Number of its learning rate and batch size.
         resamples: For the intervals.
 
     Returns:
-        ``all``: over all runs; ``between``: over the means of cells; ``methods``: the mean, by
-        Fisher's z, of those within one method; ``cells``: of deviations from the cell's mean, where
-        only the seed differs.
+        ``all``: over all runs; ``methods``: the mean, by Fisher's z, of those within one method,
+        where recipes differ; ``recipes``: the same within one recipe, where methods differ;
+        ``both``: of deviations from the mean of method and recipe, where only seeds differ.
     """
+    both = methods * (recipes.max() + 1) + recipes
+    off = []
+    for values in (drift, accuracy):
+        means = np.array([values[both == cell].mean() for cell in both])
+        # Relative, or cells with large drift would decide.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            off.append(values / means - 1)
 
-    def means(values: np.ndarray) -> np.ndarray:
-        return np.array([values[cells == cell].mean() for cell in cell_names])
+    def within(groups: np.ndarray) -> Callable[[np.ndarray], float]:
+        def statistic(runs: np.ndarray) -> float:
+            chosen = [runs[groups[runs] == group] for group in np.unique(groups)]
+            return mean_correlation([spearman(drift[r], accuracy[r]) for r in chosen])
 
-    cell_names, inverse = np.unique(cells, return_inverse=True)
-    centers = means(drift), means(accuracy)
-    # In units of the cell's mean: cells with large drift would else decide.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        off = drift / centers[0][inverse] - 1, accuracy - centers[1][inverse]
+        return statistic
 
-    def within_methods(runs: np.ndarray) -> float:
-        chosen = [runs[methods[runs] == method] for method in np.unique(methods)]
-        return mean_correlation([spearman(drift[r], accuracy[r]) for r in chosen])
-
-    n = len(drift)
+    statistics: dict[str, Callable[[np.ndarray], float]] = {
+        "all": lambda runs: spearman(drift[runs], accuracy[runs]),
+        "methods": within(methods),
+        "recipes": within(recipes),
+        "both": lambda runs: spearman(off[0][runs], off[1][runs]),
+    }
     return {
-        "all": with_interval(lambda r: spearman(drift[r], accuracy[r]), n, resamples),
-        "between": with_interval(
-            lambda r: spearman(centers[0][r], centers[1][r]), len(cell_names), resamples
-        ),
-        "methods": with_interval(within_methods, n, resamples),
-        "cells": with_interval(lambda r: spearman(off[0][r], off[1][r]), n, resamples),
+        name: with_interval(statistic, len(drift), resamples)
+        for name, statistic in statistics.items()
     }

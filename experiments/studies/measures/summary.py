@@ -43,10 +43,10 @@ def summarize(rows: Rows, resamples: int) -> dict[str, Any]:
             for target, of in CERTIFIED.items()
         }
         reached = np.array([row["accuracy"] for row in kept])
-        cells = _numbers([(row["method"], row["learning_rate"], row["batch_size"]) for row in kept])
         methods = _numbers([row["method"] for row in kept])
+        recipes = _numbers([_setting(row)[:2] for row in kept])
         accuracy[dataset] = {
-            shown(name): against_accuracy(_medians(value), reached, cells, methods, resamples)
+            shown(name): against_accuracy(_medians(value), reached, methods, recipes, resamples)
             for name, value in values.items()
         }
         gradients[dataset] = _gradients(kept)
@@ -127,7 +127,9 @@ def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _by_seed(rows: Mapping[Any, Any], settings: Sequence[Any], name: str) -> list[float]:
     seeds = dict.fromkeys(setting[2] for setting in settings)
     return [
-        float(np.mean([np.median(rows[s]["measured"][name]) for s in settings if s[2] == seed]))
+        float(
+            np.nanmean([np.nanmedian(rows[s]["measured"][name]) for s in settings if s[2] == seed])
+        )
         for seed in seeds
     ]
 
@@ -162,15 +164,15 @@ def tables(record: Mapping[str, Any]) -> dict[str, Table]:
     decides = Table(
         "accuracy",
         "Median shift of a run against its test accuracy",
-        caption,
+        f"{caption}; a recipe is a learning rate and a batch size",
         (
             *(Column("data"), Column("measure"), Column("all runs", _INTERVAL, _PARTS)),
-            Column("means of settings", _INTERVAL, _PARTS),
             Column("within methods", _INTERVAL, _PARTS),
-            Column("within settings", _INTERVAL, _PARTS),
+            Column("within recipes", _INTERVAL, _PARTS),
+            Column("only seeds differ", _INTERVAL, _PARTS),
         ),
         [
-            (dataset, name, *(tuple(of[how]) for how in ("all", "between", "methods", "cells")))
+            (dataset, name, *(tuple(of[how]) for how in ("all", "methods", "recipes", "both")))
             for dataset, measured in record["accuracy"].items()
             for name, of in measured.items()
         ],

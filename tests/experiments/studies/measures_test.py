@@ -56,19 +56,25 @@ def test_agreement_within_and_across():
     assert low <= found["layer"][0] <= high
 
 
-def test_accuracy_between_and_within_settings():
-    """Settings with more drift are better; of equal settings, the run with more is worse."""
-    cells = np.repeat(np.arange(8), 6)
-    off = np.tile(np.linspace(-0.4, 0.4, 6), 8)
-    drift, accuracy = 2.0**cells * (1 + 0.2 * off), 0.1 * cells - 0.05 * off
-    found = against_accuracy(drift, accuracy, cells, cells // 4, 50)
-    assert found["between"][0] == pytest.approx(1)
-    assert found["cells"][0] == pytest.approx(-1, abs=0.02)
+def test_accuracy_within_and_across():
+    """Recipes with more drift are better, methods worse; of equal runs, that with more is worse."""
+    methods, recipes, seeds = np.indices((3, 4, 6)).reshape(3, -1)
+    off = np.linspace(-0.4, 0.4, 6)[seeds]
+    drift = 8.0**recipes * 2.0**methods * (1 + 0.2 * off)
+    accuracy = 0.4 + 0.1 * recipes - 0.02 * methods - 0.005 * off
+    found = against_accuracy(drift, accuracy, methods, recipes, 50)
+    assert found["methods"][0] > 0.8
+    assert found["recipes"][0] < -0.8
+    assert found["both"][0] == pytest.approx(-1, abs=0.1)
     assert found["all"][0] == pytest.approx(stats.spearmanr(drift, accuracy).statistic)
-    parts = [
-        stats.spearmanr(drift[cells // 4 == m], accuracy[cells // 4 == m]).statistic for m in (0, 1)
-    ]
-    assert found["methods"][0] == pytest.approx(np.tanh(np.mean(np.arctanh(parts))), abs=1e-4)
+    for name, groups in (("methods", methods), ("recipes", recipes)):
+        parts = [
+            stats.spearmanr(drift[groups == g], accuracy[groups == g]).statistic
+            for g in np.unique(groups)
+        ]
+        assert found[name][0] == pytest.approx(
+            np.tanh(np.mean(np.arctanh(np.clip(parts, -1 + 1e-6, 1 - 1e-6)))), abs=1e-3
+        )
 
 
 def rows():
