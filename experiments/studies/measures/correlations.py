@@ -19,14 +19,21 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
         1.0
     """
     kept = np.isfinite(x) & np.isfinite(y)
-    x, y = x[kept], y[kept]
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    ranks = stats.rankdata(x), stats.rankdata(y)
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(spearmans(x[kept][:, None], y[kept][:, None])[0])
 
 
-def mean_correlation(values: Sequence[float]) -> float:
+def spearmans(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the rank correlation of each column of x with that of y; NaN where one is constant."""
+    if len(x) < 3:
+        return np.full(x.shape[1], np.nan)
+    ranks = [stats.rankdata(z, axis=0) for z in (x, y)]
+    off = [r - r.mean(0) for r in ranks]
+    size = np.sqrt(np.square(off[0]).sum(0) * np.square(off[1]).sum(0))
+    with np.errstate(invalid="ignore"):
+        return np.where(size > 0, (off[0] * off[1]).sum(0) / size, np.nan)
+
+
+def mean_correlation(values: Sequence[float] | np.ndarray) -> float:
     """Return the mean of correlations by Fisher's z; those that are NaN are left out.
 
     Example:
@@ -70,37 +77,34 @@ def with_interval(
 def agreement(x: np.ndarray, y: np.ndarray, resamples: int) -> dict[str, Any]:
     """Return how two measures agree, from numbers (runs, times, layers).
 
+    Runs in which one of them is not finite are left out: methods without statistics or parameters.
+
     Returns:
         ``pooled``: over all; ``layer`` and ``time``: means, by Fisher's z, of the correlations in
         each layer and at each time; ``both``: the same of those in one layer at one time, over runs
         alone. Each with an interval. ``by_layer`` and ``by_time``: the single ones.
     """
+    whole = np.isfinite(x).all((1, 2)) & np.isfinite(y).all((1, 2))
+    x, y = x[whole], y[whole]
     times, layers = x.shape[1:]
+    # Columns to correlate, from numbers (runs, times, layers).
+    columns: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "pooled": lambda z: z.reshape(-1, 1),
+        "layer": lambda z: z.reshape(-1, layers),
+        "time": lambda z: z.transpose(0, 2, 1).reshape(-1, times),
+        "both": lambda z: z.reshape(-1, times * layers),
+    }
+    found: dict[str, Any] = {}
+    for name, of in columns.items():
 
-    def pooled(runs: np.ndarray) -> float:
-        return spearman(x[runs].ravel(), y[runs].ravel())
+        def statistic(runs: np.ndarray, of: Callable[[np.ndarray], np.ndarray] = of) -> float:
+            each = spearmans(of(x[runs]), of(y[runs]))
+            return float(each[0]) if len(each) == 1 else mean_correlation(each)
 
-    def of_layer(runs: np.ndarray) -> list[float]:
-        return [spearman(x[runs, :, i].ravel(), y[runs, :, i].ravel()) for i in range(layers)]
-
-    def of_time(runs: np.ndarray) -> list[float]:
-        return [spearman(x[runs, t].ravel(), y[runs, t].ravel()) for t in range(times)]
-
-    def of_both(runs: np.ndarray) -> list[float]:
-        cells = [(t, i) for t in range(times) for i in range(layers)]
-        return [spearman(x[runs, t, i], y[runs, t, i]) for t, i in cells]
-
-    found: dict[str, Any] = {"pooled": with_interval(pooled, len(x), resamples)}
-    kinds: dict[str, Callable[[np.ndarray], list[float]]]
-    kinds = {"layer": of_layer, "time": of_time, "both": of_both}
-    for name, each in kinds.items():
-
-        def mean(runs: np.ndarray, each: Callable[[np.ndarray], list[float]] = each) -> float:
-            return mean_correlation(each(runs))
-
-        found[name] = with_interval(mean, len(x), resamples)
-    everything = np.arange(len(x))
-    return found | {"by_layer": of_layer(everything), "by_time": of_time(everything)}
+        found[name] = with_interval(statistic, len(x), resamples)
+    for name in ("layer", "time"):
+        found[f"by_{name}"] = spearmans(columns[name](x), columns[name](y)).tolist()
+    return found
 
 
 def against_accuracy(
