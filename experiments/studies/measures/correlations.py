@@ -134,7 +134,7 @@ def against_accuracy(
         means = np.array([values[both == cell].mean() for cell in both])
         # Relative, or cells with large drift would decide.
         with np.errstate(invalid="ignore", divide="ignore"):
-            off.append(values / means - 1)
+            off.append((values - means) / np.abs(means))
 
     def within(groups: np.ndarray) -> Callable[[np.ndarray], float]:
         def statistic(runs: np.ndarray) -> float:

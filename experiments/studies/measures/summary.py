@@ -1,5 +1,6 @@
 """What the study found, from its runs: correlations, gradients, and their tables."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -126,12 +127,15 @@ def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _by_seed(rows: Mapping[Any, Any], settings: Sequence[Any], name: str) -> list[float]:
     seeds = dict.fromkeys(setting[2] for setting in settings)
-    return [
-        float(
-            np.nanmean([np.nanmedian(rows[s]["measured"][name]) for s in settings if s[2] == seed])
-        )
-        for seed in seeds
-    ]
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # The median of nothing: no gradient at all.
+        for seed in seeds:
+            mine = [rows[s]["measured"][name] for s in settings if s[2] == seed]
+            found.append(float(np.nanmean([np.nanmedian(values) for values in mine])))
+    return found
 
 
 def tables(record: Mapping[str, Any]) -> dict[str, Table]:
