@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis.figures.looks import COLOURS, looks
-from experiments.analysis.figures.style import MUTED, legend, new_figure, styled
+from experiments.analysis.figures.style import MUTED, legend, new_figure, plain_log, styled
 from experiments.analysis.names import label
 from experiments.studies.measures.summary import CERTIFIED, learned
 
@@ -67,13 +67,14 @@ def _scatter(axis: Axes, rows: list[Mapping[str, Any]]) -> None:
     for method, look in looks(list(dict.fromkeys(row["method"] for row in rows))).items():
         mine = [row for row in rows if row["method"] == method and learned(row)]
         axis.plot(
-            [row["median"]["em, relative"] for row in mine],
             [100 * row["accuracy"] for row in mine],
+            [row["median"]["em, relative"] for row in mine],
             look.marker,
             color=look.colour,
             ms=4,
             alpha=0.8,
             label=label(method),
         )
-    axis.set_xscale("log")
-    axis.set(xlabel="Earth Mover distance / spread, median of a run", ylabel="test accuracy, %")
+    axis.set_yscale("log")
+    plain_log(axis)
+    axis.set(ylabel="distance / spread, median of a run", xlabel="test accuracy, %")

@@ -67,7 +67,7 @@ def test_accuracy_within_and_across():
     assert found["recipes"][0] < -0.8
     assert found["both"][0] == pytest.approx(-1, abs=0.1)
     turned = against_accuracy(drift - 1e5, accuracy, methods, recipes, 2)  # negative numbers
-    assert turned["both"][0] < -0.8
+    assert turned["both"][0] < -0.5
     assert found["all"][0] == pytest.approx(stats.spearmanr(drift, accuracy).statistic)
     for name, groups in (("methods", methods), ("recipes", recipes)):
         parts = [
