@@ -146,7 +146,7 @@ def corrupt(
     Example:
         >>> import numpy as np
         >>> gray = np.full((1, 4, 4, 1), 0.5, np.float32)
-        >>> float(corrupt("brightness", 5, gray).mean().round(2))
+        >>> round(float(corrupt("brightness", 5, gray).mean()), 2)
         0.8
 
     References:
