@@ -23,6 +23,10 @@ COMMANDS = {
     "pod_check": ("benchmarks.pod_check.__main__", "Compile a step for a TPU pod and read it."),
     "faults": ("benchmarks.faults.__main__", "Kill training again and again; nothing may be lost."),
     "bounds": ("studies.bounds.__main__", "Bounds and exact distance against dimension and noise."),
+    "measures": (
+        "studies.measures.__main__",
+        "Compare measures of shift with each other, and accuracy.",
+    ),
     "noise": ("studies.noise.__main__", "Accuracy under noisy weights, and what statistics help."),
     "regularization": ("studies.regularization.__main__", "Batch norm as a tuned weight decay."),
     "singularities": ("studies.singularities", "Find channels of a run that are about to die."),

@@ -8,8 +8,9 @@ between two comments, and is written again from the file it names, relative to t
 
 The word after the file is the key of the table; names of columns follow (default: all columns).
 
-An image of the page named ``NAME_FIGURE.png``, FIGURE being differences, shift or methods (of the
-zoo), is drawn again from ``NAME.json`` in its folder, unless it says that it is of that record.
+An image of the page named ``NAME_FIGURE.png``, FIGURE being a key of ``FIGURES``, is drawn
+again from ``NAME.json`` in its folder, unless it says that it is of
+that record.
 """
 
 import dataclasses
@@ -27,12 +28,23 @@ from PIL import Image
 
 from experiments.analysis.compare.figures import differences_figure, shift_figure
 from experiments.analysis.compare.tables import tables
+from experiments.analysis.corruptions import corruption_table
+from experiments.analysis.figures.corruptions import corruptions_figure
 from experiments.benchmarks.faults.record import faults_tables
 from experiments.benchmarks.pod_check.record import pod_tables
 from experiments.benchmarks.tables import bench_tables
 from experiments.common.cli import command
 from experiments.common.files import replacing, write_text
 from experiments.common.table import Table, select_columns, to_markdown
+from experiments.studies.bounds.figure import bounds_figure
+from experiments.studies.bounds.study import Row as BoundsRow
+from experiments.studies.bounds.table import bounds_table
+from experiments.studies.measures import summary as measures
+from experiments.studies.measures.figure import correlations_figure
+from experiments.studies.noise.figure import noise_figure
+from experiments.studies.noise.study import Row as NoiseRow
+from experiments.studies.noise.table import noise_tables
+from experiments.studies.singularities import table_of
 from experiments.studies.sweep.table import sweep_table
 from experiments.studies.zoo.record import record_figure, record_table
 
@@ -43,6 +55,16 @@ FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "differences": differences_figure,
     "shift": shift_figure,
     "methods": record_figure,
+    "corruptions": corruptions_figure,
+    "distances": lambda record: bounds_figure(_rows(BoundsRow, record)),
+    "accuracies": lambda record: noise_figure(_rows(NoiseRow, record), record["title"]),
+    "correlations": correlations_figure,
+}
+STUDIES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Table]]] = {
+    "bounds": lambda record: {"bounds": bounds_table(_rows(BoundsRow, record))},
+    "measures": measures.tables,
+    "noise": lambda record: noise_tables(_rows(NoiseRow, record)),
+    "singularities": lambda record: {"singularities": table_of(record["rows"])},
 }
 SHOWN = re.compile(rf"!\[[^\]]*\]\(([^)\s]*\w_({'|'.join(FIGURES)})\.png)\)")
 SOURCE = "Source"  # A keyword of PNG: what the image was made of.
@@ -133,10 +155,18 @@ def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
         return {"sweep": sweep_table(record)}
     if "zoo" in record:
         return {"zoo": record_table(record)}
+    if "study" in record:
+        return STUDIES[record["study"]](record)
+    if "corruptions" in record:
+        return {"corruptions": corruption_table(record)}
     for key, make in {"faults": faults_tables, "pod_check": pod_tables}.items():
         if key in record:
             return make(record)
     return bench_tables(record) if "benchmark" in record else tables(record)
+
+
+def _rows(kind: Any, record: Mapping[str, Any]) -> list[Any]:
+    return [kind(**dict(zip(record["fields"], row, strict=True))) for row in record["rows"]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,28 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments.analysis.compare.record import to_json
-from experiments.benchmarks import data, distance, first_call, layer, seeds, share, step, tpu
-from experiments.benchmarks.options import Data, Layer, Probe, Seeds, Step, Tpu
+from experiments.benchmarks import (
+    augment,
+    data,
+    distance,
+    first_call,
+    layer,
+    measures,
+    seeds,
+    share,
+    step,
+    tpu,
+)
+from experiments.benchmarks.options import (
+    Augment,
+    Data,
+    Layer,
+    Measures,
+    Probe,
+    Seeds,
+    Step,
+    Tpu,
+)
 from experiments.benchmarks.tables import bench_tables
 from experiments.common import timing
 from experiments.common.cli import command_line, run_cli
@@ -120,7 +140,22 @@ def run_step(options: Step, console: Console) -> list[Any]:
     ]
 
 
-def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> None:
+def run_measures(options: Measures, console: Console) -> list[Any]:
+    """Return the rows of ``bench measures``."""
+    work = track(options.networks, "measuring", console=console, transient=True)
+    of = (options.measures, options.batch_size, options.images, options.seconds)
+    return [measures.measure(name, *of) for name in work]
+
+
+def run_augment(options: Augment, console: Console) -> list[Any]:
+    """Return the rows of ``bench augment``."""
+    work = track(options.networks, "measuring", console=console, transient=True)
+    return [augment.measure(name, options.batch_size, options.seconds) for name in work]
+
+
+def _run(
+    options: Layer | Tpu | Probe | Data | Seeds | Step | Measures | Augment, command: str
+) -> None:
     """Measure, print the tables and store the numbers."""
     check_new("json", options.json)
     console = CommandConsole()
@@ -131,6 +166,8 @@ def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> No
         Data: ("data", run_data),
         Seeds: ("seeds", run_seeds),
         Step: ("step", run_step),
+        Measures: ("measures", run_measures),
+        Augment: ("augment", run_augment),
     }
     name, run = benchmarks[type(options)]
     found = {"command": command, "versions": versions(), "rows": run(options, console)}
@@ -150,6 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Seeds, tyro.conf.subcommand("seeds")]
         | Annotated[Step, tyro.conf.subcommand("step")]
+        | Annotated[Measures, tyro.conf.subcommand("measures")]
+        | Annotated[Augment, tyro.conf.subcommand("augment")]
     )
     return run_cli(
         PROG,

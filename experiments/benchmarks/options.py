@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from experiments.benchmarks import data, forms
+from experiments.config.probe import MEASURES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,5 +138,44 @@ class Step:
     """Images per update."""
     seconds: float = 10.0
     """How long to measure each line, in seconds."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """Time a probe with each further measure of shift against the Earth Mover distance alone.
+
+    Each measurement has both forward passes, and one measure more; an update of the same network is
+    timed beside them. Networks have BatchNorm.
+    """
+
+    networks: tuple[str, ...] = ("digits", "resnet18")
+    """Networks, as in step."""
+    measures: tuple[str, ...] = tuple(name for name in MEASURES if name != "em")
+    """Measures: moments, channels, mmd, kmm, gaussian, estimation, gradient."""
+    batch_size: int = 64
+    """Images per update."""
+    images: int = 16
+    """Images a probe looks at."""
+    seconds: float = 10.0
+    """How long to measure each line, in seconds; at least 15 rounds."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Time whole updates with amplitude-phase recombination against those without, in turns.
+
+    apr-p, apr-s and both, as --data.augment takes them. Networks have BatchNorm.
+    """
+
+    networks: tuple[str, ...] = ("digits", "resnet18")
+    """Networks, as in step."""
+    batch_size: int = 128
+    """Images per update."""
+    seconds: float = 10.0
+    """How long to measure each line, in seconds; at least 15 rounds."""
     json: Path | None = None
     """File to write the numbers to, with versions and hardware; it must not exist."""

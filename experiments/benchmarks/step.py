@@ -59,9 +59,9 @@ def measure(
     Raises:
         ValueError: If there is no such network.
     """
-    recipe = _recipe(network, batch_size)
+    recipe = recipe_of(network, batch_size)
     config = with_changes(recipe, precision=precision).config
-    batch = _batch(recipe.dataset, batch_size)
+    batch = batch_of(recipe.dataset, batch_size)
     steppers = {
         norm: stepper(build_program(config, norm, recipe.dataset), batch) for norm in (BASE, *norms)
     }
@@ -76,7 +76,8 @@ def measure(
     )
 
 
-def _recipe(network: str, batch_size: int) -> Recipe:
+def recipe_of(network: str, batch_size: int) -> Recipe:
+    """Return what a network is trained with: digits, or a recipe of ``benchmarks.networks``."""
     if network in RECIPES:
         return make_recipe(network, batch_size)
     if network != "digits":
@@ -88,7 +89,8 @@ def _recipe(network: str, batch_size: int) -> Recipe:
     return Recipe(dataclasses.replace(config, optim=optim), load_dataset(config.data))
 
 
-def _batch(dataset: Dataset, size: int) -> Batch:
+def batch_of(dataset: Dataset, size: int) -> Batch:
+    """Return a batch to time with."""
     batch = dataset.example(size)
     if isinstance(dataset, DescribedDataset):  # Constant images would have no variance.
         noise = np.random.default_rng(0).integers(0, 256, batch["image"].shape, np.uint8)

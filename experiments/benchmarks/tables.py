@@ -26,6 +26,8 @@ def bench_tables(stored: Mapping[str, Any]) -> dict[str, Table]:
         "data": _data,
         "seeds": _seeds,
         "step": _step,
+        "measures": _measures,
+        "augment": _augment,
     }
     return {table.key: table for table in makers[stored["benchmark"]](stored["rows"])}
 
@@ -253,3 +255,41 @@ def _step(rows: Rows) -> list[Table]:
     )
     caption = "time against BatchNorm's; median and quartiles of neighbouring updates"
     return [Table("step", "A training step", caption, columns, lines)]
+
+
+def _measures(rows: Rows) -> list[Table]:
+    leading = (
+        *(Column("layers", "{:.0f}"), Column("images", "{:.0f}")),
+        *(Column("update, ms", "{:.1f}"), Column("em alone, ms", "{:.1f}")),
+    )
+    caption = "with one measure more, against em alone; median and quartiles of neighbouring rounds"
+    fields = ("layers", "images", "step_ms", "base_ms")
+    return [_ratios("measures", "A measurement of shift", caption, rows, leading, fields)]
+
+
+def _augment(rows: Rows) -> list[Table]:
+    leading = (Column("batch", "{:.0f}"), Column("without, ms", "{:.1f}"))
+    caption = "time of an update against one without; median and quartiles of neighbouring updates"
+    title = "A step with amplitude-phase recombination"
+    return [_ratios("augment", title, caption, rows, leading, ("batch_size", "base_ms"))]
+
+
+def _ratios(
+    key: str,
+    title: str,
+    caption: str,
+    rows: Rows,
+    leading: Sequence[Column],
+    fields: Sequence[str],
+) -> Table:
+    """Return a row per network: some fields, then the ratios by their names."""
+    names = list(dict.fromkeys(name for row in rows for name in row["ratios"]))
+    lines = [
+        (
+            *(row["network"], *(row[field] for field in fields)),
+            *(tuple(row["ratios"][name]) for name in names),
+        )
+        for row in rows
+    ]
+    columns = (Column("network"), *leading, *(Column(n, _RATIO, _QUARTILES) for n in names))
+    return Table(key, title, caption, columns, lines)

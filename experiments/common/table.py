@@ -171,7 +171,8 @@ def to_markdown(table: Table) -> str:
     """
     lines = [[column.name for column in table.columns], ["---"] * len(table.columns)]
     rows = [*lines, *table.cells()]
-    text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    text = ["| " + " | ".join(row) + " |" for row in rows]
     text[1] = text[1].replace(" ", "")
     return "\n".join(text) + "\n"
 

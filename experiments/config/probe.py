@@ -7,7 +7,8 @@ from experiments.common.checks import check_choice, not_negative, positive
 
 Mode = Literal["train", "eval"]
 Places = Literal["norms", "all"]
-Measure = Literal["em", "moments", "channels", "mmd", "kmm", "gaussian", "gradient"]
+Measure = Literal["em", "moments", "channels", "mmd", "kmm", "gaussian", "estimation", "gradient"]
+MEASURES: tuple[str, ...] = get_args(Measure)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +33,9 @@ class ProbeConfig:
     measures: tuple[Measure, ...] = ("em",)
     """What to measure besides the Earth Mover distance (em, always there): moments (drift of mean
     and standard deviation by channel), channels (W1 by channel), mmd, kmm (effective sample size
-    of kernel mean matching), gaussian (W2 of normal distributions), gradient (how far the gradient
-    of a layer moves when earlier layers are updated: one backward pass per layer)."""
+    of kernel mean matching), gaussian (W2 of normal distributions), estimation (running statistics
+    against those of the inputs), gradient (how far the gradient of a layer moves when earlier
+    layers are updated: one backward pass per layer)."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -42,7 +44,7 @@ class ProbeConfig:
         check_choice("mode", self.mode, get_args(Mode))
         check_choice("places", self.places, get_args(Places))
         for measure in self.measures:
-            check_choice("measures", measure, get_args(Measure))
+            check_choice("measures", measure, MEASURES)
         if self.every and not 1 <= self.lag <= self.every:
             raise ValueError(
                 f"`lag` (={self.lag}) must be from 1 to `every` (={self.every}): 1 measures the "

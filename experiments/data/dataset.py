@@ -32,6 +32,7 @@ class Dataset(ABC):
         flip: Whether augmentation mirrors half of the images.
         max_shift: Largest shift of the augmentation, pixels.
         recombination: What else the augmentation does, see ``recombination``.
+        black_white: Black and white in a batch's images.
         bad: The images that cannot be used, as found so far: those of a data set in memory are all
             found before training.
     """
@@ -45,6 +46,7 @@ class Dataset(ABC):
     flip: bool = False
     max_shift: int = 0
     recombination: tuple[str, ...] = ()
+    black_white: tuple[float, float] = (0.0, 255.0)
     bad: BadImages = dataclasses.field(default_factory=lambda: BadImages("error"))
 
     @property

@@ -37,6 +37,7 @@ def load_digits(config: DataConfig) -> ArrayDataset:
         test_labels=test_labels,
         num_classes=10,
         background=float(-mean / std),
+        black_white=(float(-mean / std), float((1 - mean) / std)),
         flip=bool(config.flip),
         max_shift=1 if config.max_shift is None else config.max_shift,
     )

@@ -8,7 +8,7 @@ are: |mean| / standard deviation of what goes into each ReLU. Batch normalizatio
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,8 +19,10 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments.common.cli import command
+from experiments.common.output_folder import options_of
 from experiments.common.table import Column, Table
 from experiments.data import Dataset, load_dataset
+from experiments.studies.record import write_record
 from experiments.training.program import EVAL_BATCH
 from experiments.training.restored import Restored, read_config, restored
 from unitnorm_jax.contrib.batch_channel_norm import LayerActivity, elimination_singularities
@@ -34,6 +36,8 @@ class SingularitiesConfig:
     """Folder that train wrote."""
     layers: bool = False
     """A row for every layer, instead of one for every network."""
+    record: Path | None = None
+    """Folder for singularities.json, what the pages show: experiments/results."""
 
 
 class Network(NamedTuple):
@@ -98,6 +102,11 @@ def table(networks: list[Network], by_layer: bool) -> Table:
             counts = (sum(x.channels for x in group), sum(x.dead for x in group))
             ends = (f"{np.median(ratios):.2f}", f"{np.max(ratios):.2f}")
             rows.append((network.norm, network.seed, where, *counts, *ends))
+    return table_of(rows)
+
+
+def table_of(rows: Sequence[Sequence[Any]]) -> Table:
+    """Return the table of these rows."""
     columns = (
         *(Column("norm"), Column("seed"), Column("layer")),
         *(Column("channels", "{:.0f}"), Column("dead", "{:.0f}")),
@@ -105,16 +114,21 @@ def table(networks: list[Network], by_layer: bool) -> Table:
     )
     caption = "dead: channels whose ReLU is off for every image; they have no gradient"
     title = "What goes into the ReLUs, over the test images"
-    return Table("singularities", title, caption, columns, rows)
+    return Table("singularities", title, caption, columns, [tuple(row) for row in rows])
 
 
-main = command(
-    "singularities",
-    SingularitiesConfig,
-    lambda config, console: console.print(
-        table(diagnose(config.run_folder, console), config.layers)
-    ),
-)
+def _run(config: SingularitiesConfig, console: Console) -> None:
+    found = table(diagnose(config.run_folder, console), config.layers)
+    if config.record is not None:
+        training = read_config(config.run_folder)
+        write_record(
+            *(config.record, "singularities", options_of(training, "run_dir", "mirror")),
+            *([column.name for column in found.columns], found.rows),
+        )
+    console.print(found)
+
+
+main = command("singularities", SingularitiesConfig, _run)
 
 
 if __name__ == "__main__":

@@ -55,11 +55,22 @@ def probe_batch(config: ProbeConfig, dataset: Dataset) -> tuple[jax.Array, jax.A
     return dataset.standardize(batch["image"]), jnp.asarray(batch["label"])
 
 
-def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Program:
+def with_probe(
+    program: Program,
+    config: ProbeConfig,
+    dataset: Dataset,
+    batch: tuple[jax.Array, jax.Array] | None = None,
+) -> Program:
     """Return ``program`` with a probe of its normalization layers, where it is to have one.
 
     It gets none if ``config.every`` is 0, or the network has no normalization layer and is not to
     be probed without (``config.places``).
+
+    Args:
+        program: What is probed.
+        config: The options.
+        dataset: The images.
+        batch: What to probe on; default: ``probe_batch``.
 
     Raises:
         ValueError: If there are fewer training images than the probe is to use.
@@ -74,7 +85,7 @@ def with_probe(program: Program, config: ProbeConfig, dataset: Dataset) -> Progr
         found = method == "__call__" and module.path in paths
         return found and (without or not isinstance(module, NoNorm))
 
-    images, labels = probe_batch(config, dataset)
+    images, labels = probe_batch(config, dataset) if batch is None else batch
     rngs = {name: jax.random.key(i) for i, name in enumerate(STREAMS)}
 
     def loss(variables: dict[str, Any], images: jax.Array) -> jax.Array:

@@ -10,9 +10,10 @@ from rich.console import Console
 from experiments.common import files
 from experiments.common.checks import check_seeds
 from experiments.common.cli import command
-from experiments.common.output_folder import check_new, whole_folder
-from experiments.common.table import Column, Table
+from experiments.common.output_folder import check_new, options_of, whole_folder
 from experiments.studies.bounds import figure, study
+from experiments.studies.bounds.table import bounds_table
+from experiments.studies.record import write_record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,8 @@ class BoundsConfig:
     """Draws of samples and noise; the figure shows medians, the CSV all."""
     seed: int = 0
     """Seed of the draws."""
+    record: Path | None = None
+    """Folder for bounds.json, what the pages show: experiments/results."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -75,36 +78,14 @@ def run(config: BoundsConfig, console: Console) -> None:
         rows += study.alpha_rows([i / 10 for i in range(11)], config.alpha_noise, *size)
     with whole_folder("out", config.out) as folder:
         files.write_csv(folder / "bounds.csv", study.Row._fields, rows)
-        figure.draw(rows, folder / "bounds.png")
-    console.print(_table(rows))
+        figure.bounds_figure(rows).savefig(folder / "bounds.png", dpi=160)
+    console.print(bounds_table(rows))
     certified = sum(row.exact for row in rows)
     seconds = time.perf_counter() - start
     console.print(f"{certified} of {len(rows)} distances proven exact; {seconds:.0f} s.")
+    options = options_of(config, "out", "record")
+    write_record(config.record, "bounds", options, study.Row._fields, rows)
     console.print(f"Wrote {config.out / 'bounds.png'} and {config.out / 'bounds.csv'}.")
-
-
-def _table(rows: list[study.Row]) -> Table:
-    cells: list[tuple[object, ...]] = []
-    for name in ("dimension", "noise"):
-        columns = [
-            study.median(rows, field, study=name, alpha=alpha)
-            for alpha in (0.0, 1.0)
-            for field in ("distance", "bound", "relative")
-        ]
-        at = columns[0][0]
-        cells += [(name, x, *(y[i] for _, y in columns)) for i, x in enumerate(at)]
-    heads = [
-        f"{name}\n{what}"
-        for name in ("batch norm", "unitized")
-        for what in ("exact", "bound", "/ spread")
-    ]
-    return Table(
-        "bounds",
-        "EM distance of the outputs before and after: exact, and its bound",
-        "",
-        (Column("varied"), Column("at", "{:g}"), *(Column(head, "{:.3g}") for head in heads)),
-        cells,
-    )
 
 
 main = command("bounds", BoundsConfig, run)

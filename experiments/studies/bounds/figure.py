@@ -1,9 +1,9 @@
 """The figure: exact distances as marks, bounds as lines."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib import ticker
+from matplotlib.figure import Figure
 
 from experiments.analysis.figures import style
 from experiments.analysis.figures.looks import COLOURS as LOOKS
@@ -17,13 +17,8 @@ NAMES = {
 }
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw four panels and save them.
-
-    Args:
-      rows: All measurements.
-      path: Of the PNG.
-    """
+def bounds_figure(rows: Sequence[Row]) -> Figure:
+    """Return four panels of all measurements."""
     with style.styled():
         figure = style.new_figure(9.6, 7.4)
         axes = figure.subplots(2, 2)
@@ -49,7 +44,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         _relative(axes[1, 1], rows)
         style.legend(figure, [axes[0, 0]], where="lower")
         figure.suptitle("Marks: exact, certified.  Lines: closed-form upper bounds.", fontsize=9.5)
-        figure.savefig(path, dpi=160)
+    return figure
 
 
 def _against(axis, rows, study):

@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,18 +12,16 @@ from experiments.common import files
 from experiments.common.checks import check_seeds, not_negative, positive
 from experiments.common.cli import command
 from experiments.common.output_folder import new_folder, open_study, options_of
-from experiments.common.statistics import mean_std
-from experiments.common.table import Column, Table
 from experiments.config import experiment as configs
 from experiments.data import load_arrays
-from experiments.studies.noise import figure
+from experiments.studies.noise.figure import noise_figure
 from experiments.studies.noise.networks import make_networks
-from experiments.studies.noise.study import KINDS, METHODS, Protocol, Row, measure, select
+from experiments.studies.noise.study import KINDS, Protocol, Row, measure
+from experiments.studies.noise.table import noise_tables
+from experiments.studies.record import write_record
 from experiments.training.job import train
 from experiments.training.restored import read_config, restored
 from unitnorm_jax.contrib.noise_aware_batch_norm import additive_noise
-
-SHORT = {"recalibrated": "recal."}  # For narrow terminals.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +67,8 @@ class NoiseConfig:
     run_dir: Path | None = None
     """Folder to create, or one of a study with the same options, to go on with. Default:
     runs/noise-DATE-TIME."""
+    record: Path | None = None
+    """Folder for noise.json, what the pages show: experiments/results."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -111,7 +110,7 @@ def study(config: NoiseConfig, console: Console) -> Path:
     start = time.perf_counter()
     training = read_config(config.trained) if config.trained else None
     out = config.run_dir or new_folder("run_dir", None, "noise")
-    open_study("run_dir", out, options_of(config, "run_dir"))
+    open_study("run_dir", out, options_of(config, "run_dir", "record"))
     if (out / "noise.csv").exists():
         console.print(f"The study in {out} is finished.", soft_wrap=True)
         return out
@@ -146,12 +145,15 @@ def study(config: NoiseConfig, console: Console) -> Path:
     time_of = "a new draw per forward pass" if config.dynamic else "one draw per chip"
     title = f"{dataset.name}; {time_of}, n = {len(training.seeds)} networks x {config.chips} chips"
     with files.replacing(out / "noise.png") as path:
-        figure.draw(rows, path, title)
+        noise_figure(rows, title).savefig(path, dpi=130)
     # Last: it says that the study is complete.
     files.write_csv(out / "noise.csv", Row._fields, rows)
-    for kind in config.kinds:
-        n = f"n = {len(training.seeds)} networks x {_chips(kind, config)} chips"
-        console.print(_table([row for row in rows if row.kind == kind], kind, n))
+    write_record(
+        *(config.record, "noise", options_of(config, "run_dir", "record"), Row._fields, rows),
+        title=title,
+    )
+    for table in noise_tables(rows).values():
+        console.print(table)
     console.print(
         f"Mean test accuracy, % (sample standard deviation over networks and chips); {time_of}. "
         f"{time.perf_counter() - start:.0f} s in all."
@@ -163,29 +165,6 @@ def study(config: NoiseConfig, console: Console) -> Path:
 def _chips(kind: str, config: NoiseConfig) -> int:
     """Return the number of chips to measure; where noise is not random all are alike."""
     return config.chips if KINDS[kind].random else 1
-
-
-def _table(rows: Sequence[Row], kind: str, n: str) -> Table:
-    pairs = [
-        (norm, method)
-        for norm in dict.fromkeys(row.norm for row in rows)
-        for method in METHODS
-        if len(select(rows, norm=norm, method=method))
-    ]
-    columns = [Column("", "{:g}")]
-    for norm, method in pairs:
-        alone = (norm, "tracked") not in pairs
-        head = norm if alone else f"{norm}\n{SHORT.get(method, method)}"
-        columns.append(Column(head, "{:.1f} ({:.1f})", ("mean", "std"), 100))
-    cells = [
-        (
-            level,
-            *(mean_std(select(rows, norm=norm, method=m, level=level)) for norm, m in pairs),
-        )
-        for level in dict.fromkeys(row.level for row in rows)
-    ]
-    title = f"{kind} noise: test accuracy, %, against {KINDS[kind].unit}; {n}"
-    return Table(kind, title, "", tuple(columns), cells)
 
 
 main = command("noise", NoiseConfig, study)

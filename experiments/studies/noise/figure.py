@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments.analysis.figures.looks import looks
 from experiments.analysis.figures.style import legend, new_figure, panels, styled
@@ -15,12 +15,11 @@ from experiments.studies.noise.study import KINDS, METHODS, Row, select
 STYLES = {"clean": (":", "o"), "recalibrated": ("-", "s"), "tracked": ("--", "^")}
 
 
-def draw(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draw mean accuracies with one standard deviation over seeds and chips; write a PNG.
+def noise_figure(rows: Sequence[Row], title: str) -> Figure:
+    """Return mean accuracies with one standard deviation over seeds and chips.
 
     Args:
         rows: All measurements.
-        path: The PNG to write.
         title: Says what was measured.
     """
     kinds = list(dict.fromkeys(row.kind for row in rows))
@@ -32,7 +31,7 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
             _panel(axis, [row for row in rows if row.kind == kind], kind)
         legend(figure, axes, where="lower")
         figure.suptitle(title, fontsize=10)
-        figure.savefig(path, dpi=130)
+    return figure
 
 
 def _panel(axis: Axes, rows: Sequence[Row], kind: str) -> None:

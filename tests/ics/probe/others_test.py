@@ -94,7 +94,49 @@ def test_errors(options, message):
         ICSProbe(nn.LayerNorm(), jnp.ones((4, 3)), **options)
 
 
-def test_gradients_of_nnx_models_are_refused():
-    model, loss = nnx.LayerNorm(3, rngs=nnx.Rngs(0)), lambda v, x: 0.0
-    with pytest.raises(ValueError, match=r"`loss` .* of an nnx model .*gradient_ics"):
-        ICSProbe(model, jnp.ones((4, 3)), measures=("gradient",), loss=loss)
+class Twisted(nnx.Module):
+    """Calls its layers in another order than it makes them."""
+
+    def __init__(self, rngs):
+        self.last, self.norm = nnx.Linear(4, 2, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+        self.first, self.shift = nnx.Linear(3, 4, rngs=rngs), nnx.Param(jnp.ones(2))
+
+    def __call__(self, x):
+        return self.last(nnx.relu(self.norm(self.first(x)))) + self.shift[...][None]
+
+
+def test_gradients_of_an_nnx_model():
+    model = Twisted(nnx.Rngs(0))
+    x, y = jax.random.normal(jax.random.key(0), (8, 3)), jnp.linspace(-1, 1, 16).reshape(8, 2)
+    probe = ICSProbe(
+        *(model, x, (nnx.BatchNorm, nnx.Linear)),
+        mode="train",
+        measures=("gradient",),
+        loss=lambda model, x: jnp.square(model(x) - y).mean(),
+    )
+    before = probe.keep(model)
+    old = jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))
+    nnx.update(model, jax.tree.map(lambda p: 1.2 * p + 0.1, old))
+    rows = {row["layer"]: row for row in probe(before, model).rows()}
+
+    def plain(state):
+        """By path, values alone."""
+        return {"/".join(path): jnp.asarray(value) for path, value in nnx.to_flat_state(state)}
+
+    def loss(p):
+        hidden = x @ p["first/kernel"] + p["first/bias"][None]
+        mean, var = hidden.mean(0, keepdims=True), hidden.var(0, keepdims=True)
+        hidden = (hidden - mean) / jnp.sqrt(var + 1e-5) * p["norm/scale"][None]
+        hidden = nnx.relu(hidden + p["norm/bias"][None])
+        out = hidden @ p["last/kernel"] + p["last/bias"][None] + p["shift"][None]
+        return jnp.square(out - y).mean()
+
+    # The model's own parameter is that of the model, which is called before its layers.
+    layers = ("", "first", "norm", "last")
+    after = plain(nnx.state(model, nnx.Param))
+    shift = measures.gradient_ics(loss, plain(old), after, layers=layers)
+    for layer, distance, cosine in zip(layers, shift.distance, shift.cosine, strict=True):
+        if layer:
+            assert rows[layer]["gradient_l2"] == pytest.approx(float(distance), rel=1e-3, abs=1e-6)
+            assert rows[layer]["gradient_cosine"] == pytest.approx(float(cosine), abs=1e-4)
+    assert rows["norm"]["gradient_l2"] > 0.01

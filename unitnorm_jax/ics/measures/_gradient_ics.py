@@ -121,7 +121,8 @@ def _owners(params: Any, layers: Sequence[str]) -> list[int]:
     owners, strays = [], []
     for path, _ in jax.tree_util.tree_leaves_with_path(params):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        own = [i for i, layer in enumerate(layers) if f"{name}/".startswith(f"{layer}/")]
+        starts = [f"{layer}/" if layer else "" for layer in layers]  # "": the model itself
+        own = [i for i, start in enumerate(starts) if f"{name}/".startswith(start)]
         if own:
             owners.append(max(own, key=lambda i: len(layers[i])))
         else:

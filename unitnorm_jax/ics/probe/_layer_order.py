@@ -19,7 +19,7 @@ def layer_order(
 
     Args:
         model: A linen module.
-        variables: Its collections.
+        variables: Its collections, or their shapes.
         *args: For ``model.apply``; nothing is computed.
         **kwargs: For ``model.apply``.
 
@@ -42,10 +42,10 @@ def layer_order(
             called.setdefault(path)
         return next_fun(*args, **kwargs)
 
-    def apply() -> Any:
+    def apply(variables: Any) -> Any:
         mutable = [*(name for name in variables if name != "params"), new_pass()]
         return model.apply(variables, *args, mutable=mutable, **kwargs)
 
     with intercepted(see):
-        jax.eval_shape(apply)
+        jax.eval_shape(apply, dict(variables))
     return (*called, *(owner for owner in owners if owner not in called))

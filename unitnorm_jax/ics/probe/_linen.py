@@ -4,10 +4,13 @@ from typing import Any
 
 import flax.linen as nn
 
+from unitnorm_jax.ics.measures import EstimationShift
 from unitnorm_jax.ics.probe._capture import LayerOutput, layer_outputs, select_outputs
+from unitnorm_jax.ics.probe._estimation import Shifts, as_outputs, as_shifts, shift_at
 from unitnorm_jax.ics.probe._layer_order import layer_order
-from unitnorm_jax.ics.probe._layers import layer_filter
+from unitnorm_jax.ics.probe._layers import keeps_statistics, layer_filter
 from unitnorm_jax.ics.probe._mapped import Calling, under_axes
+from unitnorm_jax.ics.probe._sowing import Model, name_of, run, visible
 from unitnorm_jax.ics.probe._variables import collections
 
 
@@ -29,6 +32,37 @@ class Linen:
         """Return the layers with parameters, in the order of their first calls."""
         options = {"rngs": rngs, "method": self._calling.method, **self._calling.kwargs}
         return layer_order(self._model, variables, *args, **options)
+
+    def parameters(self, variables: Any) -> Any:
+        """Return what gradients are taken with respect to."""
+        return variables["params"]
+
+    def loss_of(self, loss: Any, variables: Any, args: tuple[Any, ...]) -> Any:
+        """Return the user's loss as a function of the parameters."""
+        return lambda params: loss({**variables, "params": params}, *args)
+
+    def estimation(self, variables: Any, args: tuple[Any, ...], rngs: Any) -> Shifts:
+        """Return how far running statistics are from those of the layers' inputs."""
+        how = self._calling
+
+        def at(module: nn.Module, args: Any, kwargs: Any) -> EstimationShift:
+            keeps = keeps_statistics(module)
+            mean, var = (
+                module.get_variable("batch_stats", name) if keeps else None
+                for name in ("mean", "var")
+            )
+            return shift_at(mean, var, getattr(module, "axis", -1), args, kwargs)
+
+        def take(variables: Any, rngs: Any, args: tuple[Any, ...]) -> list[LayerOutput]:
+            model = Model(
+                *(self._model, args, how.kwargs, self._wanted, how.mode, rngs, how.method), at
+            )
+            taken = run(model, variables)
+            if any(calls is None for calls in taken.calls.values()):
+                taken, _ = visible(model, variables, taken)
+            return as_outputs({name_of(key): calls for key, calls in taken.calls.items()})
+
+        return as_shifts(under_axes(how.axis_names, take, variables, rngs, args))
 
     def outputs(self, variables: Any, args: tuple[Any, ...], rngs: Any) -> list[LayerOutput]:
         """Return what the wanted layers return.

@@ -14,6 +14,7 @@ from unitnorm_jax.ics.measures import GradientICS, gradient_ics
 from unitnorm_jax.ics.probe._batch import select, take_in
 from unitnorm_jax.ics.probe._capture import LayerOutput
 from unitnorm_jax.ics.probe._devices import pack, placed_by_compiler, replicated, unpack
+from unitnorm_jax.ics.probe._estimation import Shifts, estimation_columns
 from unitnorm_jax.ics.probe._groups import Block
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
 from unitnorm_jax.ics.probe._measure_all import measure_all, with_gaps
@@ -80,13 +81,14 @@ class Measuring:
                 "have `weights`."
             )
         weighted = self._selection.weights is not None
-        self._others = check_measures(measures, loss, weighted)
+        self._others = check_measures(measures, loss, weighted, hasattr(source, "estimation"))
         self._loss = loss
         self._gathered = replicated(self._args)
         # Two programs, so that the forward pass is compiled once for both sides.
         self._forward = jax.jit(self._take)
         self._measure = jax.jit(self._shift, static_argnames=("gathered",))
         self._moved = jax.jit(self._gradient)
+        self._estimated = jax.jit(self._estimation)
         self._original = self
 
     def __call__(self, variables_before: Any, variables_after: Any) -> ICSReport:
@@ -152,19 +154,24 @@ class Measuring:
     ) -> ICSReport:
         sides = [self._forward(state, args, rngs) for state in (before, after)]
         gradient = None if self._loss is None else self._moved(before, after, args)
-        return self._measure(*sides, gradient, gathered=gathered)
+        estimated = None
+        if "estimation" in self._others:
+            estimated = self._estimated(after, args, rngs)
+        return self._measure(*sides, gradient, estimated, gathered=gathered)
+
+    def _estimation(self, after: Any, arrays: Any, rngs: Any) -> Shifts:
+        """Return the estimation shift of each layer, by its path."""
+        source: Any = self._source
+        return source.estimation(unpack(after), self._batch.rest.joined(arrays), rngs)
 
     def _gradient(self, before: Any, after: Any, arrays: Any) -> Any:
         """Return how far the gradient of each layer moved, by the paths of the layers."""
         args, before, after = self._batch.rest.joined(arrays), unpack(before), unpack(after)
-        source: Any = self._source  # of linen: the others are given no loss
+        source: Any = self._source  # of a model: functions are given no loss
         order = source.layer_order(before, args, self._rngs)
-
-        def loss(params: Any) -> Any:
-            return self._loss({**before, "params": params}, *args)
-
-        shift = gradient_ics(loss, before["params"], after["params"], layers=order)
-        return _Gradient(shift, tuple(order))
+        loss = source.loss_of(self._loss, before, args)
+        params = map(source.parameters, (before, after))
+        return _Gradient(gradient_ics(loss, *params, layers=order), tuple(order))
 
     def _take(self, state: Any, args: Any, rngs: Any) -> "_Taken":
         """Return the outputs for a state, and where their points lie."""
@@ -179,7 +186,12 @@ class Measuring:
         return _Taken(tuple(values(outputs)), described, at)
 
     def _shift(
-        self, before: "_Taken", after: "_Taken", gradient: Any = None, gathered: Any = None
+        self,
+        before: "_Taken",
+        after: "_Taken",
+        gradient: Any = None,
+        estimated: Any = None,
+        gathered: Any = None,
     ) -> ICSReport:
         """Return the shift from outputs to outputs."""
         values = zip(before.values, after.values, strict=True)
@@ -207,6 +219,9 @@ class Measuring:
         if gradient is not None:
             paths = [info.layer.split("[")[0] for info in infos if not info.invalid]
             columns |= gradient_columns(paths, gradient.order, gradient.shift)
+        if estimated is not None:
+            rows = [(i.layer, i.call, i.output) for i in infos if not i.invalid]
+            columns |= estimation_columns(rows, estimated)
         measured = [not info.invalid for info in infos]
         return ICSReport(tuple(infos), *with_gaps((packed, columns), measured))
 

@@ -2,9 +2,8 @@
 
 import contextlib
 import fnmatch
-import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,27 +13,23 @@ from flax import nnx
 from unitnorm_jax._interception import new_pass
 from unitnorm_jax.ics.probe._capture import LayerOutput, select_outputs
 from unitnorm_jax.ics.probe._devices import Packed
+from unitnorm_jax.ics.probe._estimation import Shifts, as_outputs, as_shifts
 from unitnorm_jax.ics.probe._mapped import Calling, under_axes
+from unitnorm_jax.ics.probe._nnx_sowing import (
+    PLACE,
+    Calls,
+    Leave,
+    Output,
+    found_at,
+    keeps,
+    marker,
+    shift_of_call,
+    sowing_calls,
+)
 from unitnorm_jax.ics.probe._variables import check_alive
 
 NORMALIZATIONS = (nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm, nnx.GroupNorm, nnx.InstanceNorm)
-_PLACE = "_ics_place"  # on copies of the model only
-_NAME = "ics"
-
 Wanted = Callable[[str, nnx.Module], bool]
-
-
-class _Output(nnx.Intermediate):
-    """Never the type of what the model itself sows."""
-
-
-class _Calls(NamedTuple):
-    """What was seen of the calls of one module."""
-
-    kind: str
-    keeps: bool
-    written: list[bool]
-    ndims: list[list[int]]
 
 
 class Nnx:
@@ -46,6 +41,12 @@ class Nnx:
         self._graph, state = nnx.split(model)
         leaves, self._tree = jax.tree_util.tree_flatten_with_path(state)
         self._names = [jax.tree_util.keystr(path) for path, _ in leaves]
+        params = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
+        paths = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
+        self._params = {
+            jax.tree_util.keystr(where): "/".join(map(str, path))
+            for (where, _), path in zip(params, paths, strict=True)
+        }
         # Both sides draw the same noise: streams have gone on in between.
         streams = nnx.state(model, nnx.RngState)
         self._streams = jax.tree.map(lambda x: jnp.array(x, copy=True), streams)
@@ -107,11 +108,11 @@ class Nnx:
 
         def take(state: Any, rngs: Any, args: tuple[Any, ...]) -> list[LayerOutput]:
             del rngs
-            calls, values = self._run(state, args, marked=False)
+            calls, values = self._run(state, args)
             outputs = list(_described(calls, values))
             if any(output.stacked for output in outputs):
                 found: list[Any] = []
-                jax.eval_shape(lambda s: found.append(self._run(s, args, marked=True)[1]), state)
+                jax.eval_shape(lambda s: found.append(self._run(s, args, leave=marker)[1]), state)
                 shapes = [leaf.shape for key in values for leaf in jax.tree.leaves(found[0][key])]
                 axes = iter([tuple(i for i, n in enumerate(s) if n > 0) for s in shapes])
                 outputs = [o if o.reason else o._replace(axes=next(axes)) for o in outputs]
@@ -119,22 +120,62 @@ class Nnx:
 
         return under_axes(self._calling.axis_names, take, state, rngs, args)
 
-    def _run(
-        self, state: Any, args: tuple[Any, ...], *, marked: bool
-    ) -> tuple[dict[str, _Calls], dict[str, Any]]:
-        """Return what was seen of the calls, and what they returned; None if that is lost."""
-        how, leaves = self._calling, [state[name] for name in self._names]
+    def parameters(self, state: Any) -> dict[str, Any]:
+        """Return what gradients are taken with respect to, by path."""
+        return {path: state[name] for name, path in self._params.items()}
+
+    def layer_order(self, state: Any, args: tuple[Any, ...], rngs: Any) -> tuple[str, ...]:
+        """Return the modules with parameters, in the order of their first calls."""
+        del rngs
+        owners = dict.fromkeys(path.rpartition("/")[0] for path in self._params.values())
+        calls, _ = self._run(state, args, wanted=lambda name, _: name in owners)
+        return (*calls, *(owner for owner in owners if owner not in calls))
+
+    def loss_of(self, loss: Any, state: Any, args: tuple[Any, ...]) -> Any:
+        """Return the user's loss as a function of the parameters."""
+
+        def of(params: dict[str, Any]) -> Any:
+            mine = {name: params[path] for name, path in self._params.items()}
+            return loss(self._model({**state, **mine}), *args)
+
+        return of
+
+    def estimation(self, state: Any, args: tuple[Any, ...], rngs: Any) -> Shifts:
+        """Return how far running statistics are from those of the modules' inputs."""
+
+        def take(state: Any, rngs: Any, args: tuple[Any, ...]) -> list[LayerOutput]:
+            del rngs
+            _, values = self._run(state, args, leave=shift_of_call)
+            return as_outputs(values)
+
+        return as_shifts(under_axes(self._calling.axis_names, take, state, rngs, args))
+
+    def _model(self, state: Any) -> Any:
+        """Return the model with a state, in the probe's mode."""
+        leaves = [state[name] for name in self._names]
         model = nnx.merge(self._graph, jax.tree.unflatten(self._tree, leaves))
         nnx.update(model, self._streams)
-        _ = model.train() if how.mode == "train" else model.eval()
+        _ = model.train() if self._calling.mode == "train" else model.eval()
+        return model
+
+    def _run(
+        self,
+        state: Any,
+        args: tuple[Any, ...],
+        *,
+        leave: Leave = lambda statistics, module, args, kwargs, y: y,
+        wanted: Wanted | None = None,
+    ) -> tuple[dict[str, Calls], dict[str, Any]]:
+        """Return what was seen of the calls, and what they returned; None if that is lost."""
+        how, model, wanted = self._calling, self._model(state), wanted or self._wanted
         this, paths, seen = new_pass(), {}, {}
-        calls: dict[str, _Calls] = {}
+        calls: dict[str, Calls] = {}
         for path, module in list(nnx.iter_modules(model)):
             name = "/".join(map(str, path))
             seen[name] = module
-            if self._wanted(name, module):
+            if wanted(name, module):
                 paths[name] = path
-                setattr(module, _PLACE, (name, this))
+                setattr(module, PLACE, (name, this))
         classes = {type(seen[name]) for name in paths}
         forward = how.method if callable(how.method) else _method(how.method)
 
@@ -144,15 +185,15 @@ class Nnx:
         with contextlib.ExitStack() as stack:
             active: set[int] = set()
             for kind in classes:
-                stack.enter_context(_sowing(kind, calls, active, marked))
-            _, captured = nnx.capture(call, _Output)(model, *args)
+                stack.enter_context(sowing_calls(kind, calls, active, leave))
+            _, captured = nnx.capture(call, Output)(model, *args)
         if not calls:
             raise ValueError(
                 "`layers` selects no module that the model calls, which has "
                 f"{', '.join(f'{n!r} ({type(m).__name__})' for n, m in list(seen.items())[:20])}; "
                 "select among these."
             )
-        return calls, {name: _found(captured, paths[name]) for name in calls}
+        return calls, {name: found_at(captured, paths[name]) for name in calls}
 
 
 def module_filter(layers: Any) -> Wanted:
@@ -167,7 +208,7 @@ def module_filter(layers: Any) -> Wanted:
         ValueError: If it is none of these.
     """
     if layers is None:
-        return lambda _, module: isinstance(module, NORMALIZATIONS) or _keeps(module)
+        return lambda _, module: isinstance(module, NORMALIZATIONS) or keeps(module)
     if isinstance(layers, type) and issubclass(layers, nnx.Module):
         return lambda _, module: isinstance(module, layers)
     if isinstance(layers, str):
@@ -184,7 +225,7 @@ def module_filter(layers: Any) -> Wanted:
     )
 
 
-def _described(calls: dict[str, _Calls], values: dict[str, Any]) -> Iterator[LayerOutput]:
+def _described(calls: dict[str, Calls], values: dict[str, Any]) -> Iterator[LayerOutput]:
     for name, seen in calls.items():
         if values[name] is None:
             unknown = "unknown" if seen.keeps else "none"
@@ -208,56 +249,5 @@ _HIDDEN = (
 )
 
 
-@contextlib.contextmanager
-def _sowing(kind: type, calls: dict[str, _Calls], active: set[int], marked: bool) -> Iterator[None]:
-    """While it is open, wanted modules of a class sow what their calls return."""
-    method: Any = kind.__call__
-    own = "__call__" in vars(kind)
-
-    @functools.wraps(method)
-    def sowing(self: Any, *args: Any, **kwargs: Any) -> Any:
-        place = vars(self).get(_PLACE)
-        if place is None or id(self) in active:  # the latter: super().__call__
-            return method(self, *args, **kwargs)
-        before = _statistics(self)
-        active.add(id(self))
-        try:
-            y = method(self, *args, **kwargs)
-        finally:
-            active.discard(id(self))
-        written = any(a is not b for a, b in zip(before, _statistics(self), strict=True))
-        seen = calls.setdefault(place[0], _Calls(type(self).__name__, _keeps(self), [], []))
-        seen.written.append(written)
-        seen.ndims.append([np.ndim(leaf) for leaf in jax.tree.leaves(y)])
-        marker = lambda z: jnp.zeros((0,) * np.ndim(z))  # noqa: E731
-        self.sow(_Output, _NAME, jax.tree.map(marker, y) if marked else y)
-        return y
-
-    kind.__call__ = sowing  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        if own:
-            kind.__call__ = method  # type: ignore[method-assign]
-        else:
-            del kind.__call__
-
-
-def _keeps(module: Any) -> bool:
-    return all(isinstance(getattr(module, n, None), nnx.BatchStat) for n in ("mean", "var"))
-
-
-def _statistics(module: Any) -> list[Any]:
-    return [getattr(module, name).get_value() for name in ("mean", "var")] if _keeps(module) else []
-
-
 def _method(name: str | None) -> Callable[..., Any]:
     return lambda model, *args, **kwargs: getattr(model, name or "__call__")(*args, **kwargs)
-
-
-def _found(captured: Any, path: tuple[Any, ...]) -> Any:
-    for part in (*path, _NAME):
-        if part not in captured:
-            return None
-        captured = captured[part]
-    return captured.get_value()

@@ -11,10 +11,12 @@ from unitnorm_jax.ics import measures
 from unitnorm_jax.ics.distances._host import call_on_host
 from unitnorm_jax.ics.probe._groups import Block, in_groups, sides
 
-MEASURES = ("em", "moments", "channels", "mmd", "kmm", "gaussian", "gradient")
+MEASURES = ("em", "moments", "channels", "mmd", "kmm", "gaussian", "estimation", "gradient")
 
 
-def check_measures(names: Sequence[str], loss: Any, weighted: bool) -> tuple[str, ...]:
+def check_measures(
+    names: Sequence[str], loss: Any, weighted: bool, inputs: bool = True
+) -> tuple[str, ...]:
     """Return the names of the measures besides "em", which is always taken.
 
     Raises:
@@ -29,6 +31,11 @@ def check_measures(names: Sequence[str], loss: Any, weighted: bool) -> tuple[str
         raise ValueError(
             f"`loss` (={loss}) must be given if, and only if, `measures` (={tuple(names)}) has "
             "'gradient': a function loss(variables, *batch) that returns a number."
+        )
+    if "estimation" in names and not inputs:
+        raise ValueError(
+            f"`measures` (={tuple(names)}) has 'estimation', which needs the inputs of layers: of "
+            "a function take it by ics.measures.estimation_shift."
         )
     if weighted and len(set(names) - {"em", "gradient"}):
         raise ValueError(

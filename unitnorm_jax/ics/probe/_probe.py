@@ -81,10 +81,12 @@ class ICSProbe(Measuring):
             equal ones, and NaN with these.
         measures: Further columns: "em" (always there), "moments" (drift of mean and standard
             deviation by channel), "channels" (W1 by channel), "mmd", "kmm" (effective sample size
-            of kernel mean matching), "gaussian" (W2 of normal distributions), "gradient" (needs
-            `loss`); see ``ics.measures``. Of channels the median and the 90 % quantile; channels
-            lie along the last axis.
-        loss: For "gradient", of a linen model: ``loss(variables, *batch)``, a number.
+            of kernel mean matching), "gaussian" (W2 of normal distributions), "estimation" (running
+            statistics, after the update, against those of the layer's inputs, as in `mode`; one
+            more forward pass), "gradient" (needs `loss`); see ``ics.measures``. Of channels the
+            median and the 90 % quantile; channels lie along the last axis.
+        loss: For "gradient": ``loss(variables, *batch)``, of an nnx model ``loss(model, *batch)``;
+            a number.
         method: How distances are computed, see `em_distance`. The default solves on the host, by a
             callback, only where the bounds leave a gap.
         tolerance: Of the distances, see `em_distance`.
@@ -151,11 +153,6 @@ class ICSProbe(Measuring):
             from unitnorm_jax.ics.probe._nnx import Nnx  # takes a second to import
 
             source = Nnx(model, calling)
-            if loss is not None:
-                raise ValueError(
-                    "`loss` is for gradients, which the probe takes of linen models; of an nnx "
-                    "model take them by ics.measures.gradient_ics, with its layers in their order."
-                )
             if rngs is not None:
                 raise ValueError(
                     f"`rngs` (={sorted(rngs)}) must be None for an nnx model: its streams are part "
@@ -217,7 +214,7 @@ class ICSProbe(Measuring):
             step_axis: See there.
             mask: See there.
             weights: See there.
-            measures: See there; without "gradient".
+            measures: See there; without "estimation" and "gradient".
             method: See there.
             tolerance: See there.
             strict: See there.

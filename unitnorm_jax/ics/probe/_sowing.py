@@ -1,7 +1,7 @@
 """One pass through a linen model, in which the wanted layers leave what they return."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -33,6 +33,8 @@ class Model(NamedTuple):
     mode: str
     rngs: dict[str, jax.Array] | None
     method: Any
+    leave: Callable[[nn.Module, Sequence[Any], Mapping[str, Any]], Any] | None = None
+    """What a call leaves in the place of its output, from its layer and its arguments."""
 
 
 class Layer(NamedTuple):
@@ -96,6 +98,8 @@ def run(
             if key in active:
                 return next_fun(*args, **kwargs)
             active.append(key)
+            # Before the call, which may write statistics.
+            left = model.leave(module, args, kwargs) if model.leave else None
             try:
                 y = next_fun(*args, **kwargs)
             finally:
@@ -109,6 +113,7 @@ def run(
                 entry.looped.append(True)
                 return y
             given = jax.tree.map(_marker, y) if marked else y
+            given = left if model.leave else given
             module.sow(others.get(key, INTERMEDIATES), _PREFIX + name, given)
             entry.around.append(around)
             entry.written.append(call.written)
