@@ -7,7 +7,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-all lint bench clean
+.PHONY: help setup train test test-slow test-all lint bench gpu-compile clean
 
 help:
 	@echo "make train [ARGS=...]  train BN and unitized BN on real images, offline"
@@ -16,7 +16,8 @@ help:
 	@echo "make test-all          make test, then make test-slow"
 	@echo "make lint              ruff and mypy alone"
 	@echo "make bench             the layer against flax.linen.BatchNorm"
-	@echo "make clean             remove $(VENV) and caches; runs/ stays"
+	@echo "make gpu-compile       set up .venv-gpu, which compiles for GPUs without one: bench gpu"
+	@echo "make clean             remove $(VENV), .venv-gpu and caches; runs/ stays"
 
 setup: $(VENV)/.installed
 
@@ -56,5 +57,14 @@ test-all: test test-slow
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m experiments bench layer $(ARGS)
 
+# The compiler of GPUs, in an environment apart: where it is installed, JAX looks for a GPU.
+gpu-compile: .venv-gpu/.installed
+
+.venv-gpu/.installed: pyproject.toml constraints.txt $(VENV)/.installed
+	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	$(BIN)/uv pip install --quiet --python .venv-gpu/bin/python -c constraints.txt \
+		-e . --group gpu-compile
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-gpu build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

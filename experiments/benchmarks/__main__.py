@@ -12,7 +12,9 @@ from rich.progress import track
 
 from experiments.analysis.compare.record import to_json
 from experiments.benchmarks import data, distance, layer, seeds, share, step, tpu
-from experiments.benchmarks.options import Data, Layer, Probe, Seeds, Step, Tpu
+from experiments.benchmarks.gpu.cases import GROUPS, NORMS, Case
+from experiments.benchmarks.gpu.rows import compiled_rows, measured_rows
+from experiments.benchmarks.options import Data, Gpu, Layer, Probe, Seeds, Step, Tpu
 from experiments.benchmarks.tables import bench_tables
 from experiments.common import timing
 from experiments.common.cli import command_line, run_cli
@@ -54,6 +56,22 @@ def run_tpu(options: Tpu, console: Console) -> list[Any]:
     ]
     work = track(cases, "compiling", console=console, transient=True)
     return [tpu.compile_for(*case) for case in work]
+
+
+def run_gpu(options: Gpu, console: Console) -> list[Any]:
+    """Return the rows of ``bench gpu``."""
+    cases = [
+        Case(*case, devices, norm)
+        for devices in options.devices
+        for group in options.cases
+        for case in GROUPS[group]
+        for norm in NORMS
+    ]
+    if options.measure:
+        work = track(cases[:: len(NORMS)], "measuring", console=console, transient=True)
+        return [row for case in work for row in measured_rows(case, options.seconds)]
+    compiled = compiled_rows(cases, options.chip)
+    return list(track(compiled, "compiling", len(cases), console=console, transient=True))
 
 
 def run_probe(options: Probe, console: Console) -> dict[str, Any]:
@@ -118,13 +136,14 @@ def run_step(options: Step, console: Console) -> list[Any]:
     ]
 
 
-def _run(options: Layer | Tpu | Probe | Data | Seeds | Step, command: str) -> None:
+def _run(options: Layer | Tpu | Gpu | Probe | Data | Seeds | Step, command: str) -> None:
     """Measure, print the tables and store the numbers."""
     check_new("json", options.json)
     console = CommandConsole()
     benchmarks: dict[type, tuple[str, Any]] = {
         Layer: ("layer", run_layer),
         Tpu: ("tpu", run_tpu),
+        Gpu: ("gpu", run_gpu),
         Probe: ("probe", run_probe),
         Data: ("data", run_data),
         Seeds: ("seeds", run_seeds),
@@ -144,6 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     subcommands = (
         Annotated[Layer, tyro.conf.subcommand("layer")]
         | Annotated[Tpu, tyro.conf.subcommand("tpu")]
+        | Annotated[Gpu, tyro.conf.subcommand("gpu")]
         | Annotated[Probe, tyro.conf.subcommand("probe")]
         | Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Seeds, tyro.conf.subcommand("seeds")]

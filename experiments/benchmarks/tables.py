@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import geometric_mean
 from typing import Any
 
+from experiments.benchmarks.gpu.tables import gpu_tables
 from experiments.common.table import Column, Table
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,6 +22,7 @@ def bench_tables(stored: Mapping[str, Any]) -> dict[str, Table]:
     makers: dict[str, Callable[[Any], list[Table]]] = {
         "layer": _layer,
         "tpu": _tpu,
+        "gpu": gpu_tables,
         "probe": _probe,
         "data": _data,
         "seeds": _seeds,
