@@ -26,6 +26,7 @@ a program may be compiled for a machine that is not there. (Slabs: ``folded_sums
 import functools
 import math
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
@@ -130,7 +131,7 @@ def normalize(
         usual = normalize_by_row
         arrays = x.reshape(rows, channels), scale, bias, alpha
         options["kappa"] = unit_weight(unit, 1.0, channels)
-    cuts = {backend: form.cut(x, layout) for backend, form in forms.items()}
+    cuts = {backend: form.cut(x, layout) for backend, form in forms.items() if _installed(backend)}
     special = {
         backend: (forms[backend].normalize, tuple(cut.items()))
         for backend, cut in cuts.items()
@@ -141,6 +142,17 @@ def normalize(
     if mask is None:  # a number, where it is one
         count = reduction.values((rows, positions), alpha.dtype)
     return jnp.reshape(y, x.shape), mean, var, count
+
+
+@functools.cache
+def _installed(backend: str) -> bool:
+    """Return whether programs may be compiled for a backend; others are not traced.
+
+    Exported for it nevertheless, the layer has the form of ``others``.
+    """
+    if backend == "cpu":
+        return True
+    return any(backend in plugin.name for plugin in metadata.entry_points(group="jax_plugins"))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
