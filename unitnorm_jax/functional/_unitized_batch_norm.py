@@ -27,6 +27,8 @@ taken again in the backward pass, from x, spare two small matrices per layer and
 On a CPU the sums that involve a product or a conversion are taken by slabs (``_folded_sums``):
 XLA hands sums to a library that is slow at both.
 
+GPUs have forms of their own (``by_piece``, ``by_block``): which runs where is one table, ``forms``.
+
 Derivatives are custom only to say what autodiff cannot know: no gradient flows through the shift,
 what is cheap is not kept but computed again, and sums are written such that XLA stores small
 results rather than evaluating them for every element. Everything is built from custom JVPs, so
