@@ -7,7 +7,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-all lint bench docs clean
+.PHONY: help setup train test test-slow test-all lint bench docs gpu-compile clean
 
 help:
 	@echo "make train [ARGS=...]  train BN and unitized BN on real images, offline"
@@ -17,7 +17,8 @@ help:
 	@echo "make lint              ruff and mypy alone"
 	@echo "make bench             the layer against flax.linen.BatchNorm"
 	@echo "make docs              the documentation, in docs/_build/html"
-	@echo "make clean             remove $(VENV) and caches; runs/ stays"
+	@echo "make gpu-compile       set up .venv-gpu, which compiles for GPUs without one: bench gpu"
+	@echo "make clean             remove $(VENV), .venv-gpu and caches; runs/ stays"
 
 setup: $(VENV)/.installed
 
@@ -67,5 +68,15 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html $(ARGS)
 	@echo "docs/_build/html/index.html"
 
+# The compiler of GPUs, in an environment apart: where it is installed, JAX looks for a GPU.
+gpu-compile: .venv-gpu/.installed
+
+.venv-gpu/.installed: pyproject.toml constraints.txt $(VENV)/.installed
+	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	$(BIN)/uv pip install --quiet --python .venv-gpu/bin/python -c constraints.txt \
+		-e . --group gpu-compile
+	touch $@
+
 clean:
-	rm -rf $(VENV) build docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-gpu build docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache \
+		.ruff_cache

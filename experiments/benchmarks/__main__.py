@@ -23,9 +23,12 @@ from experiments.benchmarks import (
     step,
     tpu,
 )
+from experiments.benchmarks.gpu.cases import GROUPS, NORMS, Case
+from experiments.benchmarks.gpu.rows import compiled_rows, measured_rows
 from experiments.benchmarks.options import (
     Augment,
     Data,
+    Gpu,
     Layer,
     Measures,
     Probe,
@@ -74,6 +77,22 @@ def run_tpu(options: Tpu, console: Console) -> list[Any]:
     ]
     work = track(cases, "compiling", console=console, transient=True)
     return [tpu.compile_for(*case) for case in work]
+
+
+def run_gpu(options: Gpu, console: Console) -> list[Any]:
+    """Return the rows of ``bench gpu``."""
+    cases = [
+        Case(*case, devices, norm)
+        for devices in options.devices
+        for group in options.cases
+        for case in GROUPS[group]
+        for norm in NORMS
+    ]
+    if options.measure:
+        work = track(cases[:: len(NORMS)], "measuring", console=console, transient=True)
+        return [row for case in work for row in measured_rows(case, options.seconds)]
+    compiled = compiled_rows(cases, options.chip)
+    return list(track(compiled, "compiling", len(cases), console=console, transient=True))
 
 
 def run_probe(options: Probe, console: Console) -> dict[str, Any]:
@@ -154,7 +173,7 @@ def run_augment(options: Augment, console: Console) -> list[Any]:
 
 
 def _run(
-    options: Layer | Tpu | Probe | Data | Seeds | Step | Measures | Augment, command: str
+    options: Layer | Tpu | Gpu | Probe | Data | Seeds | Step | Measures | Augment, command: str
 ) -> None:
     """Measure, print the tables and store the numbers."""
     check_new("json", options.json)
@@ -162,6 +181,7 @@ def _run(
     benchmarks: dict[type, tuple[str, Any]] = {
         Layer: ("layer", run_layer),
         Tpu: ("tpu", run_tpu),
+        Gpu: ("gpu", run_gpu),
         Probe: ("probe", run_probe),
         Data: ("data", run_data),
         Seeds: ("seeds", run_seeds),
@@ -183,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     subcommands = (
         Annotated[Layer, tyro.conf.subcommand("layer")]
         | Annotated[Tpu, tyro.conf.subcommand("tpu")]
+        | Annotated[Gpu, tyro.conf.subcommand("gpu")]
         | Annotated[Probe, tyro.conf.subcommand("probe")]
         | Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Seeds, tyro.conf.subcommand("seeds")]

@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from experiments.benchmarks import data, forms
+from experiments.benchmarks.gpu.cases import GROUPS
+from experiments.common.checks import check_choice, positive
 from experiments.config.probe import MEASURES
 
 
@@ -45,6 +47,38 @@ class Tpu:
     """Images per device."""
     json: Path | None = None
     """File to write the numbers to, with versions; it must not exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """Compile layers, small networks and training steps for GPUs, and compare the programs.
+
+    Needs the GPU compiler (`make gpu-compile`) but no GPU. For nn.BatchNorm, the unitized layer and
+    none (alone: a x + b): kernels, reads and writes of full arrays, bytes, conditionals, and those
+    that the host must wait for, and the compiler's model of the time. With --measure, on a machine
+    with a GPU, also the time that they take, in turns.
+    """
+
+    cases: tuple[str, ...] = tuple(GROUPS)
+    """Which: layer, chain (conv-norm-relu twice), others (more shapes of it), dense
+    (Dense-norm-relu twice), resnet50, resnet110 (training steps, minutes each)."""
+    devices: tuple[int, ...] = (1,)
+    """Numbers of GPUs of one machine; shapes are those of one GPU."""
+    chip: str = "h100"
+    """Chip to compile for, unless --measure says what is there."""
+    measure: bool = False
+    """Also time the programs, on the GPUs of this machine."""
+    seconds: float = 2.0
+    """How long to time each case, in seconds."""
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in self.cases:
+            check_choice("cases", name, tuple(GROUPS))
+        for count in self.devices:
+            positive(devices=count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from experiments.analysis.names import label
+from experiments.benchmarks.gpu.tables import gpu_tables
 from experiments.common.table import Column, Table
 
 Rows = Sequence[Mapping[str, Any]]
@@ -22,6 +23,7 @@ def bench_tables(stored: Mapping[str, Any]) -> dict[str, Table]:
     makers: dict[str, Callable[[Any], list[Table]]] = {
         "layer": _layer,
         "tpu": _tpu,
+        "gpu": gpu_tables,
         "probe": _probe,
         "data": _data,
         "seeds": _seeds,

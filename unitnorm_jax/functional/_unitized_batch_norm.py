@@ -27,6 +27,8 @@ taken again in the backward pass, from x, spare two small matrices per layer and
 On a CPU the sums that involve a product or a conversion are taken by slabs (``_folded_sums``):
 XLA hands sums to a library that is slow at both.
 
+GPUs have forms of their own (``by_piece``, ``by_block``): which runs where is one table, ``forms``.
+
 Derivatives are custom only to say what autodiff cannot know: no gradient flows through the shift,
 what is cheap is not kept but computed again, and sums are written such that XLA stores small
 results rather than evaluating them for every element. Everything is built from custom JVPs, so
@@ -46,7 +48,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from unitnorm_jax.functional._numerics import arguments
+from unitnorm_jax.functional._numerics import arguments, forms
 from unitnorm_jax.functional._numerics.axes import check_layout
 from unitnorm_jax.functional._numerics.batch_statistics import (
     BatchStats,
@@ -54,13 +56,7 @@ from unitnorm_jax.functional._numerics.batch_statistics import (
     hashable_groups,
     update_stats,
 )
-from unitnorm_jax.functional._numerics.by_row import normalize_by_row
-from unitnorm_jax.functional._numerics.by_sample import (
-    Layout,
-    normalize_by_sample,
-    normalize_with_statistics,
-)
-from unitnorm_jax.functional._numerics.norms import unit_weight
+from unitnorm_jax.functional._numerics.by_sample import Layout, normalize_with_statistics
 
 Scalar = float | int | Float[Array, ""]
 
@@ -254,36 +250,17 @@ def _normalize(
         options: dict[str, Any] = {"layout": layout, "unit": unit, "dtype": config.result_dtype}
         y = normalize_with_statistics(x, mask, *parameters, mean, var, epsilon=epsilon, **options)
     else:
-        y, mean, var, count = _with_batch_statistics(
-            x, mask, *parameters, layout, epsilon, config, config.reduction
+        y, mean, var, count = forms.normalize(
+            x,
+            mask,
+            *parameters,
+            layout=layout,
+            unit=unit,
+            reduction=config.reduction,
+            dtype=config.result_dtype,
+            epsilon=epsilon,
+            bessel_correction=config.bessel_correction,
         )
         stats = update_stats(stats, mean, var, count, decay)
     inverse = tuple(order.index(i) for i in range(len(order)))
     return y.astype(config.result_dtype).transpose(inverse), stats
-
-
-def _with_batch_statistics(
-    x: jax.Array,
-    mask: jax.Array | None,
-    scale: jax.Array,
-    bias: jax.Array,
-    alpha: jax.Array,
-    layout: Layout,
-    epsilon: Any,
-    config: _Config,
-    reduction: Reduction,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
-    rows, positions, channels = layout.counts
-    options: dict[str, Any] = {
-        "epsilon": epsilon,
-        "reduction": reduction,
-        "bessel_correction": config.bessel_correction,
-    }
-    if mask is not None or positions != 1:
-        dtype, unit = config.result_dtype, config.unit
-        options |= {"layout": layout, "unit": unit, "dtype": dtype}
-        return normalize_by_sample(x, mask, scale, bias, alpha, **options)
-    kappa = unit_weight(config.unit, 1.0, channels)
-    matrix = x.reshape(rows, channels)
-    y, mean, var, count = normalize_by_row(matrix, scale, bias, alpha, kappa=kappa, **options)
-    return y.reshape(x.shape), mean, var, count

@@ -146,18 +146,30 @@ def exact_sums(
     def about_mean() -> tuple[Any, jax.Array, jax.Array, jax.Array]:
         return *sums(mean), mean, -mean
 
+    lost = digits_lost(mean, totals[1] / values, epsilon, reduction, norm_epsilon)
+    return lax.cond(lost, about_mean, lambda: (result, totals, zero, zero))
+
+
+def digits_lost(
+    mean: jax.Array,
+    mean_square: jax.Array,
+    epsilon: jax.Array | float,
+    reduction: Reduction,
+    norm_epsilon: jax.Array | float | None = None,
+) -> jax.Array:
+    """Return whether sums about zero lose digits, as ``exact_sums`` says: one scalar."""
+    square = jnp.square(mean)
     # Written such that a NaN, of sums that overflow, counts as lost.
     if reduction.two_pass:
         # A branch all the same: its shift is one stored number.
-        kept = jnp.square(mean) <= jnp.full_like(mean, -1)
-    else:
-        var = totals[1] / values - jnp.square(mean)
-        kept = jnp.square(mean) <= _MAX_SQUARED_RATIO * (var + epsilon)
-        if norm_epsilon is not None:
-            ratios = jnp.stack([jnp.square(mean), var]) / (var + epsilon)[None]
-            offset, energy = ratios.sum(1)
-            kept &= offset <= _MAX_NORM_RATIO * (energy + norm_epsilon)
-    return lax.cond(_any(~kept), about_mean, lambda: (result, totals, zero, zero))
+        return _any(~(square <= jnp.full_like(mean, -1)))
+    var = mean_square - square
+    kept = square <= _MAX_SQUARED_RATIO * (var + epsilon)
+    if norm_epsilon is None:
+        return _any(~kept)
+    excess = (square - _MAX_NORM_RATIO * var) / (var + epsilon)
+    excess = jnp.where(kept, excess, jnp.inf).sum()  # one sum: each is a kernel on a GPU
+    return _any(~(excess <= _MAX_NORM_RATIO * norm_epsilon))
 
 
 def total_count(totals: jax.Array, count: jax.Array | float | None) -> jax.Array | float:
@@ -165,8 +177,7 @@ def total_count(totals: jax.Array, count: jax.Array | float | None) -> jax.Array
     return jnp.maximum(lax.stop_gradient(totals[2]), 1) if count is None else count
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def mean_and_variance(
+def plain_mean_and_variance(
     totals: jax.Array, count: jax.Array | float, reduction: Reduction
 ) -> tuple[jax.Array, jax.Array]:
     """Mean (about the shift) and biased variance from the totals of ``exact_sums``.
@@ -175,15 +186,24 @@ def mean_and_variance(
 
     with ``rounding = 2^-23 mean^2``, the error of the rest, for sums that are not checked, those
     of bfloat16 inputs: divided by less than the error, the result would have no bound. 0 otherwise.
-
-    The derivative is written as one product ``[dmean, dvar] = J [dS1, dS2]``: its transpose ends
-    in a sum, which XLA's CPU compiler stores, where it would otherwise evaluate the whole
-    per-channel backward arithmetic again for every element of the input.
     """
     mean = totals[0] / count
     var = totals[1] / count - jnp.square(mean)
     var = jnp.where(var <= 0, 0, var)  # clips what is negative by roundoff; a NaN stays one
     return mean, var if reduction.checked else var + rounding_of(jnp.square(mean))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def mean_and_variance(
+    totals: jax.Array, count: jax.Array | float, reduction: Reduction
+) -> tuple[jax.Array, jax.Array]:
+    """Return the same, with a derivative for CPUs.
+
+    It is one product ``[dmean, dvar] = J [dS1, dS2]``: its transpose ends in a sum, which XLA's
+    CPU compiler stores, where it would otherwise evaluate the whole per-channel backward arithmetic
+    again for every element of the input.
+    """
+    return plain_mean_and_variance(totals, count, reduction)
 
 
 def rounding_of(x: jax.Array) -> jax.Array:

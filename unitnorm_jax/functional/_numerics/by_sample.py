@@ -107,8 +107,10 @@ def normalize_by_sample(
     squares = sum2 - 2 * mean[None] * sum1 + number * jnp.square(mean)[None]
     if not reduction.checked:  # of sums about zero
         squares += rounding_of(number * jnp.square(mean)[None])
-    squared_norm = squared_norms(squares, inv_std, number, unit)
-    a = (scale * inv_std)[None] * (1 + mixed(alpha, inverse_norm(squared_norm, epsilon)))
+    # The square of an inverse deviation alone may underflow.
+    squares = (squares * inv_std[None]) * inv_std[None]
+    inverse = inverse_norm(squared_norms(squares, number, unit), epsilon)
+    a = (scale * inv_std)[None] * (1 + mixed(alpha[None], inverse[:, None], (alpha == 0)[None]))
     b = bias[None] - a * mean[None]
     a, b = lax.optimization_barrier((a, b))
     if mask is not None:
@@ -143,13 +145,15 @@ def normalize_with_statistics(
         valid, number = jnp.where(mask, z, 0), layout.over_positions(mask, dtype=mean.dtype)
     inv_std = lax.rsqrt(var + epsilon)
     squares = layout.over_positions(jnp.square(valid))
-    squared_norm = squared_norms(squares, inv_std, number, unit)
-    a = (scale * inv_std)[None] * (1 + mixed(alpha, inverse_norm(squared_norm, epsilon)))
+    # The square of an inverse deviation alone may underflow.
+    squares = (squares * inv_std[None]) * inv_std[None]
+    inverse = inverse_norm(squared_norms(squares, number, unit), epsilon)
+    a = (scale * inv_std)[None] * (1 + mixed(alpha[None], inverse[:, None], (alpha == 0)[None]))
     return layout.spread(a) * z + layout.spread(bias)
 
 
-def _typical_weight(unit: str | float, layout: Layout, dtype: Any, masked: bool) -> Any:
-    """Return kappa P: what multiplies a channel's mean square in the squared norm of a sample."""
+def typical_weight(unit: str | float, layout: Layout, dtype: Any, masked: bool) -> Any:
+    """Return kappa P, what multiplies a channel's mean square in the squared norm of a sample."""
     _, positions, channels = layout.counts
     some = number_of(positions, dtype)
     if masked and unit == "reference":
@@ -201,7 +205,7 @@ def _moments(
         parts = (sum1, sum2) if mask is None else (sum1, sum2, number)
         return (sum1, sum2), reduction.psum(jnp.stack([part.sum(0) for part in parts]))
 
-    typical = _typical_weight(unit, layout, dtype, masked=mask is not None)
+    typical = typical_weight(unit, layout, dtype, masked=mask is not None)
     (sum1, sum2), totals, shift, minus_shift = exact_sums(
         sums, count, epsilon, reduction, epsilon / typical
     )

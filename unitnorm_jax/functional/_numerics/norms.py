@@ -28,40 +28,35 @@ def known(inverse: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def mixed(alpha: jax.Array, inverse: jax.Array) -> jax.Array:
-    """``alpha_c (inverse_n - 1)``, (c,), (n,) -> (n, c); 0 where alpha is, whatever the norm.
+def mixed(factor: jax.Array, inverse: jax.Array, off: jax.Array) -> jax.Array:
+    """``factor (inverse - 1)``; 0 where ``off``, that is where alpha is 0, whatever the norm.
 
     There the layer is batch normalization, and a NaN in another channel must not matter. (As a
-    product it would; the derivative with respect to alpha is that of the product.)
+    product it would; the derivative with respect to the factor is that of the product.)
     """
-    product = alpha[None] * (inverse - 1)[:, None]
-    return jnp.where((alpha == 0)[None], 0, product)
+    return jnp.where(off, 0, factor * (inverse - 1))
 
 
 @mixed.defjvp
 def _mixed_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    alpha, inverse = primals
-    dalpha, dinverse = tangents
-    tangent = dalpha[None] * (known(inverse) - 1)[:, None] + alpha[None] * dinverse[:, None]
-    return mixed(alpha, inverse), tangent
+    factor, inverse, off = primals
+    dfactor, dinverse, _ = tangents
+    tangent = dfactor * (known(inverse) - 1) + factor * dinverse
+    return mixed(factor, inverse, off), tangent
 
 
-def squared_norms(
-    squares: jax.Array, inv_std: jax.Array, number: jax.Array | float, unit: str | float
-) -> jax.Array:
-    """``sum_c weight squares / (var + epsilon)``, (n, c) -> (n,).
+def squared_norms(squares: jax.Array, number: jax.Array | float, unit: str | float) -> jax.Array:
+    """``sum_c weight squares``, (n, c) -> (n,).
 
     With a mask, numbers of positions are arrays: a channel that has none in a sample counts
     nothing, whatever its variance, and a sample of nothing has the norm 1.
 
     Args:
-        squares: sums over positions of (x - mean)^2, (n, c).
-        inv_std: 1 / sqrt(var + epsilon), (c,).
+        squares: sums over positions of xhat^2, (n, c).
         number: positions behind each square, one number or (n, c).
         unit: as ``unitized_batch_norm``.
     """
     terms = squares * unit_weight(unit, number, squares.shape[1])
-    terms = (terms * inv_std[None]) * inv_std[None]  # the square alone may underflow
     masked = jnp.ndim(number) == 2
     norms = (jnp.where(number > 0, terms, 0) if masked else terms).sum(1)
     norms = jnp.where(norms <= 0, 0, norms)  # clips roundoff; a NaN stays one

@@ -1,0 +1,104 @@
+"""Unitized batch normalization of rows, for GPUs: dense inputs, and unit="position".
+
+The same as ``by_row``, where the compiler needs other words for few and full kernels: column sums
+are taken over blocks of rows and then over blocks, one kernel for all that derivatives need (see
+``by_piece``); the norms are sums over a row, not matrix products.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from unitnorm_jax.functional._numerics.batch_statistics import (
+    Reduction,
+    correct_variance,
+    inverse_std,
+    plain_mean_and_variance,
+)
+from unitnorm_jax.functional._numerics.by_piece import add_samples, centred_sums, split_stack
+from unitnorm_jax.functional._numerics.norms import inverse_norm, mixed
+
+
+def normalize_by_block(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    alpha: jax.Array,
+    *,
+    epsilon: jax.Array | float,
+    reduction: Reduction,
+    kappa: float,
+    bessel_correction: bool,
+    blocks: int,
+    devices: int,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
+    """Do as ``normalize_by_row``, the rows in ``blocks`` of equal size.
+
+    ``devices``: over how many jit may spread the rows.
+    """
+    rows, channels = x.shape
+    size = rows // blocks
+    count = reduction.values((rows,), alpha.dtype)
+    converted, cut = x.astype(alpha.dtype), (blocks, 1, size, channels)
+    both = converted.reshape(cut), x.reshape(cut)
+    rest = None, float(size), count, epsilon, None
+    centred, shift = centred_sums(reduction, devices, *both, *rest)
+    totals = add_samples(reduction, centred, None, float(size))
+    mean, var = plain_mean_and_variance(totals, count, reduction)
+    if bessel_correction:
+        var = correct_variance(var, count, epsilon)
+    inv_std = inverse_std(var, epsilon)
+    slope = scale * inv_std
+    vectors = slope, slope * alpha, bias, mean, kappa * jnp.square(inv_std)
+    u, v, b, m, weight = _to_rows(rows, blocks, *vectors)
+    squared_norm = _keep(_squared_norms, x, shift, converted, m, weight)
+    inverse = inverse_norm(lax.optimization_barrier(squared_norm), epsilon)
+    alpha = lax.stop_gradient(alpha)
+    y = _keep(_output, x, shift, converted, m, inverse, u, v, b, alpha)
+    return y, shift + mean, var, count
+
+
+def _squared_norms(z: jax.Array, m: jax.Array, weight: jax.Array) -> jax.Array:
+    z = z - m
+    return (weight * z * z).sum(1)
+
+
+def _output(z: Any, m: Any, inverse: Any, u: Any, v: Any, b: Any, alpha: Any) -> jax.Array:
+    off = jnp.broadcast_to((alpha == 0)[None], z.shape)
+    inverse = jnp.broadcast_to(inverse[:, None], z.shape)
+    return (u + mixed(v, inverse, off)) * (z - m) + b
+
+
+def _to_rows(rows: int, blocks: int, *vectors: jax.Array) -> list[jax.Array]:
+    """Return each vector of channels, (c,), as a matrix, (r, c); sums of blocks are transposes."""
+    stack = 0.5 * jnp.stack(vectors)
+    number, channels = stack.shape
+    stack = jnp.broadcast_to(stack[:, None], (number, blocks, channels))
+    stack = lax.optimization_barrier(stack)[:, :, None]
+    stack = jnp.broadcast_to(stack, (number, blocks, rows // blocks, channels))
+    return split_stack(stack.reshape(number, rows, channels))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _keep(
+    function: Callable[..., jax.Array], x: jax.Array, shift: jax.Array, converted: Any, *rest: Any
+) -> jax.Array:
+    """``function(converted - shift, ...)``, whose derivative keeps x, as it came."""
+    del x
+    return function(converted - shift[None], *rest)
+
+
+@_keep.defjvp
+def _keep_jvp(function: Callable[..., jax.Array], primals: Any, tangents: Any) -> Any:
+    x, shift, _, *rest = primals
+
+    def linear(tangents: Any, x: jax.Array, shift: jax.Array, rest: Any) -> jax.Array:
+        z = x.astype(shift.dtype) - shift[None]
+        return jax.jvp(function, (z, *rest), tuple(tangents))[1]
+
+    tangent = jax.checkpoint(linear, prevent_cse=False)(tangents[2:], x, shift, rest)
+    return _keep(function, *primals), tangent
