@@ -102,6 +102,14 @@ def test_claims_on_bounds():
         assert ends[:2] == claimed("README.md", pattern)
 
 
+def test_claims_on_shift_and_accuracy():
+    accuracy = stored("measures")["accuracy"]
+    found = [accuracy[data]["em, relative"]["recipes"] for data in ("digits", "mnist5k")]
+    assert all(low < 0 < high for _, low, high in found)  # as README says
+    rounded = [round(value, 2) for value, *_ in found]
+    assert claimed("README.md", r"rank correlations of (-[\d.]+) and ([\d.]+)") == rounded
+
+
 def cost_cells():
     """The numbers of README's table of costs, by row; None for a dash."""
     text = (publish.ROOT / "README.md").read_text()
@@ -122,13 +130,30 @@ def test_claims_on_cost():
         return round(geometric_mean(of), 2)
 
     (step,) = (row for row in stored("bench_step")["rows"] if row["network"] == "resnet18")
+
+    def on_gpu(group, dtype):
+        times = {}
+        for row in stored("bench_gpu")["rows"]:
+            if row["devices"] == 1 and row["dtype"] == dtype and row["group"].startswith(group):
+                times.setdefault(str(row["shape"]), {})[row["norm"]] = row["time_us"]
+        of = [time["UnitizedBatchNorm"] / time["BatchNorm"] for time in times.values()]
+        return round(geometric_mean(of), 2)
+
+    gpu_step = {
+        row["norm"]: row["large_bytes"]
+        for row in stored("bench_gpu_steps")["rows"]
+        if row["kind"] == "resnet50"
+    }
     compiled = {row[0]: row[-1] for row in publish.tables_of(stored("pod_resnet50"))["step"].rows}
     assert cost_cells() == [
-        [ratio("float32", True), None, None],
-        [ratio("bfloat16", True), None, None],
-        [ratio("float32", False), None, None],
+        [ratio("float32", True), on_gpu("chain", "float32"), None],
+        [ratio("bfloat16", True), on_gpu("chain", "bfloat16"), None],
+        [ratio("float32", False), on_gpu("dense", "float32"), None],
         [round(step["ratios"]["ubn"][0], 2), None, None],
-        [None, None, round(float(compiled["bytes accessed, MB"]), 3)],
+        [
+            *(None, round(gpu_step["UnitizedBatchNorm"] / gpu_step["BatchNorm"], 3)),
+            round(float(compiled["bytes accessed, MB"]), 3),
+        ],
         [None, None, round(float(compiled["memory, peak in use, MB"]), 3)],
     ]
     runs = stored("bench_probe")["rows"]["run"]
