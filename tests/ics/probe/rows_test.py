@@ -100,8 +100,9 @@ HELPER.__dict__["scope"] = None
 
 class Flagged(nn.Module):
     @nn.compact
-    def __call__(self, batch, train, kind):
+    def __call__(self, batch, train, kind, mask=None):
         assert isinstance(train, bool)
+        assert mask is None
         assert (kind, batch["name"]) == ("relu", "x")
         x = HELPER(getattr(nn, kind)(nn.Dense(4)(batch["x"])))
         return nn.BatchNorm(use_running_average=not train)(x)
@@ -112,7 +113,8 @@ def test_flags_strings_and_helpers():
     variables = Flagged().init(jax.random.key(0), batch, False, "relu")
     for train in (False, True):
         mode = "train" if train else "eval"
-        probe = ics.ICSProbe(Flagged(), (batch, train, "relu"), mode=mode, method="pairing")
+        given = (batch, train, "relu", None)
+        probe = ics.ICSProbe(Flagged(), given, mode=mode, method="pairing")
         (row,) = probe(variables, variables).rows()
         assert (row["n"], row["statistics"]) == (8, "batch" if train else "running")
         assert row["note"] == ""

@@ -91,7 +91,7 @@ def _axes(args: tuple[Any, ...], sample_axis: Any) -> Axes:
             f"`sample_axis` (={sample_axis!r}) must be one axis, or a tree that begins as the "
             f"arguments do; JAX says: {error}"
         ) from error
-    pairs = zip(jax.tree.leaves(found, is_leaf=none), jax.tree.leaves(args), strict=True)
+    pairs = zip(*(jax.tree.leaves(tree, is_leaf=none) for tree in (found, args)), strict=True)
     return tuple(axis for axis, leaf in pairs if is_array(leaf))
 
 
