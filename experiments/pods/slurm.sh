@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Two nodes of 8 GPUs by Slurm, a process for each GPU:
 #
-#     RUN=/shared/runs/r50 sbatch experiments/pods/slurm.sh [options of train]
+#     RUN=/shared/runs/r50 sbatch experiments/pods/slurm.sh --data.data-dir DATA [more options of train]
 #
 # From the repository's folder, after `make setup` and `uv pip install -e '.[cuda]' --group data`. All
 # nodes must see RUN. Two minutes before the time limit Slurm sends SIGTERM to all processes; they
