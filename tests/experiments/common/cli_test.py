@@ -101,7 +101,7 @@ def test_a_wrong_option_is_a_matter_of_usage(capsys):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--x", "one"], "Error parsing --x: invalid literal for int() with base 10: 'one'."),
+        (["--x", "one"], "--x (='one') must be a whole number."),
         (["--x"], "Missing value for argument '--x'. Expected 1 values."),
         (["--xx", "3"], "Unrecognized options: --xx, 3. Perhaps you meant --x."),
         (["y" * 300], f"Unrecognized options: {'y' * 300}."),
