@@ -56,7 +56,9 @@ def _unboxed(text: str, prog: str) -> str:
     options = [word for line in lines[meant:] for word in re.findall(r"^--\w[\w.-]*", line)]
     error = " ".join(lines[start : min(end, meant)]).rstrip(".")
     error = re.sub(r"^Error parsing [A-Za-z][\w.]*: ", "", error)  # of a class, not an option
+    error = re.sub(r"^Missing from .*?: (\S+) (.*?)\.? \(required\)$", r"\1 is missing: \2", error)
     for python, rule in _NOT_PARSED:
         error = re.sub(rf"^Error parsing (\S+): {python}$", rf"\1 {rule}", error)
     perhaps = f" Perhaps you meant {' or '.join(options)}." if options else ""
-    return f"error: {error}.{perhaps} Options: {prog} --help."
+    error += "" if error.endswith(".)") else "."
+    return f"error: {error}{perhaps} Options: {prog} --help."
