@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from importlib import metadata
 
 from experiments import COMMANDS
+from experiments.common.interrupt import ends_at_once
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}."
         print(f"error: there is no command {words[0]!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"experiments.{COMMANDS[name][0]}")
+    with ends_at_once():
+        module = importlib.import_module(f"experiments.{COMMANDS[name][0]}")
     return module.main(words[1:])
 
 

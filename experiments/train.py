@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from experiments.common.cli import run_cli
 from experiments.common.console import CommandConsole
+from experiments.common.interrupt import ends_at_once
 from experiments.common.progress import Progress
 from experiments.config.experiment import TrainConfig
 from experiments.config.useful import check_useful
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usual=USUAL,
         default=chosen.config,
         description=chosen.card,
-        check=check_useful,
+        check=lambda config: check_useful(config, chosen.config),
     )
 
 
@@ -52,7 +53,8 @@ def _train(config: TrainConfig) -> None:
     with Progress(console, config.log_seconds) as progress:
         if "jax" not in sys.modules:
             progress.phase("Loading JAX")
-        from experiments.training.job import run  # takes seconds, which --help need not wait for
+        with ends_at_once():
+            from experiments.training.job import run  # takes seconds: --help need not wait for it
 
         run(config, console, progress)
 

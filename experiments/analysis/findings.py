@@ -47,7 +47,8 @@ def findings(results: Results, compared: Compared | None = None) -> Found:
     n = len(results.accuracies(base))
     if not others:
         seeds = f"mean of {n} seeds" if n > 1 else "one seed"
-        return Found(f"{results.label(base)} reached {_percent(means[base])} ({seeds}).", [])
+        lead = f"{_subject(results, base)} reached {_percent(means[base])} ({seeds})."
+        return Found(_sentence(lead), [])
     found = {norm: paired(results.accuracies(norm), results.accuracies(base)) for norm in others}
     adjusted = dict(zip(others, holm([found[norm].p for norm in others]), strict=True))
     drifts = drift(list(comparisons(results)) if compared is None else compared)
@@ -58,18 +59,20 @@ def findings(results: Results, compared: Compared | None = None) -> Found:
     if len(others) == 1:
         (norm,) = others
         lead = (
-            f"{results.label(norm)} reached {_percent(means[norm])} and {results.label(base)} "
-            f"{_percent(means[base])} ({told[norm]})."
+            f"{_subject(results, norm)} reached {_percent(means[norm])} and "
+            f"{_subject(results, base)} {_percent(means[base])} ({told[norm]})."
         )
-        return Found(" ".join([lead, *_drifted(drifts.get((norm, base)))]), [])
+        return Found(" ".join([_sentence(lead), *_drifted(drifts.get((norm, base)))]), [])
     best = results.by_result[0]
-    lead = f"{results.label(best)} reached the best accuracy, {_percent(means[best])}"
+    lead = _sentence(
+        f"{_subject(results, best)} reached the best accuracy, {_percent(means[best])}"
+    )
     if best != base:
-        lead += f"; {results.label(base)}, with which the others are compared, "
+        lead += f"; {_subject(results, base)}, with which the others are compared, "
         lead += _percent(means[base])
     judged = [verdict(found[norm], adjusted[norm]) for norm in others]
     counts = [f"{judged.count(key)} {words}" for key, words in JUDGED.items() if key in judged]
-    lead += f". Of the {len(others)} others, against {results.label(base)}: {', '.join(counts)}"
+    lead += f". Of the {len(others)} others, against {_subject(results, base)}: {', '.join(counts)}"
     return Found(
         f"{lead} ({n} paired seeds)." if n > 1 else f"{lead} (one seed).",
         [
@@ -83,6 +86,16 @@ def findings(results: Results, compared: Compared | None = None) -> Found:
             if norm != base
         ],
     )
+
+
+def _subject(results: Results, norm: str) -> str:
+    """Return a method as the subject of a sentence: "no norm reached" would say another thing."""
+    name = results.label(norm)
+    return f"the network with {name}" if norm.startswith("none") else name
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def verdict(found: Paired, adjusted: float | None = None) -> str | None:

@@ -11,6 +11,7 @@ from experiments.analysis import shift
 from experiments.analysis.findings import findings
 from experiments.analysis.names import label
 from experiments.analysis.results import Results, RunRows
+from experiments.common.console import CommandConsole
 from experiments.common.statistics import mean_std
 from experiments.common.table import Column, Table, mean_std_column
 
@@ -100,6 +101,26 @@ def result_table(
     return Table("results", title, spread(results), columns, rows)
 
 
+def runs_table(results: Results) -> Table:
+    """Return one row per run."""
+    columns = (
+        *(Column("method"), Column("seed", "{:.0f}"), Column("test accuracy, %", "{:.2f}")),
+        *(Column("correct", "{:.0f} of {:.0f}", ("correct", "of")),),
+        *(Column("cross-entropy, nats", "{:.4g}"), Column("updates", "{:.0f}")),
+        *(Column("time per step, ms", "{:.2f}"), Column("updates, s", "{:.1f}")),
+        Column("probe by itself, s", "{:.1f}"),
+    )
+    rows: list[tuple[Any, ...]] = [
+        (
+            *(results.label(r["norm"]), r["seed"], 100 * r["accuracy"]),
+            *((r["correct"], r["count"]), r["cross_entropy"], r["step"]),
+            *(r["ms_per_step"], r["train_seconds"], r["probe_seconds"]),
+        )
+        for r in results.summary["results"]
+    ]
+    return Table("runs", "Every run", "the last state, not the best", columns, rows)
+
+
 def _accuracy_cell(results: list[dict[str, Any]]) -> str:
     cell = _mean_std([100 * r["accuracy"] for r in results], 2)
     bad = sum(bool(r.get("not_finite")) for r in results)
@@ -124,6 +145,8 @@ def print_results(results: Results, updates: int, console: Console) -> None:
     config, summary, versions = results.config, results.summary, results.versions
     target = summary["target_accuracy"]
     console.print(result_table(summary["results"], results.title, target, results.labels))
+    if isinstance(console, CommandConsole) and console.for_programs:
+        console.print(runs_table(results))  # Its cells are numbers.
     base = config.norms[0]
     for norm in config.norms[1:]:
         ratio = time_ratio(results.runs, norm, base)

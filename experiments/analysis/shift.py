@@ -161,9 +161,19 @@ def _verdict(norm: str, base: str, quantity: str, found: tuple[int, int, list[fl
     disagree = f", seeds disagree in {undecided}" if undecided else ""
     return (
         f"{quantity.capitalize()} shift: {norm} moved less than {base} in {less} of {len(ratios)} "
-        f"layers, more in {more}{disagree}; median ratios {smallest(ratios):.2f} to "
-        f"{largest(ratios):.2f}."
+        f"layers, more in {more}{disagree}; median ratios {_ratio(smallest(ratios))} to "
+        f"{_ratio(largest(ratios))}."
     )
+
+
+def _ratio(value: float) -> str:
+    """Return a ratio with two digits at least.
+
+    Example:
+        >>> _ratio(0.5), _ratio(0.0039)
+        ('0.50', '0.0039')
+    """
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _certified(norm: str, found: Certificates) -> str:

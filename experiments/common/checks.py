@@ -74,13 +74,19 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-# Options that are files or folders, though text.
+# Options that are files or folders, though text. Not ``data_dir``: some data sets are read from
+# ``gs://``, and who reads one refuses other addresses.
 _PATHS = frozenset(
     {
         *("run_dir", "run_folder", "run_folders", "folder", "trained", "out", "record", "json"),
-        *("data_dir", "cache_dir", "manual_dir"),
+        *("cache_dir", "manual_dir"),
     }
 )
+
+
+def is_address(value: str | Path) -> bool:
+    """Return whether a path is an address, such as ``gs://bucket/x``."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(value)) is not None  # Path drops a slash.
 
 
 def local_path(name: str, value: str | Path) -> Path:
@@ -93,12 +99,13 @@ def local_path(name: str, value: str | Path) -> Path:
         >>> local_path("out", "runs/a")
         PosixPath('runs/a')
     """
-    # A Path has lost one of the slashes.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(value)):
+    if is_address(value):
+        shown = re.sub(":/+", "://", str(value), count=1)
+        why = ": rows need one that appends and renames" if name == "run_dir" else ""
+        mirror = "; --mirror copies the run folder to an address" if name == "run_dir" else ""
         raise ValueError(
-            f"`{name}` (={str(value)!r}) must be on a file system of this machine: rows need one "
-            "that appends and renames. Mount it and give the folder, or copy it; train copies its "
-            "run folder to an address by --mirror."
+            f"`{name}` (={shown!r}) must be on a file system of this machine{why}. Mount it and "
+            f"give that folder, or copy it{mirror}."
         )
     try:
         str(value).encode()

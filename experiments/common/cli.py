@@ -1,15 +1,14 @@
 """What the command lines share: parsing, and errors of one line instead of a traceback."""
 
-import contextlib
 import dataclasses
 import inspect
 import io
 import os
-import re
 import shlex
+import shutil
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,7 +18,8 @@ from rich.console import Console
 from experiments.common.checks import check_choice, with_local_paths
 from experiments.common.console import FORMATS, CommandConsole, Output, output
 from experiments.common.errors import NonFiniteLossError, Preempted
-from experiments.common.help import for_help
+from experiments.common.help import filled, for_help
+from experiments.common.parse_errors import one_line
 from experiments.common.reasons import reason, way_out
 
 Config = TypeVar("Config")
@@ -110,7 +110,7 @@ def run_cli(
             if any(word.startswith("--tyro-") for word in words):
                 prog = "-".join(prog.split()[2:]) or prog  # Shells complete after one word.
             given: dict[str, Any] = {} if default is None else {"default": default}
-            with _one_line(prog):
+            with one_line(prog):
                 config = tyro.cli(
                     config_type, prog=prog, args=words, description=description, **given
                 )
@@ -125,45 +125,6 @@ def run_cli(
         return _nobody_reads()
     with output(Output(common.format, common.quiet)):
         return _guarded(lambda: run(config), common.debug)
-
-
-@contextlib.contextmanager
-def _one_line(prog: str) -> Iterator[None]:
-    """Say tyro's errors in one line, in place of a box as wide as the terminal."""
-    said, width = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "10000"  # so that no word is broken
-    try:
-        with contextlib.redirect_stderr(said):
-            yield
-    except SystemExit as stop:
-        text = said.getvalue()
-        print(_unboxed(text, prog) if stop.code == 2 else text, file=sys.stderr)
-        raise
-    finally:
-        del os.environ["COLUMNS"]
-        if width is not None:
-            os.environ["COLUMNS"] = width
-
-
-def _unboxed(text: str, prog: str) -> str:
-    r"""Return what a box says: the error, and the options that it suggests.
-
-    Example:
-        >>> _unboxed("╭─ Unrecognized ─╮\n│ No option --a. │\n│ Perhaps you meant: │\n"
-        ...     "│   --b INT │\n╰─────╯", "p")
-        'error: No option --a. Perhaps you meant --b. Options: p --help.'
-    """
-    lines = [line.strip(" │╭╮╰╯") for line in text.strip().splitlines()]
-    rules = [i for i, line in enumerate(lines) if line and not line.strip("─-")]
-    # The title is in the rule above the box; where the terminal has no such letters, on its own.
-    start = 1 if lines[0].startswith("─") or not rules else rules[0] + 1
-    end = next((i for i in rules if i >= start), len(lines))
-    meant = next((i for i, line in enumerate(lines) if line.startswith("Perhaps ")), len(lines))
-    options = [word for line in lines[meant:] for word in re.findall(r"^--\w[\w.-]*", line)]
-    error = " ".join(lines[start : min(end, meant)]).rstrip(".")
-    error = re.sub(r"^Error parsing [A-Za-z][\w.]*: ", "", error)  # of a class, not an option
-    perhaps = f" Perhaps you meant {' or '.join(options)}." if options else ""
-    return f"error: {error}.{perhaps} Options: {prog} --help."
 
 
 def _guarded(run: Callable[[], Any], debug: bool) -> int:
@@ -287,5 +248,5 @@ def _help(
         description = inspect.cleandoc(config_type.__doc__ or "")
     if not everything:
         description += f"\n\nThese are the usual options; {prog} --help-all lists all."
-    description += f"\n\n{COMMON_HELP}"
+    description = filled(f"{description}\n\n{COMMON_HELP}", shutil.get_terminal_size().columns)
     tyro.cli(options, prog=prog, args=["--help"], description=description)

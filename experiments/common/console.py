@@ -58,6 +58,11 @@ class CommandConsole(Console):
         width = None if terminal or "COLUMNS" in os.environ else WIDE
         super().__init__(stderr=stderr, quiet=quiet, width=width)
 
+    @property
+    def for_programs(self) -> bool:
+        """Whether tables are JSON or CSV."""
+        return self._format != "table"
+
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as ``rich`` does, but for a table."""
         if self._format == "table" or len(objects) != 1 or not isinstance(objects[0], Table):

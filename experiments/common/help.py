@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import textwrap
@@ -26,6 +27,39 @@ def field_docs(cls: type) -> dict[str, str]:
             if named and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
                 docs[field.target.id] = " ".join(str(below.value.value).split())
     return docs
+
+
+def filled(text: str, width: int) -> str:
+    r"""Return a description whose lines are no longer than ``width``; no word is broken.
+
+    ``tyro`` appends a line that begins with a letter to the one above it, so all but the first of a
+    paragraph are indented. Lines that are indented already, such as commands, stay as they are.
+
+    Example:
+        >>> print(filled("Count.\n\nOne two\nthree:\n    as it is\n", 12))
+        Count.
+        <BLANKLINE>
+        One two
+          three:
+            as it is
+    """
+    lines: list[str] = []
+    for line in text.strip().splitlines():
+        if lines and line[:1].strip() and lines[-1][:1].strip():
+            lines[-1] += f" {line}"
+        else:
+            lines.append(line)
+    fill = functools.partial(
+        textwrap.fill,
+        width=width,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(
+        fill(line, initial_indent="  " if above.strip() else "") if line[:1].strip() else line
+        for above, line in itertools.pairwise(["", *lines])
+    )
 
 
 def for_help(

@@ -53,6 +53,7 @@ _WAYS_OUT = {
     "ermission denied": "make the folder writable",
     "not permitted": "make the folder writable",
     "Input/output error": "have the disk checked",
+    "No such file": "give a path that is there, or can be made",
     "Not a directory": "give a path that is not below a file",
     "name too long": "give a shorter name",
 }

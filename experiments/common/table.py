@@ -29,7 +29,7 @@ class Column(NamedTuple):
             entries of a tuple, as in "{:.2f} ± {:.2f}". Empty: a text. A text may stand in place of
             numbers.
         parts: What the entries of a tuple are; each is a column of its own in CSV.
-        factor: What numbers are multiplied with, to be written (not in CSV).
+        factor: What numbers are multiplied with, to be in the unit of the heading.
     """
 
     name: str
@@ -192,8 +192,8 @@ def to_json(table: Table) -> str:
     Example:
         >>> columns = (Column("norm"), mean_std_column("accuracy, %", 1, 100))
         >>> print(to_json(Table("a", "", "", columns, [("bn", (0.99, 0.002))])), end="")
-        {"table": "a", "rows": [{"norm": "bn", "accuracy, % (mean)": 0.99, "accuracy, % (std)": \
-0.002}]}
+        {"table": "a", "rows": [{"norm": "bn", "accuracy, % (mean)": 99.0, "accuracy, % (std)": \
+0.2}]}
     """
     names, *rows = _flat(table)
     named = [dict(zip(names, row, strict=True)) for row in rows]
@@ -215,10 +215,17 @@ def _flat(table: Table) -> Iterator[list[Any]]:
         flat: list[Any] = []
         for cell, column in zip(row, table.columns, strict=True):
             entries = list(cell) if isinstance(cell, tuple) else [cell]
-            flat += [None if _missing(x) else x for x in entries]
+            flat += [None if _missing(x) else _in_unit(x, column) for x in entries]
             flat += [None] * (len(column.parts or ("",)) - len(entries))
         yield flat
 
 
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _in_unit(value: Any, column: Column) -> Any:
+    """Return a number in the unit of its heading, with the digits that multiplication leaves."""
+    if column.factor == 1 or not isinstance(value, int | float):
+        return value
+    return float(f"{column.factor * value:.15g}")

@@ -29,8 +29,8 @@ class DataConfig:
     python -m experiments prepare DATASET), or imagefolder (your own images, in
     DATA_DIR/train/CLASS/ and DATA_DIR/test/CLASS/, jpg, png or webp)."""
     data_dir: str | None = None
-    """Folder of the prepared data sets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets);
-    of imagefolder, that of the images."""
+    """Folder of the prepared data sets (default: $TFDS_DATA_DIR, or else ~/tensorflow_datasets),
+    which may begin with gs://; of imagefolder, that of the images."""
     flip: bool | None = None
     """Mirror half of the training images, left to right. Default: yes, but not for digits and
     mnist."""

@@ -20,6 +20,16 @@ SLICED = ("bn-slices", "kalman", "kalman-published")  # Statistics are of ``slic
 # Norms that undo the scaling of a single channel, as enorm asks. Others, GroupNorm for one, mix
 # channels.
 BALANCED = ("none", "bn", "ubn")
+# The norms, or weights, that look at an option; all look at the others.
+USED_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("unit", "alpha_init", "alpha", "alpha_floor", "alpha_ramp"), ("ubn",)),
+    **dict.fromkeys(("bound_penalty", "bessel_correction"), ("ubn",)),
+    "num_groups": ("bcn", "bcn-micro"),
+    "rate": ("bcn-micro",),
+    "ic_rate": ("ic", "ic-conv-relu", "conv-relu-ic"),
+    **dict.fromkeys(("enorm_every", "enorm_c", "enorm_p"), ("enorm",)),
+    **dict.fromkeys(("slice_size", "gain"), SLICED),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import rich
 from rich.progress import track
 
+from experiments.common.checks import local_path
 from experiments.config.data import DataConfig
 from experiments.data.array_cache import Writer, cache_root, limit_size, open_cache
 from experiments.data.dataset import ArrayDataset
@@ -54,7 +55,7 @@ def load_image_folder(config: DataConfig) -> ArrayDataset:
         ValueError: If a class or split is missing or empty, the decoded images cannot be written,
             or an image cannot be used and ``config.on_bad_image`` is ``"error"``.
     """
-    root = Path(str(config.data_dir)).expanduser()
+    root = local_path("data_dir", str(config.data_dir))
     listing = list_images(root)
     bad = BadImages(config.on_bad_image)
     for error in listing.bad:

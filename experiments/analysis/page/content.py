@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from experiments.analysis import shift
+from experiments.analysis import report, shift
 from experiments.analysis.figures import curves, ics
 from experiments.analysis.figures.panels import all_layers, shown_layers
 from experiments.analysis.figures.style import FEW
@@ -39,7 +39,7 @@ def content(results: Results) -> dict[str, Any]:
         "probe": results.config.probe,
         "findings": findings(results, compared),
         "summary": tables.summary_table(results),
-        "runs": tables.runs_table(results),
+        "runs": report.runs_table(results),
         "verdicts": shift.verdicts(results, compared),
         "cost": shift.cost(results),
         "comparisons": tables.comparison_tables(results, compared),

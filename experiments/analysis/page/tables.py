@@ -33,26 +33,6 @@ def summary_table(results: Results) -> Table:
     return Table("results", "Results", report.spread(results.summary["results"]), columns, cells)
 
 
-def runs_table(results: Results) -> Table:
-    """Return one row per run."""
-    columns = (
-        *(Column("method"), Column("seed", "{:.0f}"), Column("test accuracy, %", "{:.2f}")),
-        *(Column("correct", "{:.0f} of {:.0f}", ("correct", "of")),),
-        *(Column("cross-entropy, nats", "{:.4g}"), Column("updates", "{:.0f}")),
-        *(Column("time per step, ms", "{:.2f}"), Column("updates, s", "{:.1f}")),
-        Column("probe by itself, s", "{:.1f}"),
-    )
-    rows: list[tuple[Any, ...]] = [
-        (
-            *(results.label(r["norm"]), r["seed"], 100 * r["accuracy"]),
-            *((r["correct"], r["count"]), r["cross_entropy"], r["step"]),
-            *(r["ms_per_step"], r["train_seconds"], r["probe_seconds"]),
-        )
-        for r in results.summary["results"]
-    ]
-    return Table("runs", "Every run", "the last state, not the best", columns, rows)
-
-
 def comparison_tables(results: Results, compared: Compared) -> list[Table]:
     """Return one table per comparison, one row per layer.
 

@@ -20,6 +20,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from experiments.common.checks import local_path
 from experiments.common.cli import run_cli
 from experiments.common.console import CommandConsole
 from experiments.common.storage import folder_bytes
@@ -86,17 +87,18 @@ def prepare(config: PrepareConfig, console: Console) -> Path:
         ValueError: If tensorflow, the network, an archive or room on the disk is missing, an image
             is damaged, or it is interrupted; with what to do.
     """
-    root = data_root(config.data_dir)
+    root = local_path("data_dir", str(data_root(config.data_dir)))
     for path in sorted((root / config.dataset).glob("incomplete.*")):
         console.print(
             f"note: {path} ({folder_bytes(path) / 1e9:.1f} GB) is of an interrupted preparation, "
             "and cannot be continued; delete it unless one is running.",
             soft_wrap=True,
         )
-    folder = prepared_folder(config.dataset, root)
-    if folder is None:
+    found = prepared_folder(config.dataset, data_root(str(root)))
+    if found is None:
         folder = _prepare(config, root, console)
     else:
+        folder = Path(found)
         console.print(f"{config.dataset} is already prepared in {folder}", soft_wrap=True)
     splits = {name: Split(config.dataset, str(root), name) for name in SPLITS[config.dataset]}
     for name, split in splits.items():

@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
+from experiments.common.checks import is_address, local_path
+from experiments.common.reasons import reason
 from experiments.data.images import need
 
 _END = 1 << 16  # Bytes at the end of a file that tell it from others.
@@ -30,20 +32,37 @@ class Example(NamedTuple):
     label: int
 
 
-def data_root(data_dir: str | None) -> Path:
-    """Return the folder of the prepared data sets; by default the one tensorflow-datasets uses."""
+def data_root(data_dir: str | None) -> epath.Path:
+    """Return the folder of the prepared data sets; by default the one tensorflow-datasets uses.
+
+    Raises:
+        ValueError: If it is an address that ArrayRecord does not read: it reads ``gs://`` alone.
+    """
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(root).expanduser()
+    return epath.Path(root if root.startswith("gs://") else local_path("data_dir", root))
 
 
-def prepared_folder(name: str, root: Path) -> Path | None:
-    """Return the folder of the newest prepared version of ``name``, or None."""
-    folders = [path.parent for path in (root / name).glob("*/dataset_info.json")]
+def prepared_folder(name: str, root: epath.Path) -> epath.Path | None:
+    """Return the folder of the newest prepared version of ``name``, or None.
+
+    Raises:
+        ValueError: If the address of another machine cannot be read.
+    """
+    try:
+        folders = [path.parent for path in (root / name).glob("*/dataset_info.json")]
+    except Exception as error:  # Each library that reads addresses has exceptions of its own.
+        if not is_address(root):
+            raise
+        raise ValueError(
+            f"`data_dir` (={str(root)!r}) cannot be read: {reason(error)}. Give this machine "
+            "access to it (uv pip install gcsfs; gcloud auth application-default login), or mount "
+            "it and give that folder."
+        ) from error
     versions = [folder for folder in folders if _version(folder)]
     return max(versions, key=_version, default=None)
 
 
-def _version(folder: Path) -> tuple[int, ...]:
+def _version(folder: epath.Path) -> tuple[int, ...]:
     numbers = folder.name.split(".")
     return tuple(map(int, numbers)) if all(n.isdecimal() for n in numbers) else ()
 

@@ -68,6 +68,11 @@ def test_accuracies_that_are_not_finite(tmp_path):
     )
 
 
+def test_no_norm_is_no_number_of_norms(tmp_path):
+    found = findings(run(tmp_path, {"none": [345]}))
+    assert found.lead == "The network with no norm reached 95.8 % (one seed)."
+
+
 def test_several_methods_are_adjusted_and_in_the_order_of_results(tmp_path):
     correct = {
         "bn": [340, 341, 342],

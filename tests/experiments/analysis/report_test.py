@@ -1,11 +1,13 @@
 """What a run says at its end."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
 
 from experiments.analysis import report
+from experiments.common.console import CommandConsole, Output, output
 from experiments.common.statistics import mean_std
 from experiments.common.table import mean_std_column
 from tests.experiments.handmade import make_run
@@ -52,3 +54,14 @@ def test_final_table_of_many_norms_has_one_row_each(norms):
         assert headers == ["", "test accuracy, %", "updates to 97 %", "time per step, ms"]
         assert [row[0] for row in cells] == names
         assert cells[5] == ["norm5", "95.00", "- (0 of 1 reached it)", "1.00"]
+
+
+def test_programs_get_numbers(tmp_path, capsys):
+    versions = {"devices": ["cpu"], "cpus": 2, "cpu_model": "a"}
+    results = make_run(tmp_path / "run", norms=("bn", "gn"), versions=versions)
+    with output(Output("json", quiet=True)):
+        report.print_results(results, 10, CommandConsole())
+    printed = map(json.loads, capsys.readouterr().out.splitlines())
+    tables = {table["table"]: table for table in printed}
+    found = [row["test accuracy, %"] for row in tables["runs"]["rows"]]
+    assert found == [100 * row["accuracy"] for row in results.summary["results"]]

@@ -101,7 +101,7 @@ def test_a_wrong_option_is_a_matter_of_usage(capsys):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--x", "one"], "Error parsing --x: invalid literal for int() with base 10: 'one'."),
+        (["--x", "one"], "--x (='one') must be a whole number."),
         (["--x"], "Missing value for argument '--x'. Expected 1 values."),
         (["--xx", "3"], "Unrecognized options: --xx, 3. Perhaps you meant --x."),
         (["y" * 300], f"Unrecognized options: {'y' * 300}."),
@@ -153,14 +153,14 @@ def test_tables_in_the_format_that_is_wanted(capsys):
     found = capsys.readouterr()
     assert [json.loads(line)["rows"] for line in found.out.splitlines()] == [
         [
-            {"norm": "bn", "accuracy, % (mean)": 0.99125, "accuracy, % (std)": 0.002},
+            {"norm": "bn", "accuracy, % (mean)": 99.125, "accuracy, % (std)": 0.2},
             {"norm": "gn", "accuracy, % (mean)": None, "accuracy, % (std)": None},
         ]
     ] * 2
     assert found.err == "a message\n"
     assert run_cli("prog", Options, ["--format=csv", "--quiet"], print_tables) == 0
     found = capsys.readouterr()
-    block = 'norm,"accuracy, % (mean)","accuracy, % (std)"\nbn,0.99125,0.002\ngn,,\n'
+    block = 'norm,"accuracy, % (mean)","accuracy, % (std)"\nbn,99.125,0.2\ngn,,\n'
     assert found.out == f"{block}\n{block}"
     assert found.err == ""
 

@@ -1,9 +1,13 @@
 """Options that do nothing are refused, with the rule, the value and the way out."""
 
+import dataclasses
+
 import pytest
 
 from experiments import train
-from experiments.config.experiment import TrainConfig
+from experiments.analysis.names import used_options
+from experiments.config.experiment import DataConfig, NormConfig, TrainConfig
+from experiments.config.methods import CONVS, NORMS, USED_BY
 from experiments.config.useful import SIDES, check_useful
 from experiments.data import load_dataset
 
@@ -25,6 +29,24 @@ PIECEWISE = "--optim.schedule piecewise --optim.epochs 5 --optim.boundaries"
         (
             "--norms bn gn --norm.bound-penalty 0.5",
             "`bound_penalty` (=0.5) is of ubn alone, and `norms` are bn, gn; add ubn",
+        ),
+        (
+            "--norms bn --norm.unit rms",
+            "`unit` (='rms') is of ubn alone, and `norms` are bn; add ubn",
+        ),
+        (
+            "--norms bn --norm.enorm-c 1.2",
+            "`enorm_c` (=1.2) is of +enorm alone, and `norms` are bn",
+        ),
+        ("--norm.alpha-ramp 0.2", "`alpha_ramp` (=0.2) is of --norm.alpha ramp alone, and `alpha`"),
+        ("--data.data-dir x", "`data_dir` (='x') does nothing with digits, which is in a package"),
+        (
+            "--data.dataset imagefolder --data.data-dir gs://b/x",
+            "`data_dir` (='gs://b/x') must be on a file system of this machine. Mount it and give",
+        ),
+        (
+            "--data.dataset mnist --data.data-dir s3://b/x",
+            "`data_dir` (='s3://b/x') must be on a file system of this machine. Mount it and give",
         ),
         ("--probe.images 1", "`probe.images` (=1) must be at least 2: one image is no sample"),
     ],
@@ -49,12 +71,37 @@ def test_no_time_is_negative(option, capsys):
         status = ended.code
     assert status == 2
     name = option.removeprefix("--").replace("-", "_")
-    assert capsys.readouterr().err == f"error: `{name}` (=-1.0) must be a positive number.\n"
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: `{name}` (=-1.0) must be a positive number.")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("dataset", ["digits", "mnist5k"])
 def test_sides_are_those_of_the_images(dataset):
     assert load_dataset(dataset).example(1)["image"].shape[1] == SIDES[dataset]
+
+
+def test_options_are_of_the_methods_that_look_at_them():
+    norms = [*NORMS, *(f"bn+{conv}" for conv in CONVS)]
+    used = {norm: used_options(norm, NormConfig(alpha="floor", alpha_init=1.0)) for norm in norms}
+    used["ubn"] |= used_options("ubn", NormConfig(alpha="ramp"))
+    for option, users in USED_BY.items():
+        looking = {norm for norm in norms if f"norm.{option}" in used[norm]}
+        assert looking == {f"bn+{user}" if user in CONVS else user for user in users}, option
+
+
+def test_an_experiment_may_have_options_of_other_methods(tmp_path):
+    start = TrainConfig(norm=NormConfig(unit="rms"))
+    config = dataclasses.replace(start, norms=("bn",), run_dir=str(tmp_path), resume="auto")
+    check_useful(config, start)
+    with pytest.raises(ValueError, match="unit"):
+        check_useful(config)
+    (tmp_path / "config.json").touch()
+    check_useful(config)
+
+
+def test_data_sets_that_are_prepared_may_be_on_cloud_storage():
+    check_useful(TrainConfig(data=DataConfig("imagenet2012", "gs://b/x")))
 
 
 def test_the_defaults_are_useful():

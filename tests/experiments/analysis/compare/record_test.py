@@ -145,8 +145,8 @@ def test_target_that_not_all_reach(tmp_path):
 
 def test_csv_has_all_digits(record):
     rows = list(csv.DictReader(to_csv(tables(record)["results"]).splitlines()))
-    a = np.array(CORRECT["bn"]) / 360
-    assert float(rows[0]["test accuracy, % (mean)"]) == a.mean()
+    a = 100 * np.array(CORRECT["bn"]) / 360
+    assert float(rows[0]["test accuracy, % (mean)"]) == pytest.approx(a.mean(), rel=1e-14)
     assert float(rows[0]["test accuracy, % (std)"]) == pytest.approx(a.std(ddof=1), rel=1e-12)
     assert rows[0]["95 % interval (low)"] == ""
     assert float(rows[1]["95 % interval (low)"]) < float(rows[1]["95 % interval (high)"])
