@@ -31,16 +31,16 @@ def make_record(seeds=(0, 1)):
 def test_table():
     first, second, third = json.loads(to_json(corruption_table(make_record())))["rows"]
     assert (first["method"], first["statistics"]) == ("BatchNorm", "of training")
-    assert first["clean (mean)"] == pytest.approx(0.91)
-    assert first["corrupted (mean)"] == pytest.approx(0.76)
-    assert first["corrupted (std)"] == pytest.approx(0.02 / np.sqrt(2))
+    assert first["clean (mean)"] == pytest.approx(91)
+    assert first["corrupted (mean)"] == pytest.approx(76)
+    assert first["corrupted (std)"] == pytest.approx(2 / np.sqrt(2))
     assert first["minus the first"] is None
     assert second["statistics"] == "of these images"
-    assert second["minus the first"] == pytest.approx(0.05)
+    assert second["minus the first"] == pytest.approx(5)
     # Differences of 0 and -7: -3.5 +- 12.706 * 3.5.
-    assert third["minus the first"] == pytest.approx(-0.035)
-    assert third["95 % interval (low)"] == pytest.approx(-0.035 - 12.7062 * 0.035, rel=1e-4)
-    assert third["jpeg"] == third["contrast"] == pytest.approx(0.725)
+    assert third["minus the first"] == pytest.approx(-3.5)
+    assert third["95 % interval (low)"] == pytest.approx(-3.5 - 12.7062 * 3.5, rel=1e-4)
+    assert third["jpeg"] == third["contrast"] == pytest.approx(72.5)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
