@@ -20,7 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {name:{width}}  {what}")
         return 0
     if words[0] == "--version":
-        print(f"unitnorm_jax {metadata.version('unitnorm-jax')}")
+        try:
+            print(f"unitnorm_jax {metadata.version('unitnorm-jax')}")
+        except metadata.PackageNotFoundError:
+            return _missing("unitnorm_jax")
         return 0
     name = words[0].replace("-", "_").lower()
     if name not in COMMANDS:
@@ -28,9 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}."
         print(f"error: there is no command {words[0]!r}; {hint}", file=sys.stderr)
         return 2
-    with ends_at_once():
-        module = importlib.import_module(f"experiments.{COMMANDS[name][0]}")
+    try:
+        with ends_at_once():
+            module = importlib.import_module(f"experiments.{COMMANDS[name][0]}")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "experiments"):
+            raise
+        return _missing(missing)
     return module.main(words[1:])
+
+
+def _missing(package: str) -> int:
+    """Say it without ``cli.message``: what that needs may be missing."""
+    way_out = "In the checkout: uv pip install -e . --group experiments."
+    print(f"error: {package} is not installed. {way_out}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

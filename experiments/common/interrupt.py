@@ -1,12 +1,13 @@
-"""Ctrl-C while libraries are being imported."""
+"""Ending at once: Ctrl-C while libraries are being imported, and where nothing else ends."""
 
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 
 @contextmanager
@@ -28,6 +29,16 @@ def ends_at_once() -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    show_cursor = "\033[?25h" if sys.stderr.isatty() else ""
-    print(f"{show_cursor}interrupted; nothing had been begun", file=sys.stderr, flush=True)
-    os._exit(128 + number)
+    end(128 + number, "interrupted; nothing had been begun")
+
+
+def end(status: int, message: str) -> NoReturn:
+    """Print a message on standard error and end the process at once, the cursor shown again."""
+    print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    # Not through ``sys.stderr``: a moving line, which hides the cursor, has taken its place.
+    with suppress(OSError):
+        for fd in filter(os.isatty, (1, 2)):
+            os.write(fd, b"\033[?25h")
+    # Not `sys.exit`: the main thread may be inside a compiler or a device, and would go on.
+    os._exit(status)

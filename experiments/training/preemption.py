@@ -14,6 +14,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from experiments.common.errors import Preempted
+from experiments.common.interrupt import end
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OnUsr1 = Literal["save", "stop"]
@@ -104,9 +105,9 @@ class Preemption:
         if self._several and left < SOON:
             self.status = 0
         if not self.busy:
-            _exit(self.status, "stopped; no update was lost. Continue with --resume auto.")
+            end(self.status, "stopped; no update was lost. Continue with --resume auto.")
         if not self._finished.wait(self._grace_seconds):
-            _exit(
+            end(
                 1,
                 f"error: stopped before the state could be saved within --grace-seconds "
                 f"(={self._grace_seconds:g}). The checkpoint before is complete; continue with "
@@ -154,7 +155,7 @@ class Preemption:
             for fd in self._terminals:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
         if number == signal.SIGINT and self._interrupted:
-            _exit(128 + number, "ended at once; the checkpoint before is complete.")
+            end(128 + number, "ended at once; the checkpoint before is complete.")
         self._interrupted = self._interrupted or number == signal.SIGINT
         if self.busy and not self._requested.is_set():
             again = " Ctrl-C again ends at once." if number == signal.SIGINT else ""
@@ -189,10 +190,3 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
-
-
-def _exit(status: int, message: str) -> None:
-    _say(("\033[?25h" if sys.stderr.isatty() else "") + message)  # Shows the cursor again.
-    sys.stdout.flush()
-    # Not `sys.exit`: the main thread may be inside a compiler or a device, and would go on.
-    os._exit(status)

@@ -41,6 +41,26 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"unitnorm_jax {metadata.version('unitnorm-jax')}\n"
 
 
+@pytest.mark.parametrize(("word", "package"), [("train", "tyro"), ("--version", "unitnorm_jax")])
+def test_what_is_not_installed_is_told_the_way(word, package):
+    done = run(
+        "-I",
+        "-S",
+        "-c",
+        f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from experiments.__main__ import main
+sys.exit(main([{word!r}]))
+""",
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: {package} is not installed. In the checkout: uv pip install -e . --group "
+        "experiments.\n"
+    )
+
+
 def test_a_command_gets_its_words(capsys):
     assert main(["configs", "cifar10_resnet18"]) == 0
     assert "ResNet-18 on CIFAR-10" in capsys.readouterr().out

@@ -32,7 +32,7 @@ def exits(monkeypatch):
         found.append((status, message))
         happened.set()
 
-    monkeypatch.setattr(preemption, "_exit", exit)
+    monkeypatch.setattr(preemption, "end", exit)
     return found, happened
 
 
