@@ -41,8 +41,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"unitnorm_jax {metadata.version('unitnorm-jax')}\n"
 
 
-@pytest.mark.parametrize(("word", "package"), [("train", "tyro"), ("--version", "unitnorm_jax")])
-def test_what_is_not_installed_is_told_the_way(word, package):
+def test_what_is_not_installed_is_told_the_way():
     done = run(
         "-I",
         "-S",
@@ -51,13 +50,12 @@ def test_what_is_not_installed_is_told_the_way(word, package):
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from experiments.__main__ import main
-sys.exit(main([{word!r}]))
+sys.exit(main(["train"]))
 """,
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"error: {package} is not installed. In the checkout: uv pip install -e . --group "
-        "experiments.\n"
+        "error: tyro is not installed. In the checkout: uv pip install -e . --group experiments.\n"
     )
 
 
