@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from unitnorm_jax import ics
 from unitnorm_jax.ics.probe._measure import LOWER, UPPER, Measure
-from unitnorm_jax.ics.probe._packed import pack
+from unitnorm_jax.ics.probe._stacked import stack
 
 
 @jax.tree_util.register_pytree_node_class
@@ -20,4 +20,4 @@ class Quick(ics.ICSProbe):
         distance = ics.EMDistance(value, value, value, value >= 0)
         finite = jnp.isfinite(value)
         bounds = [dict.fromkeys(names, value) for names in (UPPER, LOWER)]
-        return pack(Measure(distance, distance, value, *bounds, finite, finite, finite))
+        return stack(Measure(distance, distance, value, *bounds, finite, finite, finite))

@@ -43,6 +43,8 @@ def samples(pair):
     found["bfloat16"] = tuple(
         jnp.asarray(z, jnp.bfloat16) for z in pair("gaussian", "drift", N, 9, 0)
     )
+    x, y = pair("discrete", "independent", N, 9, 1)  # as many as of half precision, and more digits
+    found["short integers"] = tuple((1000 * z + 7).astype(np.int16) for z in (x, y))
     found["integers"] = tuple(z.astype(np.int32) for z in pair("discrete", "independent", N, 9, 0))
     return found
 
@@ -51,7 +53,7 @@ def samples(pair):
 def measured(samples, request):
     blocks = [tuple(jnp.asarray(z)[None] for z in pair) for pair in samples.values()]
     run = jax.jit(lambda blocks: measure_all(blocks, request.param, 1e-5))
-    found = jax.device_get(run(blocks)).unpack()
+    found = jax.device_get(run(blocks)).measure()
     return request.param, [jax.tree.map(lambda z, i=i: z[i], found) for i in range(len(blocks))]
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from unitnorm_jax.ics.distances._assignment import Solver
 from unitnorm_jax.ics.probe._groups import Block, in_groups, sides
-from unitnorm_jax.ics.probe._measure import LOWER, UPPER, measure, weighted
+from unitnorm_jax.ics.probe._measure import measure, weighted
 from unitnorm_jax.ics.probe._measure_tiles import fits, measure_tiles
-from unitnorm_jax.ics.probe._packed import Packed, pack
+from unitnorm_jax.ics.probe._stacked import Stacked, of_no_layer, stack
 
 
 def measure_all(
@@ -20,7 +20,7 @@ def measure_all(
     method: str | Solver,
     tolerance: float | int,
     weights: np.ndarray | None = None,
-) -> Packed:
+) -> Stacked:
     """Measure pairs of blocks (k, n, d), each of k layers; those of one n together.
 
     Args:
@@ -34,13 +34,13 @@ def measure_all(
     if weights is not None:
         one_by_one = functools.partial(weighted, weights=weights, **options)
 
-    def of_group(key: Any, members: list[Block]) -> Packed:
+    def of_group(key: Any, members: list[Block]) -> Stacked:
         if isinstance(key, int):
             return measure_tiles(members, method, tolerance)
-        return pack(jax.lax.map(lambda pair: one_by_one(*pair), sides(members)))
+        return stack(jax.lax.map(lambda pair: one_by_one(*pair), sides(members)))
 
     if not blocks:
-        return Packed(jnp.zeros((7 + len(UPPER) + len(LOWER), 0)), jnp.zeros((5, 0), bool))
+        return of_no_layer()
     keys = [
         x.shape[1] if weights is None and fits(x) else (x.shape[1:], x.dtype) for x, _ in blocks
     ]

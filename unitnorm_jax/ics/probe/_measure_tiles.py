@@ -17,7 +17,7 @@ from unitnorm_jax.ics.distances._samples import Samples, mean_error
 from unitnorm_jax.ics.distances._side_by_side import costs_alone, side_by_side
 from unitnorm_jax.ics.probe._groups import Block
 from unitnorm_jax.ics.probe._measure import LOWER, UPPER
-from unitnorm_jax.ics.probe._packed import Packed
+from unitnorm_jax.ics.probe._stacked import Stacked
 from unitnorm_jax.ics.probe._sums import (
     Largest,
     Sums,
@@ -39,7 +39,7 @@ def fits(block: jax.Array) -> bool:
     return block.shape[2] > 1 and (floats or block.dtype.itemsize < 4)
 
 
-def measure_tiles(blocks: Sequence[Block], method: str | Solver, tolerance: float | int) -> Packed:
+def measure_tiles(blocks: Sequence[Block], method: str | Solver, tolerance: float | int) -> Stacked:
     """Measure pairs of blocks (k, n, d) of one n.
 
     The closed forms are those of `measure`, from sums over tiles of columns; so are the costs, and
@@ -106,7 +106,7 @@ def _closed_forms(
     tiles: Tiles,
     facts: Facts,
     tolerance: float | int,
-) -> Packed:
+) -> Stacked:
     """Return what the bounds of `bounds` say, whose names the comments give."""
     n, d, dtype = tiles.x.shape[1], max(tiles.dimensions), tiles.x.dtype
     u, h, depth = _rounding.unit_roundoff(dtype), tiles.height, mean_error(n)
@@ -165,7 +165,7 @@ def _closed_forms(
     before, after = facts.finite_before, facts.finite_after
     numbers = jnp.stack([*distance[:3], *ratio[:3], known(unit.value())])
     flags = jnp.stack([distance.exact, ratio.exact, optimal & finite, before, after])
-    return Packed(jnp.concatenate([numbers, upper, lower]), flags)
+    return Stacked(jnp.concatenate([numbers, upper, lower]), flags)
 
 
 def _at_once(bound: Any, s: Samples, given: dict[str, tuple[Any, Any]]) -> jax.Array:

@@ -19,7 +19,6 @@ from unitnorm_jax.ics.probe._groups import Block
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
 from unitnorm_jax.ics.probe._measure_all import measure_all, with_gaps
 from unitnorm_jax.ics.probe._others import check_measures, gradient_columns, others
-from unitnorm_jax.ics.probe._packed import Packed
 from unitnorm_jax.ics.probe._points import (
     Place,
     indices,
@@ -30,6 +29,7 @@ from unitnorm_jax.ics.probe._points import (
     weights_of_points,
 )
 from unitnorm_jax.ics.probe._report import ICSReport
+from unitnorm_jax.ics.probe._stacked import Stacked
 from unitnorm_jax.ics.probe._variables import check_match
 
 
@@ -117,7 +117,7 @@ class Measuring:
                 args = jax.device_put(args, gathered)
         measure = functools.partial(self._both_sides, gathered=gathered)
         report = placed_by_compiler(measure, before, after, args, self._rngs)
-        if self._strict and not isinstance(report.packed.flags, jax.core.Tracer):
+        if self._strict and not isinstance(report.stacked.flags, jax.core.Tracer):
             for layer in report.layers:
                 if layer.reason:
                     raise ValueError(f"Layer {layer.layer!r} cannot be measured: {layer.reason}")
@@ -214,7 +214,7 @@ class Measuring:
             for index in indices(output.value, place.stacked):
                 named = output._replace(layer=output.layer + index)
                 infos.append(self._info(named, n, d, note=place.note))
-        packed = self._measure_all(blocks)
+        stacked = self._measure_all(blocks)
         columns = others(self._others, blocks, channels) if self._others and blocks else {}
         if gradient is not None:
             paths = [info.layer.split("[")[0] for info in infos if not info.invalid]
@@ -223,9 +223,9 @@ class Measuring:
             rows = [(i.layer, i.call, i.output) for i in infos if not i.invalid]
             columns |= estimation_columns(rows, estimated)
         measured = [not info.invalid for info in infos]
-        return ICSReport(tuple(infos), *with_gaps((packed, columns), measured))
+        return ICSReport(tuple(infos), *with_gaps((stacked, columns), measured))
 
-    def _measure_all(self, blocks: list[Block]) -> Packed:
+    def _measure_all(self, blocks: list[Block]) -> Stacked:
         weights = weights_of_points(self._selection)
         return measure_all(blocks, self._method, self._tolerance, weights)
 

@@ -12,7 +12,7 @@ import numpy as np
 from unitnorm_jax.ics.distances._cascade import EMDistance
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
 from unitnorm_jax.ics.probe._measure import Measure
-from unitnorm_jax.ics.probe._packed import Packed
+from unitnorm_jax.ics.probe._stacked import Stacked
 
 
 class LayerICS(NamedTuple):
@@ -87,18 +87,18 @@ class ICSReport:
 
     Attributes:
         infos: Which layers, in the order of their calls.
-        packed: What was measured of them, in two arrays, however many layers there are.
+        stacked: What was measured of them, in two arrays, however many layers there are.
         others: Other measures by the names of their columns, (layers,).
     """
 
     infos: tuple[LayerInfo, ...]
-    packed: Packed
+    stacked: Stacked
     others: dict[str, Any]
 
     @property
     def measures(self) -> Measure:
         """What was measured: `Measure` whose arrays have one entry per layer."""
-        return self.packed.unpack(self.others or None)
+        return self.stacked.measure(self.others or None)
 
     @property
     def layers(self) -> tuple[LayerICS, ...]:
@@ -106,7 +106,7 @@ class ICSReport:
 
         Inside a traced function they are traced arrays.
         """
-        traced = isinstance(self.packed.flags, jax.core.Tracer)
+        traced = isinstance(self.stacked.flags, jax.core.Tracer)
         values = (self if traced else self._on_host()).measures
         return tuple(
             LayerICS(**vars(info), **jax.tree.map(operator.itemgetter(i), values)._asdict())

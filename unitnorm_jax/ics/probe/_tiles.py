@@ -86,8 +86,10 @@ def cut(blocks: Sequence[Block]) -> Tiles:
     tiles, owners = [], []
     for d in dict.fromkeys(dimensions):  # All of one shape at once: each takes time to compile.
         members = [i for i, (x, _) in enumerate(blocks) if x.shape[2] == d]
-        pair = sides([blocks[i] for i in members])
-        tiles.append((_cut(pair[0].astype(dtype), columns), _cut(pair[1].astype(dtype), columns)))
+        # Of one dtype before they are joined: together, integers would be made half precision.
+        pairs = [(blocks[i][0].astype(dtype), blocks[i][1].astype(dtype)) for i in members]
+        before, after = sides(pairs)
+        tiles.append((_cut(before, columns), _cut(after, columns)))
         layers = np.concatenate([np.arange(first[i], first[i + 1]) for i in members])
         owners.append(np.repeat(layers, -(-d // columns)))
     return Tiles(*sides(tiles), dimensions, np.concatenate(owners))

@@ -9,7 +9,7 @@ from unitnorm_jax.ics.distances._cascade import EMDistance
 from unitnorm_jax.ics.probe._measure import LOWER, UPPER, Measure
 
 
-class Packed(NamedTuple):
+class Stacked(NamedTuple):
     """`Measure` of all layers, its numbers one below the other."""
 
     numbers: Float[Array, "numbers layers"]
@@ -17,8 +17,8 @@ class Packed(NamedTuple):
     flags: Bool[Array, "flags layers"]
     """``distance.exact``, ``relative.exact``, and the other flags in their order."""
 
-    def unpack(self, others: dict[str, Any] | None = None) -> Measure:
-        """Return what was packed, of numpy or JAX arrays, with other measures.
+    def measure(self, others: dict[str, Any] | None = None) -> Measure:
+        """Return them by name, of numpy or JAX arrays, with other measures.
 
         Args:
             others: By name, (layers,).
@@ -31,9 +31,14 @@ class Packed(NamedTuple):
         return Measure(distance, relative, spread, upper, lower, optimal, before, after, others)
 
 
-def pack(m: Measure) -> Packed:
-    """Pack a measure of (layers,) arrays."""
+def stack(m: Measure) -> Stacked:
+    """Stack a measure of (layers,) arrays."""
     bounds = [*(m.upper[name] for name in UPPER), *(m.lower[name] for name in LOWER)]
     numbers = [*m.distance[:3], *m.relative[:3], m.spread, *bounds]
     flags = [m.distance.exact, m.relative.exact, m.pairing_optimal]
-    return Packed(jnp.stack(numbers), jnp.stack([*flags, m.finite_before, m.finite_after]))
+    return Stacked(jnp.stack(numbers), jnp.stack([*flags, m.finite_before, m.finite_after]))
+
+
+def of_no_layer() -> Stacked:
+    """Return the measures of none."""
+    return Stacked(jnp.zeros((7 + len(UPPER) + len(LOWER), 0)), jnp.zeros((5, 0), bool))
