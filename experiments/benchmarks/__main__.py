@@ -34,6 +34,7 @@ from experiments.benchmarks.options import (
     Probe,
     Seeds,
     Step,
+    Stored,
     Tpu,
 )
 from experiments.benchmarks.tables import bench_tables
@@ -172,9 +173,7 @@ def run_augment(options: Augment, console: Console) -> list[Any]:
     return [augment.measure(name, options.batch_size, options.seconds) for name in work]
 
 
-def _run(
-    options: Layer | Tpu | Gpu | Probe | Data | Seeds | Step | Measures | Augment, command: str
-) -> None:
+def _run(options: Stored, command: str) -> None:
     """Measure, print the tables and store the numbers."""
     check_new("json", options.json)
     console = CommandConsole()

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmarks.step import BASE, batch_of, recipe_of
+from experiments.benchmarks.step import BASE, batch_of, recipe_of, stepper
 from experiments.common import timing
 from experiments.config.experiment import ProbeConfig
 from experiments.training.probing import with_probe
@@ -70,12 +70,10 @@ def measure(
         assert probe is not None
         return lambda: probe(*sides)
 
-    def update() -> Any:
-        nonlocal state
-        state, metrics = program.train_step(state, shown)
-        return metrics
-
-    functions = {"step": update, **{name: prober(name) for name in (ALONE, *names)}}
+    functions = {
+        "step": stepper(program, shown),
+        **{name: prober(name) for name in (ALONE, *names)},
+    }
     times = timing.interleaved(functions, seconds)
     return MeasuresRow(
         network=network,

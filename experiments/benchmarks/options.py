@@ -9,8 +9,16 @@ from experiments.common.checks import check_choice, positive
 from experiments.config.probe import MEASURES
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What all have: where numbers go."""
+
+    json: Path | None = None
+    """File to write the numbers to, with versions and hardware; it must not exist."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class Layer(Stored):
     """Time the layer against nn.BatchNorm, a naive layer and a x + b, on this device.
 
     All four take turns in one process; given are medians of the ratios of neighbours. Then, for
@@ -24,12 +32,10 @@ class Layer:
     """Dtypes of inputs and outputs."""
     passes: tuple[str, ...] = tuple(forms.PASSES)
     """What to time: forward, forward+backward."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Tpu:
+class Tpu(Stored):
     """Compile conv-norm-relu-conv-norm-relu-conv for a TPU slice, and compare the programs.
 
     Needs the TPU compiler (`pip install 'jax[tpu]'`) but no TPU; run it with JAX_PLATFORMS=cpu.
@@ -50,7 +56,7 @@ class Tpu:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gpu:
+class Gpu(Stored):
     """Compile layers, small networks and training steps for GPUs, and compare the programs.
 
     Needs the GPU compiler (`make gpu-compile`) but no GPU. For nn.BatchNorm, the unitized layer and
@@ -70,8 +76,6 @@ class Gpu:
     """Also time the programs, on the GPUs of this machine."""
     seconds: float = 2.0
     """How long to time each case, in seconds."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -82,7 +86,7 @@ class Gpu:
 
 
 @dataclasses.dataclass(frozen=True)
-class Probe:
+class Probe(Stored):
     """Time the certified Earth Mover distance and the probe of internal covariate shift.
 
     First, the cost matrix given: ours, with its certificate, against scipy's
@@ -108,12 +112,10 @@ class Probe:
     """Pixels of a side of ResNet-50's images, in the measurement of the first call."""
     first_images: int = 64
     """How many it looks at there."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class Data(Stored):
     """Time each input pipeline against the training step that it feeds, on this device.
 
     The digits and CIFAR are in memory, and augmented on the device; ImageNet's JPEG files
@@ -129,12 +131,10 @@ class Data:
     """How long to measure each number, in seconds; there are four for each case."""
     accelerators: tuple[float, ...] = (500.0, 1000.0)
     """Images per second of accelerators to imitate, for ImageNet."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Seeds:
+class Seeds(Stored):
     """Time an update of several seeds in one program against one seed after another.
 
     The network and batch are those of train on the digits. On a processor there is
@@ -149,12 +149,10 @@ class Seeds:
     """Images per update and seed."""
     seconds: float = 5.0
     """How long to measure each line, in seconds."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class Step(Stored):
     """Time whole updates of networks with each normalization against the one with `bn`, in turns.
 
     Augmentation and optimizer are included.
@@ -172,12 +170,10 @@ class Step:
     """Images per update."""
     seconds: float = 10.0
     """How long to measure each line, in seconds."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Measures:
+class Measures(Stored):
     """Time a probe with each further measure of shift against the Earth Mover distance alone.
 
     Each measurement has both forward passes, and one measure more; an update of the same network is
@@ -194,12 +190,10 @@ class Measures:
     """Images a probe looks at."""
     seconds: float = 10.0
     """How long to measure each line, in seconds; at least 15 rounds."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Augment:
+class Augment(Stored):
     """Time whole updates with amplitude-phase recombination against those without, in turns.
 
     apr-p, apr-s and both, as --data.augment takes them. Networks have BatchNorm.
@@ -211,5 +205,3 @@ class Augment:
     """Images per update."""
     seconds: float = 10.0
     """How long to measure each line, in seconds; at least 15 rounds."""
-    json: Path | None = None
-    """File to write the numbers to, with versions and hardware; it must not exist."""

@@ -21,7 +21,7 @@ from experiments.methods import make_norm
 from experiments.models.preact_resnet import PreActResNet
 from experiments.training import steps
 from experiments.training.checkpoint import checksums, state_arrays
-from experiments.training.loop import train_stretch
+from experiments.training.loop import Watch, train_stretch
 from experiments.training.preemption import Preemption
 from experiments.training.probing import compile_probe, with_probe
 from experiments.training.program import Program, build_program, compile_program, updates_per_epoch
@@ -199,7 +199,7 @@ def train_in_turns(
         for epoch in range(config.optim.epochs):
             for i in rng.permutation(len(runs)):
                 begin = time.perf_counter()
-                train_stretch(runs[i], epoch, (epoch + 1) * updates, Preemption())
+                train_stretch(runs[i], epoch, (epoch + 1) * updates, Watch(Preemption()))
                 times[i, epoch] = time.perf_counter() - begin
         first, *others = (checksums(state_arrays(run.state)) for run in runs)
     for name, sums in zip(list(programs)[1:], others, strict=True):

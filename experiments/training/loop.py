@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +19,24 @@ from experiments.training.program import Program, evaluate_test, mean_alphas, up
 from experiments.training.rows import StretchRows
 from experiments.training.run import Run, start
 from experiments.training.seeds import spread_over_devices, stack, unstack
+
+
+class Watch(NamedTuple):
+    """What training looks at, and what looks at it.
+
+    Attributes:
+        preemption: Tells when to stop.
+        progress: Shown how far it is.
+        profile: Traces some of the updates.
+    """
+
+    preemption: Preemption
+    progress: Progress = SILENT
+    profile: Profile = NO_PROFILE
+
+    def goes_on(self) -> bool:
+        """Return whether another update may be made."""
+        return not (self.preemption.requested() or self.preemption.save_wanted)
 
 
 def train_seeds(
@@ -64,6 +83,7 @@ def train_seeds(
     """
     updates = updates_per_epoch(config, dataset)
     preemption = preemption or Preemption()
+    watch = Watch(preemption, progress, profile)
     with ExitStack() as opened:
         opened.callback(setattr, preemption, "busy", False)  # Last, when all is saved and closed.
         groups = [
@@ -80,7 +100,7 @@ def train_seeds(
             for turn, (epoch, end, save) in enumerate(_stretches(config, updates)):
                 for group in groups if turn % 2 == 0 else groups[::-1]:
                     while any(run.step < end for run in group):
-                        _train_seeds(group, epoch, end, preemption, progress, profile)
+                        _train_seeds(group, epoch, end, watch)
                         if preemption.save_wanted:
                             _save_now(runs, preemption, on_message, on_saved)
                     progress.doing("evaluating")
@@ -99,20 +119,13 @@ def train_seeds(
     return runs
 
 
-def _train_seeds(
-    group: list[Run],
-    epoch: int,
-    end: int,
-    preemption: Preemption,
-    progress: Progress,
-    profile: Profile,
-) -> None:
+def _train_seeds(group: list[Run], epoch: int, end: int, watch: Watch) -> None:
     """Train the seeds of a norm until ``end``, or until everything is to be saved."""
     # After an interruption one may have done more than another.
     if len(group) > 1 and len({run.step for run in group}) == 1:
-        _train_group(group, epoch, end, preemption, progress, profile)
-    for run in group if not preemption.save_wanted else ():
-        train_stretch(run, epoch, end, preemption, progress, profile)
+        _train_group(group, epoch, end, watch)
+    for run in group if not watch.preemption.save_wanted else ():
+        train_stretch(run, epoch, end, watch)
 
 
 def _wait(runs: Sequence[Run], on_saved: Callable[[], None] | None) -> None:
@@ -148,14 +161,7 @@ def _stretches(config: TrainConfig, updates: int) -> Iterator[tuple[int, int, bo
             yield epoch, end, due and i + 1 == len(parts)
 
 
-def train_stretch(
-    run: Run,
-    epoch: int,
-    end: int,
-    preemption: Preemption,
-    progress: Progress = SILENT,
-    profile: Profile = NO_PROFILE,
-) -> None:
+def train_stretch(run: Run, epoch: int, end: int, watch: Watch) -> None:
     """Train until ``end`` updates are done, where that is not so already, and write the rows.
 
     It returns earlier where everything is to be saved first (SIGUSR1).
@@ -164,9 +170,7 @@ def train_stretch(
         run: Where it is.
         epoch: Of the updates, from 0.
         end: Updates done afterwards; in this epoch.
-        preemption: Tells when to stop.
-        progress: Shown how far it is.
-        profile: Traces some of the updates.
+        watch: Tells when to stop.
 
     Raises:
         NonFiniteLossError: If a loss or gradient is not finite.
@@ -176,13 +180,13 @@ def train_stretch(
     if run.step >= end:
         return
     batches = run.batches(epoch)
-    rows = StretchRows([run], epoch, progress)
+    rows = StretchRows([run], epoch, watch.progress)
     done = run.step
     problem: OSError | None = None
     start = time.perf_counter()
     try:
-        while done < end and not (preemption.requested() or preemption.save_wanted):
-            profile.before_update()
+        while done < end and watch.goes_on():
+            watch.profile.before_update()
             run.state, metrics = run.program.train_step(run.state, next(batches))
             done += 1
             rows.add(metrics)
@@ -194,18 +198,11 @@ def train_stretch(
         problem = error
     _add_seconds([run], time.perf_counter() - start)
     rows.end(problem)
-    if run.step < end and not preemption.save_wanted:
-        raise preemption.stop()
+    if run.step < end and not watch.preemption.save_wanted:
+        raise watch.preemption.stop()
 
 
-def _train_group(
-    runs: list[Run],
-    epoch: int,
-    end: int,
-    preemption: Preemption,
-    progress: Progress,
-    profile: Profile,
-) -> None:
+def _train_group(runs: list[Run], epoch: int, end: int, watch: Watch) -> None:
     """Return the same for all seeds of a norm in one program; a run's time is its share."""
     done = runs[0].step
     if done >= end:
@@ -213,12 +210,12 @@ def _train_group(
     together = runs[0].program.train_together
     batches = zip(*(run.batches(epoch) for run in runs), strict=True)
     states = spread_over_devices(stack([run.state for run in runs]))
-    rows = StretchRows(runs, epoch, progress)
+    rows = StretchRows(runs, epoch, watch.progress)
     problem: OSError | None = None
     start = time.perf_counter()
     try:
-        while done < end and not (preemption.requested() or preemption.save_wanted):
-            profile.before_update()
+        while done < end and watch.goes_on():
+            watch.profile.before_update()
             states, metrics = together(states, spread_over_devices(stack(next(batches))))
             done += 1
             rows.add(metrics)
@@ -235,8 +232,8 @@ def _train_group(
     for run, state in zip(runs, unstack(states), strict=True):
         run.state = state
     rows.end(problem)
-    if runs[0].step < end and not preemption.save_wanted:
-        raise preemption.stop()
+    if runs[0].step < end and not watch.preemption.save_wanted:
+        raise watch.preemption.stop()
 
 
 def _add_seconds(runs: list[Run], seconds: float) -> None:

@@ -41,6 +41,15 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"unitnorm_jax {metadata.version('unitnorm-jax')}\n"
 
 
+def test_version_of_what_is_not_installed(capsys, monkeypatch):
+    def version(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("experiments.__main__.metadata.version", version)
+    assert main(["--version"]) == 1
+    assert capsys.readouterr().err.startswith("error: unitnorm_jax is not installed. In the chec")
+
+
 def test_what_is_not_installed_is_told_the_way():
     done = run(
         "-I",

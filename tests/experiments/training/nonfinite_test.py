@@ -28,7 +28,7 @@ def test_the_batch_is_that_of_the_update(tmp_path, step):
     with ExitStack() as stack:
         run = start(CONFIG, program(), DATASET, 0, tmp_path, stack)
         for epoch, end in [(0, 6), (0, 11), (1, 17)]:
-            loop.train_stretch(run, epoch, end, Preemption())
+            loop.train_stretch(run, epoch, end, loop.Watch(Preemption()))
             if end >= step:
                 break
         path = run.folder / f"nonfinite-{step}.npz"
@@ -130,7 +130,7 @@ def test_neither_dump_nor_checkpoint_can_be_written(tmp_path):
     """The save that was under way fails, too: the error is still the one about the loss."""
     with ExitStack() as stack:
         run = start(CONFIG, program(), DATASET, 0, tmp_path, stack)
-        loop.train_stretch(run, 0, 6, Preemption())
+        loop.train_stretch(run, 0, 6, loop.Watch(Preemption()))
         with storage.longest_file(5000):
             run.save()
             with pytest.raises(NonFiniteLossError) as caught:

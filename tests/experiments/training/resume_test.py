@@ -102,7 +102,7 @@ def test_no_measurement_is_pending_in_a_checkpoint(tmp_path, monkeypatch):
         run = start(CONFIG, program(), DATASET, 0, tmp_path, stack)
         with monkeypatch.context() as patch:
             patch.setattr(RunProbe, "flush", lambda probe: None)
-            loop.train_stretch(run, 0, 6, Preemption())
+            loop.train_stretch(run, 0, 6, loop.Watch(Preemption()))
         assert not (run.folder / "ics.jsonl").exists()
         run.save()
         run.checkpoints.wait()

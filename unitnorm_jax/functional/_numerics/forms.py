@@ -14,7 +14,7 @@ cpu      samples, 2^16 values           by_sample,   bench layer: time .74 in fl
                                         slabs        bfloat16, of images
 cpu      rows, 2^16 values              by_row,      bench layer: 1.15 in float32, .94 in bfloat16
                                         slabs
-others   samples                        by_sample    bench tpu, v5e: bytes 1.01 (by_piece: up to 5)
+others   samples                        by_sample    bench tpu, v5e: bytes 1.01
 others   rows                           by_row
 =======  =============================  ===========  ===============================================
 
@@ -40,8 +40,7 @@ from unitnorm_jax.functional._numerics.by_row import normalize_by_row
 from unitnorm_jax.functional._numerics.by_sample import Layout, normalize_by_sample
 from unitnorm_jax.functional._numerics.norms import unit_weight
 
-# Blocks that fill a GPU of 132 multiprocessors, each with the channels of 256 bytes of x. With half
-# or twice as many, the chains of ``bench gpu`` move up to a tenth more bytes.
+# Blocks that fill a GPU of 132 multiprocessors, each with the channels of 256 bytes of x.
 _GPU_BLOCKS = 500
 _LEAST_PIECE = 49  # positions
 _ROW_BLOCKS = {2: 16, 4: 8, 8: 8}  # by bytes of a value; the best of 4, 8, 16 for 1024x512
