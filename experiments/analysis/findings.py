@@ -179,11 +179,13 @@ def times(ratio: float) -> str:
     """Return a ratio with the digits that it takes to tell it from 0 and 1.
 
     Example:
-        >>> times(1.12), times(0.034), times(240.0)
-        ('1.1', '0.034', '240')
+        >>> times(1.12), times(0.034), times(240.0), times(1.03)
+        ('1.1', '0.034', '240', '1.03')
     """
     if ratio < 0.95:
         return f"{ratio:.2g}"
+    if ratio < 1.1:
+        return f"{ratio:.2f}"
     return f"{ratio:.1f}" if ratio < 100 else f"{ratio:.0f}"
 
 
