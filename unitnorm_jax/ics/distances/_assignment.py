@@ -103,6 +103,8 @@ def solve_assignment(solver: Solver, cost: Float[Array, "n n"]) -> Int[Array, " 
     """
     n = cost.shape[0]
     result = solver(cost)
+    if solver is scipy_assignment:
+        return result  # A permutation for certain.
     if isinstance(result, tuple | list):
         if len(result) != 2:
             raise ValueError(

@@ -156,9 +156,9 @@ def paired(problem: Problem, options: Options, columns: jax.Array | None = None)
 
     def shortest_paths() -> jax.Array:
         # Only where both weights are positive can pairs prove anything; elsewhere potentials are 0.
-        weights = jnp.where(problem.b > 0, problem.a, 0)
+        weights = jnp.where(problem.b > 0, problem.a, 0) if options.weighted else None
         potential = pairing_potential(
-            _masked(problem),
+            _masked(problem, options),
             weights,
             tolerance=options.tolerance / 8,
             max_iterations=options.max_iterations,
@@ -208,7 +208,9 @@ def _transposed(problem: Problem) -> Problem:
     return Problem(cost, a, b, problem.raw[::-1], problem.same, problem.y, problem.x, problem.known)
 
 
-def _masked(problem: Problem) -> jax.Array:
+def _masked(problem: Problem, options: Options) -> jax.Array:
+    if not options.weighted:
+        return problem.cost
     active = (problem.a > 0)[:, None] & (problem.b > 0)[None, :]
     return jnp.where(active, problem.cost, jnp.inf)
 
@@ -227,11 +229,11 @@ def _lower(
     columns: jax.Array | None = None,
 ) -> jax.Array:
     relative, absolute = _error(problem, options)
+    weights = (problem.a, problem.b) if options.weighted else (None, None)
     return dual_lower_bound(
-        _masked(problem),
+        _masked(problem, options),
         potential,
-        problem.a,
-        problem.b,
+        *weights,
         problem.same,
         relative=relative,
         absolute=absolute,

@@ -20,7 +20,7 @@ class _State(NamedTuple):
 
 def pairing_potential(
     cost: Float[Array, "n n"],
-    weights: Float[Array, " n"],
+    weights: Float[Array, " n"] | None,
     *,
     tolerance: float | int,
     max_iterations: int | Int[Array, ""],
@@ -39,7 +39,7 @@ def pairing_potential(
 
     Args:
         cost: Distances, C_ii that of the pairs; +inf where a row or column is masked out.
-        weights: Nonnegative, sum 1; 0 for masked rows.
+        weights: Nonnegative, sum 1; 0 for masked rows. None: 1/n each.
         tolerance: Stop when mean (g - g') is below this part of mean C_ii.
         max_iterations: Bound on the iterations; n suffice for the exact fixed point.
         columns: s, the partner of each row; default the identity. With it, nothing may be masked.
@@ -51,25 +51,24 @@ def pairing_potential(
         R. Bellman, On a routing problem, 1958; M. Klein, A primal method for minimal cost flows,
         1967 (negative cycles). The stopping rule: derived here.
     """
-    active = weights > 0
     pair = (lambda g: g) if columns is None else (lambda g: g[columns])
-    paired = jnp.where(active, pair_costs(cost, columns), 0)
-    target = tolerance * _rounding.tree_sum(weights * paired)
+    paired = _used(weights, pair_costs(cost, columns))
+    target = tolerance * _rounding.tree_sum(_weighed(weights, paired))
 
     def update(potential):  # (n,) -> (n,)
-        arcs = jnp.where(active, pair(potential) - paired, jnp.inf)
+        arcs = _used(weights, pair(potential) - paired, jnp.inf)
         shortest = jnp.min(cost + arcs[:, None], axis=0)
-        return jnp.where(active, jnp.minimum(potential, shortest), 0)
+        return _used(weights, jnp.minimum(potential, shortest))
 
     def step(state):
         potential = update(state.potential)
-        decrease = _rounding.tree_sum(weights * (state.potential - potential))
+        decrease = _rounding.tree_sum(_weighed(weights, state.potential - potential))
         better = decrease < state.decrease
         best = jnp.where(better, potential, state.best)
         least = jnp.minimum(decrease, state.decrease)
         return _State(potential, best, least, decrease, state.iteration + 1)
 
-    start = jnp.where(active, jnp.min(cost, axis=0), 0)
+    start = _used(weights, jnp.min(cost, axis=0))
     infinity = jnp.full_like(target, jnp.inf)
     state = _State(start, start, infinity, infinity, jnp.zeros((), jnp.int32))
     running = lambda s: (s.last > target) & (s.iteration < max_iterations)  # noqa: E731
@@ -88,8 +87,8 @@ def pair_costs(
 def dual_lower_bound(
     cost: Float[Array, "n m"],
     potential: Float[Array, " m"] | None,
-    x_weights: Float[Array, " n"],
-    y_weights: Float[Array, " m"],
+    x_weights: Float[Array, " n"] | None,
+    y_weights: Float[Array, " m"] | None,
     same_weights: Bool[Array, ""],
     *,
     relative: float | int,
@@ -111,7 +110,7 @@ def dual_lower_bound(
         cost: Computed distances; +inf where masked.
         potential: g, arbitrary finite numbers; quality depends on it, validity does not. None: 0,
             with one pass over the costs less.
-        x_weights: a, nonnegative, sum 1 up to rounding.
+        x_weights: a, nonnegative, sum 1 up to rounding. None: 1/n each.
         y_weights: b, likewise.
         same_weights: Whether a and b are the same numbers before they were normalised.
         relative: Relative error of `cost` (`cost.cost_error`).
@@ -129,24 +128,23 @@ def dual_lower_bound(
     u = _rounding.unit_roundoff(cost.dtype)
     shrink = 1 - relative - 4 * u
     below = cost * shrink
-    rows_used, columns_used = x_weights > 0, y_weights > 0
 
-    def lowered(minimum, active):
-        return jnp.where(active, _rounding.nudge(minimum, jnp.abs(minimum), -2), 0)
+    def lowered(minimum, weights):
+        return _used(weights, _rounding.nudge(minimum, jnp.abs(minimum), -2))
 
     if potential is None:  # Rounding is monotonic: the least product is that of the least cost.
-        g = jnp.zeros_like(y_weights)
-        f = lowered(jnp.min(cost, axis=1) * shrink, rows_used)
+        g = jnp.zeros_like(cost[0])
+        f = lowered(jnp.min(cost, axis=1) * shrink, x_weights)
     else:
-        g = jnp.where(columns_used, potential, 0)
-        f = lowered(jnp.min(below - g[None, :], axis=1), rows_used)
+        g = _used(y_weights, potential)
+        f = lowered(jnp.min(below - g[None, :], axis=1), x_weights)
     if raise_columns:
-        g = lowered(jnp.min(below - f[:, None], axis=0), columns_used)
+        g = lowered(jnp.min(below - f[:, None], axis=0), y_weights)
 
     # Sums of weight * value, with the error of weights, products and sum.
-    def sums(weights: jax.Array, *values: jax.Array) -> jax.Array:  # (values, 2), those of sizes
-        terms = [weights * v for value in values for v in (value, jnp.abs(value))]
-        return _rounding.tree_sum(jnp.stack(terms, axis=1)).reshape(-1, 2)
+    def sums(*terms: jax.Array) -> jax.Array:  # (terms, 2), those of sizes
+        both = [z for term in terms for z in (term, jnp.abs(term))]
+        return _rounding.tree_sum(jnp.stack(both, axis=1)).reshape(-1, 2)
 
     def certified(sum_and_size: jax.Array) -> jax.Array:
         units = 2 * _rounding.tree_depth(max(n, m)) + 12
@@ -154,9 +152,20 @@ def dual_lower_bound(
 
     if n == m:
         partners = g if columns is None else g[columns]
-        of_rows, paired = sums(x_weights, f, f + partners)
-        bound = certified(of_rows + sums(y_weights, g)[0])
+        of_rows, of_columns, paired = sums(
+            _weighed(x_weights, f), _weighed(y_weights, g), _weighed(x_weights, f + partners)
+        )
+        bound = certified(of_rows + of_columns)
         bound = jnp.where(same_weights, jnp.maximum(bound, certified(paired)), bound)
     else:
-        bound = certified(sums(x_weights, f)[0] + sums(y_weights, g)[0])
+        bound = certified(sums(_weighed(x_weights, f))[0] + sums(_weighed(y_weights, g))[0])
     return jnp.maximum(bound - absolute, 0)
+
+
+def _used(weights: jax.Array | None, values: jax.Array, otherwise: float = 0) -> jax.Array:
+    """Return the values, of those that have no weight another."""
+    return values if weights is None else jnp.where(weights > 0, values, otherwise)
+
+
+def _weighed(weights: jax.Array | None, values: jax.Array) -> jax.Array:
+    return values / len(values) if weights is None else weights * values

@@ -118,11 +118,19 @@ def spread_of(s: Samples, masses: jax.Array | None = None) -> Spread:
     return Spread(value, error, s.exponent, none)
 
 
-def in_spreads(distance: EMDistance, unit: Spread) -> EMDistance:
-    """Return the distance divided by the spread, with bounds on both."""
-    numbers = jnp.stack(distance[:3])  # one operation to compile, not three
-    exponents = jnp.broadcast_to(unit.exponent, numbers.shape)
-    value, lower, upper = _rounding.times_power_of_two(numbers, exponents)
+def in_spreads(distance: EMDistance, unit: Spread, scaled: jax.Array | None = None) -> EMDistance:
+    """Return the distance divided by the spread, with bounds on both.
+
+    Args:
+        distance: In the unit of the samples.
+        unit: The spread.
+        scaled: Its value and bounds times 2^exponent, (3, ...), where these are at hand.
+    """
+    if scaled is None:
+        numbers = jnp.stack(distance[:3])  # one operation to compile, not three
+        exponents = jnp.broadcast_to(unit.exponent, numbers.shape)
+        scaled = _rounding.times_power_of_two(numbers, exponents)
+    value, lower, upper = scaled
     info = jnp.finfo(value.dtype)
     above, below = unit.scaled + unit.error, unit.scaled - unit.error
     u = 4 * _rounding.unit_roundoff(info.dtype)

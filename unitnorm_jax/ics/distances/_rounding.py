@@ -115,7 +115,7 @@ def scale_exponent(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
 
 
 def times_power_of_two(x: jax.Array, k: jax.Array) -> jax.Array:
-    """``x 2^k`` without rounding (but for underflow), in two steps so that 2^k stays finite.
+    """``x 2^k`` without rounding (but for underflow).
 
     Subnormal x, which arithmetic takes for 0 on most devices, are read as the integers they are.
     """
@@ -124,19 +124,29 @@ def times_power_of_two(x: jax.Array, k: jax.Array) -> jax.Array:
     digits = bits & (2**info.nmant - 1)
     subnormal = (bits << 1) >> (info.nmant + 1) == 0  # or 0
     whole = jnp.where(bits >> (info.bits - 1) == 1, -1, 1) * digits.astype(x.dtype)
+    least = normal_times_power_of_two(whole, k + info.minexp - info.nmant)
+    return jnp.where(subnormal, least, normal_times_power_of_two(x, k))
+
+
+def normal_times_power_of_two(x: jax.Array, k: jax.Array) -> jax.Array:
+    """`times_power_of_two` of x that are not subnormal, in two steps so that 2^k stays finite."""
+    info = jnp.finfo(x.dtype)
 
     def power(k):  # 0 below the normal numbers; `jnp.ldexp` is long to compile
         biased = jnp.clip(k + info.maxexp - 1, 0, 2 * info.maxexp - 1)
-        return lax.bitcast_convert_type(biased.astype(bits.dtype) << info.nmant, x.dtype)
+        bits = biased.astype(_BITS[x.dtype.itemsize]) << info.nmant
+        return lax.bitcast_convert_type(bits, x.dtype)
 
-    def scaled(x, k):
-        return x * power(k // 2) * power(k - k // 2)
-
-    return jnp.where(subnormal, scaled(whole, k + info.minexp - info.nmant), scaled(x, k))
+    half = k >> 1  # `//` of integers takes eight operations
+    return x * power(half) * power(k - half)
 
 
 def same_rows(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return whether rows agree bit for bit, subnormals too: (n, d), (n, d) -> (n,)."""
+    return ~jnp.any(differ(x, y), axis=1)
+
+
+def differ(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return whether numbers differ in a bit, subnormals too; zeros of either sign do not."""
     x, y = (lax.bitcast_convert_type(z, _BITS[z.dtype.itemsize]) for z in (x, y))
-    zeros = (x | y) << 1 == 0  # of either sign
-    return jnp.all((x == y) | zeros, axis=1)
+    return (x != y) & ((x | y) << 1 != 0)

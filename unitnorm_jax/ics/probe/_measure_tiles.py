@@ -1,10 +1,11 @@
 """`measure` for layers of as many samples and any dimensions, in one program."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from unitnorm_jax.ics.bounds import _lower
@@ -13,13 +14,15 @@ from unitnorm_jax.ics.distances._assignment import Solver
 from unitnorm_jax.ics.distances._cascade import EMDistance, Options, better_of, cascade
 from unitnorm_jax.ics.distances._line import line_error
 from unitnorm_jax.ics.distances._relative import Spread, in_spreads
-from unitnorm_jax.ics.distances._samples import Samples, mean_error
+from unitnorm_jax.ics.distances._samples import mean_error
 from unitnorm_jax.ics.distances._side_by_side import costs_alone, side_by_side
 from unitnorm_jax.ics.probe._groups import Block
 from unitnorm_jax.ics.probe._measure import LOWER, UPPER
 from unitnorm_jax.ics.probe._stacked import Stacked
 from unitnorm_jax.ics.probe._sums import (
-    Largest,
+    MAXIMA,
+    NUMBERS,
+    ROWS,
     Sums,
     add_up,
     costs_of,
@@ -54,21 +57,27 @@ def measure_tiles(blocks: Sequence[Block], method: str | Solver, tolerance: floa
     tiles = cut(blocks)
     facts = look(tiles)
     tiles = scaled(tiles, facts)
-    sums, largest = add_up(tiles)
-    distance = _unscaled(_distances(sums, tiles, facts, method, tolerance), facts, tolerance)
-    return _closed_forms(distance, sums, largest, tiles, facts, tolerance)
+    sums = add_up(tiles)
+    distance = _distances(sums, tiles, facts, method, tolerance)
+    return _in_units(distance, _closed_forms(sums, tiles, facts), facts, tolerance)
 
 
 def _distances(
     sums: Sums, tiles: Tiles, facts: Facts, method: str | Solver, tolerance: float | int
-) -> EMDistance:
-    """Earth Mover distances of scaled samples; only open ones need the costs of all pairs."""
+) -> jax.Array:
+    """Earth Mover distances of scaled samples; only open ones need the costs of all pairs.
+
+    Returns:
+        (3, layers): value, lower and upper.
+    """
     layers, n, _ = sums.gram.shape
     options = Options(method, tolerance, 16, 0.01, 1000, False)
     quick = nearest_partners(sums, tiles, facts, tolerance)
     always = method in ("scipy", "sinkhorn")
 
-    def from_costs() -> EMDistance:
+    numbers = jnp.stack(quick[:3])
+
+    def from_costs() -> jax.Array:
         closed = quick.exact & (not always)
         costs, error = costs_of(tiles, ~closed)
         none = facts.same | closed  # Costs of 0, which leave nothing to solve.
@@ -77,102 +86,135 @@ def _distances(
         else:
             solve = lambda each: cascade(costs_alone(each[0], each[1], error), options)  # noqa: E731
             found = lax.map(solve, (costs, none))
-        best = better_of(quick, found, options)
-        return jax.tree.map(lambda q, b: jnp.where(closed, q, b), quick, best)
+        best = better_of(EMDistance(*numbers, quick.exact), found, options)
+        return jnp.where(closed, numbers, jnp.stack(best[:3]))
 
-    return from_costs() if always else lax.cond(jnp.all(quick.exact), lambda: quick, from_costs)
-
-
-def _unscaled(result: EMDistance, facts: Facts, tolerance: float | int) -> EMDistance:
-    info = jnp.finfo(result.value.dtype)
-    finite = facts.finite_before & facts.finite_after
-
-    scaled = jnp.stack([result.value, result.lower, result.upper])
-    exponents = jnp.broadcast_to(-facts.exponent, scaled.shape)
-    unscaled = jnp.where(scaled > 0, _rounding.times_power_of_two(scaled, exponents), 0)
-    value, lower, upper = unscaled
-    lower = jnp.minimum(lower, info.max)
-    upper = jnp.where(result.upper > 0, jnp.maximum(upper, info.tiny), 0)  # not 0 by underflow
-    value = jnp.clip(value, lower, upper)
-    closed = (upper - lower <= tolerance * upper) & jnp.isfinite(upper)
-    value, lower, upper = (jnp.where(finite, z, jnp.nan) for z in (value, lower, upper))
-    return EMDistance(value, lower, upper, closed & finite)
+    return from_costs() if always else lax.cond(jnp.all(quick.exact), lambda: numbers, from_costs)
 
 
-def _closed_forms(
-    distance: EMDistance,
-    sums: Sums,
-    largest: Largest,
-    tiles: Tiles,
-    facts: Facts,
-    tolerance: float | int,
-) -> Stacked:
-    """Return what the bounds of `bounds` say, whose names the comments give."""
+class _Closed(NamedTuple):
+    """What sums say without a solver, of scaled samples."""
+
+    values: jax.Array
+    """(1 + bounds, layers): the spread, `UPPER` and `LOWER`."""
+    slacks: jax.Array
+    """How far each may be off."""
+
+
+def _closed_forms(sums: Sums, tiles: Tiles, facts: Facts) -> _Closed:
+    """Return what the bounds of `bounds` say, whose names the comments give.
+
+    Each is one of few numbers, up to a linear combination of them: one product for all, where each
+    combination would be an operation to compile.
+    """
     n, d, dtype = tiles.x.shape[1], max(tiles.dimensions), tiles.x.dtype
     u, h, depth = _rounding.unit_roundoff(dtype), tiles.height, mean_error(n)
-    norm_error = h / 2 + 4.5  # as `_samples.norm_error`
-    lost = _samples.underflow(d, dtype)
-    finite = facts.finite_before & facts.finite_after
-    s: Any = Samples(None, None, facts.exponent, None, finite)  # type: ignore[arg-type]
-    norms = jnp.sqrt(sums.rows[:, :-1])  # (layers, 6, n), all but the last of `ROWS`
-    total = norms[:, 0] + norms[:, 1]
-    product = sums.rows[:, -1] / jnp.where(total > 0, total, 1)
+    lost, some = _samples.underflow(d, dtype), _samples.underflow(1, dtype)
+    norm, line = h / 2 + 4.5, line_error(n, n, dtype)  # the former as `_samples.norm_error`
+    norms = jnp.sqrt(jnp.abs(sums.rows))
+    total = norms[:, :1] + norms[:, 1:2]
+    product = sums.rows[:, -1:] / jnp.where(total > 0, total, 1)
+    terms = jnp.where(np.arange(len(ROWS))[:, None] < len(ROWS) - 1, norms, product)
+    centred = sums.rows[:, ROWS.index("x_centred") : ROWS.index("y_centred") + 1]
     # One sum for all: each would be an operation of its own at every level.
-    means = _rounding.tree_sum(jnp.concatenate([norms, product[:, None]], axis=1), axis=2) / n
-    roots = jnp.sqrt(sums.numbers)  # (layers, 6), `NUMBERS`
-    _, _, paired, centred, x_radius, y_radius, apart = (means[:, i] for i in range(7))
-    mean_apart, moments, together, x_offset, y_offset, offset = (roots[:, i] for i in range(6))
-    line = line_error(n, n, dtype)
-    some = _samples.underflow(1, dtype)
-    units = h + norm_error + depth + 5
-    below = {
-        # `_lower.mean_difference`, `norm_difference`, `moment_difference`, `best_coordinate`
-        "mean": (mean_apart, u * (norm_error * mean_apart + 1.05 * (depth + 2) * paired) + lost),
-        "norm": (jnp.abs(apart), 1.05 * units * u * paired + 2 * lost),
-        **{
-            f"moment_{order}": (z := largest.moments[:, i] - at * paired, 4 * u * jnp.abs(z) + lost)
-            for i, order in enumerate(_lower.ORDERS)
-            for at in (_lower.moment_slack(n, order, u),)
-        },
-        "projection": (best := largest.coordinate, line * best + some),
-        # `_coordinate.together`
-        "coordinates": (together, together * (line + (h / 2 + 8) * u) + lost),
-    }
-    size, radius = x_offset + y_offset + 2 * moments, x_radius + y_radius
-    differ = (paired > 0) | ~facts.same
-    above = {
+    means = jnp.abs(_rounding.tree_sum(jnp.concatenate([terms, centred], axis=1), axis=2)) / n
+    means, variances = jnp.split(means, [len(ROWS)], axis=1)
+    apart = sums.numbers[:, NUMBERS.index("mean_apart")]
+    moments = (variances[:, 0] + variances[:, 1] + apart)[:, None]
+    roots = jnp.sqrt(jnp.concatenate([sums.numbers, moments], axis=1))
+    paired = means[:, ROWS.index("apart")]
+    moves = ((paired > 0) | ~facts.same).astype(dtype)[:, None]
+    known = jnp.concatenate([means, roots, sums.maxima, moves, jnp.ones_like(moves)], axis=1)
+    names = (*ROWS, *NUMBERS, "moments", *MAXIMA, "moves", "one")
+    at = {f"moment_{p}": _lower.moment_slack(n, p, u) for p in _lower.ORDERS}
+    bounds: dict[str, tuple[str, dict[str, float]]] = {
         # `_upper.moment`, `radius`, `pairing`
         "moments": (
-            moments,
-            u * ((norm_error + depth) * moments + 1.1 * (depth + 4) * size) + lost,
+            "moments",
+            {
+                "moments": u * (norm + depth + 2.2 * (depth + 4)),
+                "x_offset": 1.1 * u * (depth + 4),
+                "y_offset": 1.1 * u * (depth + 4),
+                "one": lost,
+            },
         ),
-        "radius": (radius, u * ((norm_error + depth + 4) * radius + 2.2 * offset) + lost),
-        "pairing": (
-            paired,
-            (norm_error + depth + 2) * u * paired + jnp.where(differ, lost, 0),
+        "radius": (
+            "x_radius",
+            {
+                "x_radius": u * (norm + depth + 4),
+                "y_radius": u * (norm + depth + 4),
+                "offset": 2.2 * u,
+                "one": lost,
+            },
+        ),
+        "pairing": ("apart", {"apart": u * (norm + depth + 2), "moves": lost}),
+        # `_lower.mean_difference`, `norm_difference`, `moment_difference`, `best_coordinate`
+        "mean": (
+            "mean_apart",
+            {"mean_apart": u * norm, "apart": 1.05 * u * (depth + 2), "one": lost},
+        ),
+        "norm": ("product", {"apart": 1.05 * u * (h + norm + depth + 5), "one": 2 * lost}),
+        **{
+            name: (name, {name: 4 * u, "apart": 4 * u * slack, "one": lost})
+            for name, slack in at.items()
+        },
+        "projection": ("coordinate", {"coordinate": line, "one": some}),
+        # `_coordinate.together`
+        "coordinates": ("coordinates", {"coordinates": line + (h / 2 + 8) * u, "one": lost}),
+        # `spread_of`
+        "spread": (
+            "x_centred",
+            {
+                "x_centred": u * (norm + 2 * depth + 10),
+                "x_offset": u * (depth + 6),
+                "one": lost,
+            },
         ),
     }
-    lower = _at_once(_samples.lower_bound, s, {name: below[name] for name in LOWER})
-    upper = _at_once(_samples.upper_bound, s, {name: above[name] for name in UPPER})
-    # `spread_of`
-    slack = u * ((depth + 6) * (centred + x_offset) + (norm_error + depth + 4) * centred)
-    unit = Spread(centred, slack + lost, facts.exponent, facts.constant)
-    known = lambda z: jnp.where(finite, z, jnp.nan)  # noqa: E731
-    ratio = in_spreads(distance, unit)
-    ratio = EMDistance(known(ratio.value), known(ratio.lower), known(ratio.upper), ratio.exact)
-    pairing = upper[UPPER.index("pairing")]
-    optimal = (pairing - distance.lower <= 2 * tolerance * pairing) & jnp.isfinite(pairing)
-    before, after = facts.finite_before, facts.finite_after
-    numbers = jnp.stack([*distance[:3], *ratio[:3], known(unit.value())])
-    flags = jnp.stack([distance.exact, ratio.exact, optimal & finite, before, after])
-    return Stacked(jnp.concatenate([numbers, upper, lower]), flags)
+    order = ("spread", *UPPER, *LOWER)
+    slacks = np.zeros((len(order), len(names)), dtype)
+    for i, name in enumerate(order):
+        for part, factor in bounds[name][1].items():
+            slacks[i, names.index(part)] = factor
+    # A sum of so many products, in any order.
+    slacks *= 1 + 2 * len(names) * u
+    values = known.T[np.array([names.index(bounds[name][0]) for name in order])]
+    other = np.array([name == "radius" for name in order])[:, None]
+    values += jnp.where(other, means[None, :, ROWS.index("y_radius")], 0)
+    values -= np.array([at.get(name, 0) for name in order], dtype)[:, None] * paired[None, :]
+    off = jnp.matmul(slacks, known.T, precision=lax.Precision.HIGHEST)
+    return _Closed(values, off)
 
 
-def _at_once(bound: Any, s: Samples, given: dict[str, tuple[Any, Any]]) -> jax.Array:
-    """Return bounds one below the other, from values and slacks (layers,), in one operation."""
-    rows = s._replace(
-        exponent=jnp.broadcast_to(s.exponent, (len(given), *s.exponent.shape)),
-        finite=jnp.broadcast_to(s.finite, (len(given), *s.finite.shape)),
-    )
-    values, slacks = (jnp.stack(column) for column in zip(*given.values(), strict=True))
-    return bound(rows, values, slacks)
+def _in_units(
+    distance: jax.Array, closed: _Closed, facts: Facts, tolerance: float | int
+) -> Stacked:
+    """Return all numbers in the units of their layers, bounds rounded outwards.
+
+    All in one array: what is done to each number by itself is an operation to compile.
+    """
+    dtype = distance.dtype
+    info, u = jnp.finfo(dtype), _rounding.unit_roundoff(dtype)
+    spread = Spread(closed.values[0], closed.slacks[0], facts.exponent, facts.constant)
+    # Value, lower and upper, spread, and bounds: `_samples.upper_bound` and `lower_bound`.
+    outwards = np.array([0] * 4 + [1] * len(UPPER) + [-1] * len(LOWER), dtype)[:, None]
+    slacks = jnp.pad(closed.slacks, ((3, 0), (0, 0)))
+    moved = jnp.concatenate([distance, closed.values]) + outwards * slacks
+    scaled = jnp.maximum(moved + outwards * u * (4 * slacks + 2 * jnp.abs(moved)), 0)
+    exponents = jnp.broadcast_to(-facts.exponent, scaled.shape)
+    unscaled = _rounding.normal_times_power_of_two(scaled, exponents)
+    # An upper bound is not 0 by underflow, nor a lower one infinite by overflow.
+    way = np.array([[0], [-1], [1], *outwards[3:]])
+    least = jnp.where(scaled > 0, np.where(way > 0, info.tiny, 0).astype(dtype), 0)
+    unscaled = jnp.clip(unscaled, least, np.where(way < 0, info.max, np.inf).astype(dtype))
+    scaled, unscaled = lax.optimization_barrier((scaled, unscaled))  # XLA would compute them again.
+    value, lower, upper = unscaled[:3]
+    finite = facts.finite_before & facts.finite_after
+    exact = (upper - lower <= tolerance * upper) & jnp.isfinite(upper) & finite
+    found = EMDistance(jnp.clip(value, lower, upper), lower, upper, exact)
+    ratio = in_spreads(found, spread, scaled=scaled[:3])
+    pairing = unscaled[4 + UPPER.index("pairing")]
+    optimal = (pairing - lower <= 2 * tolerance * pairing) & jnp.isfinite(pairing) & finite
+    numbers = jnp.concatenate([jnp.stack([*found[:3], *ratio[:3]]), unscaled[3:]])
+    flags = [exact, ratio.exact, optimal, facts.finite_before, facts.finite_after]
+    return Stacked(jnp.where(finite, numbers, jnp.nan), jnp.stack(flags))

@@ -1,5 +1,6 @@
 """What the distances and bounds of layers are made of: sums over the numbers of samples."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,15 +12,16 @@ from unitnorm_jax.ics.bounds import _lower
 from unitnorm_jax.ics.distances import _cost, _rounding, _samples
 from unitnorm_jax.ics.distances._cascade import EMDistance
 from unitnorm_jax.ics.distances._line import line_em_distance
-from unitnorm_jax.ics.probe._groups import Block
 from unitnorm_jax.ics.probe._tiles import Facts, Tiles, over_tiles
 
-ROWS = ("x", "y", "apart", "x_centred", "x_radius", "y_radius", "product")
-"""|x_i|^2, |y_i|^2, |x_i - y_i|^2, |x_i - E x|^2, |x_i - m|^2 and |y_i - m|^2 with m between the
-means, (x_i - y_i) . (x_i + y_i)."""
-NUMBERS = ("mean_apart", "moments", "coordinates", "x_offset", "y_offset", "offset")
-"""|E (x - y)|^2, var x + var y + |E x - E y|^2, the sum of the squares of W1 of some coordinates,
-|E x - x_0|^2, |E y - x_0|^2, |m - x_0|^2."""
+ROWS = ("x", "y", "apart", "x_centred", "y_centred", "x_radius", "y_radius", "product")
+"""|x_i|^2, |y_i|^2, |x_i - y_i|^2, |x_i - E x|^2, |y_i - E y|^2, |x_i - m|^2 and |y_i - m|^2 with m
+between the means, (x_i - y_i) . (x_i + y_i)."""
+NUMBERS = ("mean_apart", "coordinates", "x_offset", "y_offset", "offset")
+"""|E (x - y)|^2, the sum of the squares of W1 of some coordinates, |E x - x_0|^2, |E y - x_0|^2,
+|m - x_0|^2."""
+MAXIMA = ("coordinate", *(f"moment_{p}" for p in _lower.ORDERS))
+"""W1 of a coordinate, and differences of its moments, L3 before rounding."""
 
 
 class Sums(NamedTuple):
@@ -28,42 +30,31 @@ class Sums(NamedTuple):
     gram: jax.Array
     """(layers, n, n), (x_i - m) . (y_j - m)."""
     rows: jax.Array
-    """(layers, 7, n), `ROWS`."""
+    """(layers, 8, n), `ROWS`."""
     numbers: jax.Array
-    """(layers, 6), `NUMBERS`."""
-
-
-class Largest(NamedTuple):
-    """Of what the largest over some coordinates is wanted: those of a layer's first tile.
+    """(layers, 5), `NUMBERS`."""
+    maxima: jax.Array
+    """(layers, 4), `MAXIMA`, over some coordinates: those of a layer's first tile.
 
     The bounds that they give hold for any coordinates; to sort all took most of a measurement.
     """
 
-    coordinate: jax.Array
-    """(layers,), W1 of a coordinate."""
-    moments: jax.Array
-    """(layers, 3), differences of moments, L3 before rounding."""
 
-
-def add_up(tiles: Tiles) -> tuple[Sums, Largest]:
+def add_up(tiles: Tiles) -> Sums:
     """Return the sums and maxima of each layer, from scaled tiles."""
     n = tiles.x.shape[1]
-    sizes = n * (n + len(ROWS)) + len(NUMBERS), 1 + len(_lower.ORDERS)
-    sums, maxima = over_tiles(tiles, _of_tile, sizes)
-    gram, rows, numbers = jnp.split(sums, [n * n, n * (n + len(ROWS))], axis=1)
-    found = Sums(gram.reshape(-1, n, n), rows.reshape(-1, len(ROWS), n), numbers)
-    return found, Largest(maxima[:, 0], maxima[:, 1:])
+    ends = list(itertools.accumulate((n * n, n * len(ROWS), len(NUMBERS), len(MAXIMA))))
+    sums = over_tiles(tiles, _of_tile, ends[-1], maxima=len(MAXIMA))
+    gram, rows, numbers, maxima = jnp.split(sums, ends[:-1], axis=1)
+    return Sums(gram.reshape(-1, n, n), rows.reshape(-1, len(ROWS), n), numbers, maxima)
 
 
-def _of_tile(
-    x: jax.Array, y: jax.Array, _: jax.Array, place: jax.Array | int
-) -> tuple[jax.Array, jax.Array]:
-    """Return `Sums` and `Largest` of one tile, each in one array: each costs a program."""
+def _of_tile(x: jax.Array, y: jax.Array, _: jax.Array, place: jax.Array | int) -> jax.Array:
+    """Return the sums and maxima of one tile, in one array: each costs a program."""
     apart, dx, dy = x - y, x - x[:1], y - x[:1]  # a common offset would swamp the means
     mx, my, mean_apart = _samples.mean(jnp.stack([dx, dy, apart], axis=1))
     point = (mx + my) / 2
     x_centred, y_centred = jnp.square(dx - mx[None, :]), jnp.square(dy - my[None, :])
-    variances = _samples.mean(jnp.stack([x_centred, y_centred], axis=1))
     dx, dy = dx - point[None, :], dy - point[None, :]
 
     def coordinates() -> jax.Array:
@@ -73,32 +64,31 @@ def _of_tile(
     if isinstance(place, int):
         some = coordinates()
     else:
-        some = lax.cond(
-            place == 0, coordinates, lambda: jnp.zeros((1 + len(_lower.ORDERS), len(mx)), x.dtype)
-        )
+        some = lax.cond(place == 0, coordinates, lambda: jnp.zeros((len(MAXIMA), len(mx)), x.dtype))
     rows = {
         "x": jnp.square(x),
         "y": jnp.square(y),
         "apart": jnp.square(apart),
         "x_centred": x_centred,
+        "y_centred": y_centred,
         "x_radius": jnp.square(dx),
         "y_radius": jnp.square(dy),
         "product": apart * (x + y),
     }
     numbers = {
         "mean_apart": jnp.square(mean_apart),
-        "moments": variances[0] + variances[1] + jnp.square(mx - my),
         "coordinates": jnp.square(some[0]),
         "x_offset": jnp.square(mx),
         "y_offset": jnp.square(my),
         "offset": jnp.square(point),
     }
-    sums = [
+    found = [
         jnp.matmul(dx, dy.T, precision=lax.Precision.HIGHEST).ravel(),
         _sum_of_rows([rows[name] for name in ROWS]).ravel(),
         _rounding.tree_sum(jnp.stack([numbers[name] for name in NUMBERS], axis=1)),
+        jnp.max(some, axis=1),
     ]
-    return jnp.concatenate(sums), jnp.max(some, axis=1)
+    return jnp.concatenate(found)
 
 
 def nearest_partners(sums: Sums, tiles: Tiles, facts: Facts, tolerance: float | int) -> EMDistance:
@@ -155,12 +145,11 @@ def costs_of(tiles: Tiles, wanted: jax.Array) -> tuple[jax.Array, _cost.CostErro
     """
     n, dtype = tiles.x.shape[1], tiles.x.dtype
 
-    def of_tile(x: jax.Array, y: jax.Array, owner: jax.Array, _: Any) -> Block:
+    def of_tile(x: jax.Array, y: jax.Array, owner: jax.Array, _: Any) -> jax.Array:
         none = jnp.zeros((n, n), dtype)
-        squares = lax.cond(wanted[owner], lambda: _cost.squared_costs(x, y), lambda: none)
-        return (squares.ravel(), jnp.zeros((0,), dtype))
+        return lax.cond(wanted[owner], lambda: _cost.squared_costs(x, y), lambda: none).ravel()
 
-    squares, _ = over_tiles(tiles, of_tile, (n * n, 0))
+    squares = over_tiles(tiles, of_tile, n * n)
     total = max(tiles.dimensions)
     error = _cost.cost_error(n, n, tiles.columns, dtype, more=tiles.more, total=total)
     return jnp.sqrt(squares).reshape(-1, n, n), error
