@@ -44,8 +44,8 @@ class LayerICS(NamedTuple):
     upper: dict[str, Any]
     """Closed-form upper bounds by name."""
     lower: dict[str, Any]
-    """Closed-form lower bounds by name; of moments, projection and coordinates those of 1,024
-    coordinates, evenly spaced, where a layer has more."""
+    """Closed-form lower bounds by name; of moments, projection and coordinates those of the 1,024
+    coordinates in the middle, where a layer has more."""
     pairing_optimal: Any
     """Whether each sample paired with itself is proven to be an optimal coupling."""
     finite_before: Any

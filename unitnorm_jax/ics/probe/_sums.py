@@ -34,7 +34,7 @@ class Sums(NamedTuple):
     numbers: jax.Array
     """(layers, 5), `NUMBERS`."""
     maxima: jax.Array
-    """(layers, 4), `MAXIMA`, over some coordinates: those of a layer's first tile.
+    """(layers, 4), `MAXIMA`, over some coordinates: those of a layer's middle tile.
 
     The bounds that they give hold for any coordinates; to sort all took most of a measurement.
     """
@@ -49,7 +49,7 @@ def add_up(tiles: Tiles) -> Sums:
     return Sums(gram.reshape(-1, n, n), rows.reshape(-1, len(ROWS), n), numbers, maxima)
 
 
-def _of_tile(x: jax.Array, y: jax.Array, _: jax.Array, place: jax.Array | int) -> jax.Array:
+def _of_tile(x: jax.Array, y: jax.Array, _: jax.Array, middle: jax.Array | bool) -> jax.Array:
     """Return the sums and maxima of one tile, in one array: each costs a program."""
     apart, dx, dy = x - y, x - x[:1], y - x[:1]  # a common offset would swamp the means
     mx, my, mean_apart = _samples.mean(jnp.stack([dx, dy, apart], axis=1))
@@ -61,10 +61,8 @@ def _of_tile(x: jax.Array, y: jax.Array, _: jax.Array, place: jax.Array | int) -
         moments = _lower.moment_differences(x, y, _lower.ORDERS)
         return jnp.concatenate([line_em_distance(x, y)[None], moments])
 
-    if isinstance(place, int):
-        some = coordinates()
-    else:
-        some = lax.cond(place == 0, coordinates, lambda: jnp.zeros((len(MAXIMA), len(mx)), x.dtype))
+    nothing = lambda: jnp.zeros((len(MAXIMA), len(mx)), x.dtype)  # noqa: E731
+    some = coordinates() if middle is True else lax.cond(middle, coordinates, nothing)
     rows = {
         "x": jnp.square(x),
         "y": jnp.square(y),

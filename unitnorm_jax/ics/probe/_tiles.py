@@ -143,7 +143,8 @@ def over_tiles(
 
     Args:
         tiles: Scaled.
-        of_tile: From x and y of a tile (n, columns), its layer and its place in it, to a vector.
+        of_tile: From x and y of a tile (n, columns), its layer, and whether it is the one in the
+            middle of the layer, to a vector.
         size: Of this vector.
         maxima: How many of its last numbers, which are not negative, the largest is wanted of.
 
@@ -153,9 +154,10 @@ def over_tiles(
     layers = len(tiles.dimensions)
     if tiles.counts.max() == 1 and tiles.x.size <= _SIDE_BY_SIDE:  # small: one for all layers
         pair = lax.optimization_barrier((tiles.x[tiles.starts], tiles.y[tiles.starts]))
-        return jax.vmap(of_tile, in_axes=(0, 0, 0, None))(*pair, jnp.arange(layers), 0)
+        return jax.vmap(of_tile, in_axes=(0, 0, 0, None))(*pair, jnp.arange(layers), True)
     place = np.arange(len(tiles.owner)) - tiles.starts[tiles.owner]
-    table = np.stack([tiles.owner, place, place % tiles.inner], axis=1).astype(np.uint32)
+    middle = place == (tiles.counts[tiles.owner] - 1) // 2
+    table = np.stack([tiles.owner, middle, place % tiles.inner, place], axis=1).astype(np.uint32)
     largest = np.arange(size) >= size - maxima
 
     def join(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -164,8 +166,8 @@ def over_tiles(
     # One loop over all tiles, which adds some up before they join the rest: few roundings.
     def step(i: jax.Array, state: _State) -> _State:
         at = functools.partial(lax.dynamic_index_in_dim, index=i, axis=0, keepdims=False)
-        owner, place, of_part = at(table)
-        new = of_tile(*lax.optimization_barrier((at(tiles.x), at(tiles.y))), owner, place)
+        owner, middle, of_part, place = at(table)
+        new = of_tile(*lax.optimization_barrier((at(tiles.x), at(tiles.y))), owner, middle == 1)
         total = jnp.where(of_part == 0, join(state.total, state.part), state.total)
         total = jnp.where(place == 0, 0, total)
         part = jnp.where(of_part == 0, new, join(state.part, new))
@@ -179,8 +181,8 @@ def over_tiles(
 
 
 def _cut(block: jax.Array, columns: int) -> jax.Array:
-    """Return the tiles of (k, n, d): (k tiles, n, columns), each of columns evenly spaced."""
+    """Return the tiles of (k, n, d), (k tiles, n, columns)."""
     k, n, d = block.shape
     tiles = math.ceil(d / columns)
     padded = jnp.pad(block, ((0, 0), (0, 0), (0, tiles * columns - d)))
-    return padded.reshape(k, n, columns, tiles).transpose(0, 3, 1, 2).reshape(-1, n, columns)
+    return padded.reshape(k, n, tiles, columns).swapaxes(1, 2).reshape(-1, n, columns)
