@@ -16,6 +16,7 @@ TITLES = {
     "ubn": "UnitizedBatchNorm",
     "gn": "GroupNorm",
     "none": "no norm",
+    "affine": "a x + b",
     "ln": "LayerNorm",
     "in": "InstanceNorm",
     "rms": "RMSNorm",

@@ -162,8 +162,8 @@ class Step(Stored):
     networks: tuple[str, ...] = ("digits", "resnet18")
     """Networks: digits (that of train), resnet18 and resnet110 (the paper's, on images
     of 32x32 pixels), resnet50 and resnet101 (224x224 pixels)."""
-    norms: tuple[str, ...] = ("ubn", "none")
-    """Methods besides bn."""
+    norms: tuple[str, ...] = ("ubn", "affine", "none")
+    """Methods besides bn; affine, a x + b alone, is the floor."""
     precisions: tuple[str, ...] = ("float32",)
     """Dtypes of the activations: float32, bfloat16."""
     batch_size: int = 128

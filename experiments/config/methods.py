@@ -12,7 +12,7 @@ from experiments.common.checks import check_choice, not_negative, positive
 Alpha = Literal["trained", "fixed", "floor", "ramp"]
 UNITS = ("reference", "sample", "rms", "position")
 NORMS = (
-    *("bn", "ubn", "gn", "none", "ln", "in", "rms", "bcn", "bcn-micro", "normprop"),
+    *("bn", "ubn", "gn", "none", "affine", "ln", "in", "rms", "bcn", "bcn-micro", "normprop"),
     *("ic", "ic-conv-relu", "conv-relu-ic", "bn-slices", "kalman", "kalman-published"),
 )
 CONVS = ("ws", "wn", "enorm")

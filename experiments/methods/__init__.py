@@ -33,6 +33,7 @@ NORMS: dict[str, Builder] = {
     "ubn": unitized.ubn,
     "gn": plain.gn,
     "none": plain.none,
+    "affine": plain.affine,
     "ln": plain.ln,
     "in": plain.instance,
     "rms": plain.rms,

@@ -44,6 +44,23 @@ class NoNorm(nn.Module):
         return x
 
 
+class Affine(nn.Module):
+    """``scale x + bias``, (channels,) each: what a normalization leaves without statistics."""
+
+    use_running_average: bool | None = None
+    dtype: Any = None
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the output."""
+        channels = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        y = x.astype(scale.dtype) * scale.reshape(*(1,) * (x.ndim - 1), -1)
+        return (y + bias.reshape(*(1,) * (x.ndim - 1), -1)).astype(self.dtype or x.dtype)
+
+
 AfterUpdate = Callable[[Any], Any]
 Bound = Callable[[Mapping[str, Any], Mapping[str, Any], int], jax.Array | None]
 

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from experiments.config.methods import NormConfig
-from experiments.methods.method import Context, Method, NoNorm
+from experiments.methods.method import Affine, Context, Method, NoNorm
 from experiments.models.preact_resnet import ModuleDef
 
 IMAGE = (1, 2, 3)  # All axes of a sample, (n, h, w, c).
@@ -54,6 +54,12 @@ def none(config: NormConfig, context: Context) -> Method:
     """No normalization."""
     del config, context
     return Method(norm=NoNorm)
+
+
+def affine(config: NormConfig, context: Context) -> Method:
+    """Scale and bias alone: the floor under the time of any normalization."""
+    del config, context
+    return Method(norm=Affine)
 
 
 def _without_statistics(layer: ModuleDef, **fields: Any) -> ModuleDef:

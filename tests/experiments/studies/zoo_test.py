@@ -191,7 +191,7 @@ def test_smallest_batch_stops_where_nothing_is_learnt(monkeypatch):
 
 
 def test_every_method_is_in():
-    assert set(NORMS) <= set(METHODS) | {"none"}
+    assert set(NORMS) <= set(METHODS) | {"none", "affine"}
     assert {name.partition("+")[2] for name in METHODS} >= set(CONVS)
 
 
