@@ -144,6 +144,20 @@ def test_scanned_layers():
         assert (got.layer, got.stacked) == ("layers/block/norm", 1)
         assert got.value.shape == ((6, 3, 4) if len(axes) > 1 else (3, 6, 4))
         assert got.axes == (1 if len(axes) > 1 else 0,)
+
+
+class Stemmed(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return Scanned({"params": 0}, name="body")(nn.LayerNorm(name="stem_norm")(x))
+
+
+def test_axes_are_those_of_the_layer_in_any_order_of_names():
+    got = [(y.layer, y.axes) for y in capture(Stemmed())]
+    assert got == [("stem_norm", ()), ("body/layers/block/norm", (0,))]
+
+
+def test_layers_that_stay_inside():
     shared = nn.vmap(Block, variable_axes={"params": None}, split_rngs={"params": False})()
     with pytest.raises(ValueError, match="layer 'norm' stays inside a lifted transform"):
         capture(shared)

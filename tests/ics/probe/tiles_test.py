@@ -102,3 +102,16 @@ def test_certificates_are_tight(measured):
         if name in ("drift", "several tiles", "large") or method == "auto":
             assert m.distance.exact, name
             assert m.distance.upper - m.distance.lower <= 1e-5 * m.distance.upper
+
+
+def test_small_numbers_beside_double_precision(exact):
+    x = np.random.default_rng(5).normal(size=(8, 17)).astype(np.float32)
+    small = x * np.float32(2e-38), x * np.float32(2.5e-38)  # some of them subnormal
+    with jax.enable_x64(True):
+        blocks = [small, (x.astype(np.float64), x.astype(np.float64) + 1)]
+        blocks = [tuple(jnp.asarray(z)[None] for z in pair) for pair in blocks]
+        found = jax.device_get(measure_all(blocks, "auto", 1e-5)).measure().distance
+    truth = exact(*(z.astype(np.float64) for z in small))
+    assert found.lower[0] <= truth <= found.upper[0]
+    assert found.exact.all()
+    np.testing.assert_allclose(found.value, [truth, np.sqrt(17)], rtol=1e-5)

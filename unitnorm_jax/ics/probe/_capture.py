@@ -107,7 +107,9 @@ def layer_outputs(
                 raise ValueError(f"The output of layer {output.layer!r} {output.reason}")
     if any(output.stacked for output in outputs):
         axes = added_axes(how, variables, others)
-        places = iter([found for calls in axes.values() for call in calls for found in call])
+        # By the pass's order of calls: `jax.eval_shape` sorts the keys of what it returns.
+        found = [where for key in taken.calls for call in axes.get(key, ()) for where in call]
+        places = iter(found)
         outputs = [o if o.reason else o._replace(axes=next(places)) for o in outputs]
     if not taken.created or mode == "eval":
         return outputs

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unitnorm_jax.ics.distances import _rounding
 from unitnorm_jax.ics.distances._assignment import Solver
 from unitnorm_jax.ics.probe._groups import Block, in_groups, sides
 from unitnorm_jax.ics.probe._measure import measure, weighted
@@ -35,16 +36,20 @@ def measure_all(
         one_by_one = functools.partial(weighted, weights=weights, **options)
 
     def of_group(key: Any, members: list[Block]) -> Stacked:
-        if isinstance(key, int):
+        if key[0] == "tiles":
             return measure_tiles(members, method, tolerance)
         return stack(jax.lax.map(lambda pair: one_by_one(*pair), sides(members)))
 
     if not blocks:
         return of_no_layer()
-    keys = [
-        x.shape[1] if weights is None and fits(x) else (x.shape[1:], x.dtype) for x, _ in blocks
-    ]
-    return in_groups(blocks, keys, of_group)
+
+    def key_of(x: jax.Array, y: jax.Array) -> tuple[Any, ...]:
+        if weights is None and fits(x):
+            # Of one dtype to compute in: float32 made float64 has 0 for subnormal numbers.
+            return "tiles", x.shape[1], _rounding.working_dtype(x, y)
+        return "alone", x.shape[1:], x.dtype
+
+    return in_groups(blocks, [key_of(*pair) for pair in blocks], of_group)
 
 
 def with_gaps(found: Any, measured: list[bool]) -> Any:
