@@ -181,7 +181,10 @@ def _reason(invalid: str, finite_before: Any, finite_after: Any, spread: Any) ->
     if bad:
         return f"NaN or inf in the output {' and '.join(bad)} the update"
     if spread == 0:
-        return "The output before the update is the same for all samples: no unit for `relative`"
+        return (
+            "The output before the update is the same for all samples, or differs by subnormal "
+            "numbers: no unit for `relative`"
+        )
     return ""
 
 
