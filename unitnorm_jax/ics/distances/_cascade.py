@@ -229,11 +229,11 @@ def _lower(
     columns: jax.Array | None = None,
 ) -> jax.Array:
     relative, absolute = _error(problem, options)
-    weights = (problem.a, problem.b) if options.weighted else (None, None)
     return dual_lower_bound(
         _masked(problem, options),
         potential,
-        *weights,
+        problem.a if options.weighted else None,
+        problem.b if options.weighted else None,
         problem.same,
         relative=relative,
         absolute=absolute,

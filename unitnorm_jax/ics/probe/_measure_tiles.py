@@ -74,7 +74,6 @@ def _distances(
     options = Options(method, tolerance, 16, 0.01, 1000, False)
     quick = nearest_partners(sums, tiles, facts, tolerance)
     always = method in ("scipy", "sinkhorn")
-
     numbers = jnp.stack(quick[:3])
 
     def from_costs() -> jax.Array:
@@ -86,7 +85,8 @@ def _distances(
         else:
             solve = lambda each: cascade(costs_alone(each[0], each[1], error), options)  # noqa: E731
             found = lax.map(solve, (costs, none))
-        best = better_of(EMDistance(*numbers, quick.exact), found, options)
+        value, lower, upper = numbers
+        best = better_of(EMDistance(value, lower, upper, quick.exact), found, options)
         return jnp.where(closed, numbers, jnp.stack(best[:3]))
 
     return from_costs() if always else lax.cond(jnp.all(quick.exact), lambda: numbers, from_costs)
