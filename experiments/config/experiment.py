@@ -119,9 +119,9 @@ class TrainConfig:
     (the same with running estimates), ic (with dropout, before every convolution; ic-conv-relu and
     conv-relu-ic are its other orders). Of slices of the batch: bn-slices, kalman, kalman-published
     (predicts as the authors' code does). Of the sample: gn, ln, in, rms. With constants: normprop.
-    And none. With other weights, where they leave them alone: gn+ws (weight standardization;
-    without a norm it diverges), none+wn (weight normalization) and so on; none+enorm, bn+enorm,
-    ubn+enorm (weights balanced after updates)."""
+    And none, or affine (scale and bias alone). With other weights, where they leave them alone:
+    gn+ws (weight standardization; without a norm it diverges), none+wn (weight normalization) and
+    so on; none+enorm, bn+enorm, ubn+enorm (weights balanced after updates)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds; each gives initial weights, data order and augmentation."""
     run_dir: str | None = None
