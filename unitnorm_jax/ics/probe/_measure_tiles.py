@@ -122,10 +122,14 @@ def _closed_forms(sums: Sums, tiles: Tiles, facts: Facts) -> _Closed:
     apart = sums.numbers[:, NUMBERS.index("mean_apart")]
     moments = (variances[:, 0] + variances[:, 1] + apart)[:, None]
     roots = jnp.sqrt(jnp.concatenate([sums.numbers, moments], axis=1))
-    paired = means[:, ROWS.index("apart")]
+    paired, x_radius, y_radius = (
+        means[:, ROWS.index(name)] for name in ("apart", "x_radius", "y_radius")
+    )
+    radius = (x_radius + y_radius)[:, None]
     moves = ((paired > 0) | ~facts.same).astype(dtype)[:, None]
-    known = jnp.concatenate([means, roots, sums.maxima, moves, jnp.ones_like(moves)], axis=1)
-    names = (*ROWS, *NUMBERS, "moments", *MAXIMA, "moves", "one")
+    parts = [means, roots, radius, sums.maxima, moves, jnp.ones_like(moves)]
+    names = (*ROWS, *NUMBERS, "moments", "radius", *MAXIMA, "moves", "one")
+    known = jnp.concatenate(parts, axis=1).T
     at = {f"moment_{p}": _lower.moment_slack(n, p, u) for p in _lower.ORDERS}
     bounds: dict[str, tuple[str, dict[str, float]]] = {
         # `_upper.moment`, `radius`, `pairing`
@@ -139,13 +143,8 @@ def _closed_forms(sums: Sums, tiles: Tiles, facts: Facts) -> _Closed:
             },
         ),
         "radius": (
-            "x_radius",
-            {
-                "x_radius": u * (norm + depth + 4),
-                "y_radius": u * (norm + depth + 4),
-                "offset": 2.2 * u,
-                "one": lost,
-            },
+            "radius",
+            {"radius": u * (norm + depth + 4), "offset": 2.2 * u, "one": lost},
         ),
         "pairing": ("apart", {"apart": u * (norm + depth + 2), "moves": lost}),
         # `_lower.mean_difference`, `norm_difference`, `moment_difference`, `best_coordinate`
@@ -178,11 +177,9 @@ def _closed_forms(sums: Sums, tiles: Tiles, facts: Facts) -> _Closed:
             slacks[i, names.index(part)] = factor
     # A sum of so many products, in any order.
     slacks *= 1 + 2 * len(names) * u
-    values = known.T[np.array([names.index(bounds[name][0]) for name in order])]
-    other = np.array([name == "radius" for name in order])[:, None]
-    values += jnp.where(other, means[None, :, ROWS.index("y_radius")], 0)
+    values = known[np.array([names.index(bounds[name][0]) for name in order])]
     values -= np.array([at.get(name, 0) for name in order], dtype)[:, None] * paired[None, :]
-    off = jnp.matmul(slacks, known.T, precision=lax.Precision.HIGHEST)
+    off = jnp.matmul(slacks, known, precision=lax.Precision.HIGHEST)
     return _Closed(values, off)
 
 
@@ -191,7 +188,7 @@ def _in_units(
 ) -> Stacked:
     """Return all numbers in the units of their layers, bounds rounded outwards.
 
-    All in one array: what is done to each number by itself is an operation to compile.
+    All in one array: an operation on one of them takes as long to compile as one on all.
     """
     dtype = distance.dtype
     info, u = jnp.finfo(dtype), _rounding.unit_roundoff(dtype)
