@@ -54,11 +54,10 @@ class Affine(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return the output."""
-        channels = (x.shape[-1],)
-        scale = self.param("scale", self.scale_init, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        y = x.astype(scale.dtype) * scale.reshape(*(1,) * (x.ndim - 1), -1)
-        return (y + bias.reshape(*(1,) * (x.ndim - 1), -1)).astype(self.dtype or x.dtype)
+        inits = {"scale": self.scale_init, "bias": nn.initializers.zeros}
+        made = (self.param(name, init, x.shape[-1:]) for name, init in inits.items())
+        scale, bias = (z.reshape(*(1,) * (x.ndim - 1), -1) for z in made)
+        return (x.astype(scale.dtype) * scale + bias).astype(self.dtype or x.dtype)
 
 
 AfterUpdate = Callable[[Any], Any]
