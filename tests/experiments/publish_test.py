@@ -161,9 +161,9 @@ def test_claims_on_cost():
     ]
     runs = stored("bench_probe")["rows"]["run"]
     (images,), (every,) = ({run[key] for run in runs} for key in ("images", "every"))
-    (added,) = {round(100 * run["added"][0]) for run in runs}
+    added = max(round(100 * run["added"][0]) for run in runs)
     assert claimed(
-        "README.md", r"Probing (\d+) images every (\d+) updates adds (\d+) % to a run"
+        "README.md", r"Probing (\d+) images every (\d+) updates adds at most (\d+) % to a run"
     ) == [images, every, added]
 
 
