@@ -15,24 +15,24 @@ from unitnorm_jax.functional._numerics.by_sample import Layout
 UNITS = ("reference", "sample", "rms", "position", 0.3)
 
 
-def cut(name, largest):
-    """The form's own option, as large as a small input allows."""
+def cut(name, largest, devices):
+    """The form's own options; the first as large as a small input allows."""
 
     def choose(x, layout):
         del x
         size = layout.counts[1 if name == "pieces" else 0]
         parts = next(k for k in range(largest, 0, -1) if size % k == 0)
-        return {name: parts, "devices": 1}
+        return {name: parts, "devices": devices}
 
     return choose
 
 
-@pytest.fixture(autouse=True, scope="module")
-def gpu_forms():
-    """Have the CPU use the forms of GPUs."""
-    patch, options = pytest.MonkeyPatch(), {"samples": ("pieces", 4), "rows": ("blocks", 4)}
+@pytest.fixture(autouse=True, scope="module", params=[(4, 1), (1, 8)], ids=["4 parts", "spread"])
+def gpu_forms(request):
+    """Have the CPU use the forms of GPUs: of one, in parts, and of several, each sample whole."""
+    patch, options = pytest.MonkeyPatch(), {"samples": "pieces", "rows": "blocks"}
     patched = {
-        inputs: {"cpu": row["cuda"]._replace(cut=cut(*options[inputs]))}
+        inputs: {"cpu": row["cuda"]._replace(cut=cut(options[inputs], *request.param))}
         for inputs, row in forms.FORMS.items()
     }
     patch.setattr(forms, "FORMS", patched)
@@ -130,8 +130,9 @@ def test_cuts_follow_the_part_of_a_device():
     assert cuts("images", (256, 56, 56, 64), split, jnp.float32) == 16
     assert cuts("images", (32, 14, 14, 1024), None, jnp.bfloat16) == 2
     assert cuts("images", (32, 7, 7, 8), None, jnp.float32) == 1
-    assert cuts("rows", (1024, 512), None, jnp.float32) == 8
-    assert cuts("rows", (1024, 512), split, jnp.bfloat16) == 128
+    assert cuts("rows", (1024, 512), None, jnp.float32) == 16
+    assert cuts("rows", (1024, 512), split, jnp.bfloat16) == 16
+    assert cuts("rows", (100, 8), None, jnp.float32) == 1
     explicit = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Explicit,))
     split = NamedSharding(explicit, PartitionSpec("data"))
     assert cuts("rows", (1024, 512), split, jnp.bfloat16) is None

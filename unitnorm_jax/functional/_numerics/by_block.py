@@ -19,7 +19,7 @@ from unitnorm_jax.functional._numerics.batch_statistics import (
     inverse_std,
     plain_mean_and_variance,
 )
-from unitnorm_jax.functional._numerics.by_piece import add_samples, centred_sums, split_stack
+from unitnorm_jax.functional._numerics.by_piece import centred_sums, split_stack
 from unitnorm_jax.functional._numerics.norms import inverse_norm, mixed
 
 
@@ -46,19 +46,18 @@ def normalize_by_block(
     converted, cut = x.astype(alpha.dtype), (blocks, 1, size, channels)
     both = converted.reshape(cut), x.reshape(cut)
     rest = None, float(size), count, epsilon, None
-    centred, shift = centred_sums(reduction, devices, *both, *rest)
-    totals = add_samples(reduction, centred, None, float(size))
+    _, totals, shift, minus_shift = centred_sums(reduction, devices, True, *both, *rest)
     mean, var = plain_mean_and_variance(totals, count, reduction)
     if bessel_correction:
         var = correct_variance(var, count, epsilon)
     inv_std = inverse_std(var, epsilon)
     slope = scale * inv_std
     vectors = slope, slope * alpha, bias, mean, kappa * jnp.square(inv_std)
-    u, v, b, m, weight = _to_rows(rows, blocks, *vectors)
-    squared_norm = _keep(_squared_norms, x, shift, converted, m, weight)
+    u, v, b, m, weight = _to_rows(rows, blocks, vectors)
+    squared_norm = _keep(_squared_norms, x, shift, minus_shift, converted, m, weight)
     inverse = inverse_norm(lax.optimization_barrier(squared_norm), epsilon)
     alpha = lax.stop_gradient(alpha)
-    y = _keep(_output, x, shift, converted, m, inverse, u, v, b, alpha)
+    y = _keep(_output, x, shift, minus_shift, converted, m, inverse, u, v, b, alpha)
     return y, shift + mean, var, count
 
 
@@ -73,32 +72,45 @@ def _output(z: Any, m: Any, inverse: Any, u: Any, v: Any, b: Any, alpha: Any) ->
     return (u + mixed(v, inverse, off)) * (z - m) + b
 
 
-def _to_rows(rows: int, blocks: int, *vectors: jax.Array) -> list[jax.Array]:
-    """Return each vector of channels, (c,), as a matrix, (r, c); sums of blocks are transposes."""
-    stack = 0.5 * jnp.stack(vectors)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _to_rows(rows: int, blocks: int, vectors: tuple[jax.Array, ...]) -> list[jax.Array]:
+    """Return each vector of channels, (c,), as a matrix, (r, c)."""
+    return [jnp.broadcast_to(v[None], (rows, *v.shape)) for v in vectors]
+
+
+@_to_rows.defjvp
+def _to_rows_jvp(rows: int, blocks: int, primals: Any, tangents: Any) -> Any:
+    # The transpose sums over the rows of each block, and then over blocks.
+    stack = 0.5 * jnp.stack(tangents[0])
     number, channels = stack.shape
     stack = jnp.broadcast_to(stack[:, None], (number, blocks, channels))
     stack = lax.optimization_barrier(stack)[:, :, None]
     stack = jnp.broadcast_to(stack, (number, blocks, rows // blocks, channels))
-    return split_stack(stack.reshape(number, rows, channels))
+    tangent = split_stack(stack.reshape(number, rows, channels))
+    return _to_rows(rows, blocks, *primals), tangent
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _keep(
-    function: Callable[..., jax.Array], x: jax.Array, shift: jax.Array, converted: Any, *rest: Any
+    function: Callable[..., jax.Array],
+    x: jax.Array,
+    shift: jax.Array,
+    minus_shift: jax.Array,
+    converted: jax.Array,
+    *rest: Any,
 ) -> jax.Array:
     """``function(converted - shift, ...)``, whose derivative keeps x, as it came."""
-    del x
+    del x, minus_shift
     return function(converted - shift[None], *rest)
 
 
 @_keep.defjvp
 def _keep_jvp(function: Callable[..., jax.Array], primals: Any, tangents: Any) -> Any:
-    x, shift, _, *rest = primals
+    x, _, minus_shift, _, *rest = primals
 
-    def linear(tangents: Any, x: jax.Array, shift: jax.Array, rest: Any) -> jax.Array:
-        z = x.astype(shift.dtype) - shift[None]
+    def linear(tangents: Any, x: jax.Array, minus_shift: jax.Array, rest: Any) -> jax.Array:
+        z = x.astype(minus_shift.dtype) + minus_shift[None]
         return jax.jvp(function, (z, *rest), tuple(tangents))[1]
 
-    tangent = jax.checkpoint(linear, prevent_cse=False)(tangents[2:], x, shift, rest)
+    tangent = jax.checkpoint(linear, prevent_cse=False)(tangents[3:], x, minus_shift, rest)
     return _keep(function, *primals), tangent

@@ -15,7 +15,7 @@ Everything else is automatic differentiation. x is all that is kept for the back
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +65,9 @@ def normalize_by_piece(
     count = None if mask is not None else reduction.values(layout.counts[:2], alpha.dtype)
     norm_epsilon = epsilon / typical_weight(unit, layout, alpha.dtype, masked=mask is not None)
     rest = mask, number, count, epsilon, norm_epsilon
-    centred, shift = centred_sums(reduction, devices, x.astype(alpha.dtype), x, *rest)
-    totals = add_samples(reduction, centred, mask, number)
+    each, totals, shift, minus_shift = centred_sums(
+        reduction, devices, False, x.astype(alpha.dtype), x, *rest
+    )
     values = total_count(totals, count)
     mean, var = plain_mean_and_variance(totals, values, reduction)
     if bessel_correction:
@@ -74,8 +75,8 @@ def normalize_by_piece(
     inv_std = inverse_std(var, epsilon)
 
     slope = scale * inv_std
-    u, v, b, m, r = to_samples(samples, slope, slope * alpha, bias, mean, inv_std)
-    sum1, sum2 = centred
+    u, v, b, m, r = _to_samples(samples, (slope, slope * alpha, bias, mean, inv_std))
+    sum1, sum2 = each
     squares = (sum2 * r) * r + ((number * m - 2 * sum1) * r) * (m * r)  # of (x - shift - m) r
     if not reduction.checked:
         squares += rounding_of(number * jnp.square(m * r))
@@ -86,7 +87,7 @@ def normalize_by_piece(
     b = b - a * m
     if mask is not None:
         x = stand_in(x, mask, _spread(shift + mean), _spread(var), epsilon, dtype)
-    y = _affine(x.astype(alpha.dtype), x, shift, a, b)
+    y = _affine(x.astype(alpha.dtype), x, shift, minus_shift, a, b)
     return y.reshape(shape), shift + mean, var, totals[2] if count is None else count
 
 
@@ -95,21 +96,26 @@ def _spread(v: jax.Array) -> jax.Array:
     return v[:, None, None] if v.ndim == 2 else v[None, None, None]
 
 
+def _add_both(a: Any, b: Any) -> Any:
+    return a[0] + b[0], a[1] + b[1]
+
+
 def _add_pieces(z: jax.Array) -> jax.Array:
     """Add sums of pieces, (..., k, c) -> (..., c); the barrier keeps both sums two kernels."""
     return lax.optimization_barrier(z).sum(-2)
 
 
-def add_samples(
-    reduction: Reduction, sums: jax.Array, mask: jax.Array | None, number: jax.Array | float
+def _add_samples(
+    reduction: Reduction, sums: Any, mask: jax.Array | None, number: jax.Array | float
 ) -> jax.Array:
     """Return sums over samples and devices, (2, c); with a mask, also the numbers of values."""
+    sums = jnp.asarray(sums)
     if mask is not None:
         sums = jnp.concatenate([sums, jnp.asarray(number)[None]])
     return reduction.psum(sums.sum(1))
 
 
-def to_samples(samples: int, *vectors: jax.Array) -> list[jax.Array]:
+def _to_samples(samples: int, vectors: tuple[jax.Array, ...]) -> list[jax.Array]:
     """Return each vector of channels, (c,), as a matrix, (n, c)."""
     stack = 0.5 * jnp.stack(vectors)
     number, channels = stack.shape
@@ -124,10 +130,29 @@ def split_stack(halves: jax.Array) -> list[jax.Array]:
     return [2 * one[0] for one in lax.split(halves, (1,) * halves.shape[0], axis=0)]
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+class Sums(NamedTuple):
+    """Sums of ``x - shift`` and of its square.
+
+    Attributes:
+        each: over the positions of each sample, (2, n, c); with ``totals_only`` not to be used.
+        totals: over samples and devices, too, (2, c); with a mask, (3, c), the last the number of
+            values.
+        shift: the mean of the batch to rounding, or 0 where sums are not checked, (c,).
+        minus_shift: its negative. (To the compiler they are two arrays: were they one, it would
+            store ``x - shift`` of the forward pass for the backward pass.)
+    """
+
+    each: jax.Array
+    totals: jax.Array
+    shift: jax.Array
+    minus_shift: jax.Array
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def centred_sums(
     reduction: Reduction,
     devices: int,
+    totals_only: bool,
     converted: jax.Array,
     x: jax.Array,
     mask: jax.Array | None,
@@ -135,45 +160,70 @@ def centred_sums(
     count: jax.Array | float | None,
     epsilon: jax.Array | float,
     norm_epsilon: jax.Array | float | None,
-) -> tuple[jax.Array, jax.Array]:
-    """Return the sums over positions of x - shift and its square, (2, n, c), and the shift, (c,).
+) -> Sums:
+    """Return the sums behind the statistics.
 
-    The shift is the mean of the batch to rounding, or 0 where sums are not checked. A custom
-    derivative because no gradient flows through it, and the branch must not store a copy of x.
+    A custom derivative because no gradient flows through the shift, and the branch must not store
+    a copy of x.
     """
 
-    def sums(minus_shift: jax.Array | None) -> jax.Array:
+    def sums(minus_shift: jax.Array | None) -> Any:
         z = converted if minus_shift is None else converted + _spread(minus_shift)
         z = z if mask is None else jnp.where(mask, z, 0)
-        parts = lax.optimization_barrier((z.sum(2), jnp.square(z).sum(2)))
+        zeros = (jnp.zeros((), z.dtype),) * 2
+        # Both in one operation: where a product of matrices made x, the compiler joins no others.
+        parts = lax.optimization_barrier(lax.reduce((z, jnp.square(z)), zeros, _add_both, (2,)))
+        if x.shape[1] == 1:  # stacked by who reads them
+            return parts[0][:, 0], parts[1][:, 0]
         return lax.optimization_barrier(jnp.stack(parts).sum(2))
 
     about_zero = sums(None)
+    totals = _add_samples(reduction, about_zero, mask, number)
     if not reduction.checked:
-        return about_zero, jnp.zeros(x.shape[-1], converted.dtype)
-    totals = add_samples(reduction, about_zero, mask, number)
+        zero = jnp.zeros(x.shape[-1], converted.dtype)
+        return Sums(jnp.asarray(about_zero), totals, zero, zero)
     values = total_count(totals, count)
+    alone = devices == 1 and reduction.axis_name is None
 
     shift = one_number(totals[0] / values)
-    if devices > 1 or reduction.axis_name is not None:
+    if not alone:
         # Five steps or more are a CUDA graph. Between two collectives there are four, and this.
         shift = lax.optimization_barrier(shift)
 
-    def about_mean(shift: jax.Array, _: jax.Array) -> jax.Array:
-        return sums(lax.optimization_barrier(-shift))
-
-    def moved(shift: jax.Array, about_zero: jax.Array) -> jax.Array:
-        mean, (sum1, sum2) = shift[None], about_zero
+    def moved(sum1: jax.Array, sum2: jax.Array, number: Any) -> jax.Array:
+        mean = jnp.broadcast_to(shift, sum1.shape)
         return jnp.stack([sum1 - number * mean, sum2 - (2 * sum1 - number * mean) * mean])
 
+    def result(each: jax.Array, totals: jax.Array) -> jax.Array:
+        if not alone:
+            return each
+        return totals if totals_only else jnp.append(each, totals[:, None], 1)
+
+    def about_mean() -> jax.Array:
+        each = jnp.asarray(sums(lax.optimization_barrier(-shift)))
+        return result(each, each.sum(1))
+
+    def usual() -> jax.Array:
+        return result(moved(*about_zero, number), moved(totals[0], totals[1], values))
+
     lost = digits_lost(shift, totals[1] / values, epsilon, reduction, norm_epsilon)
-    return lax.cond(lost, about_mean, moved, shift, about_zero), shift
+    each = lax.cond(lost, about_mean, usual)
+    if not alone:
+        if totals_only:  # without a user by rows the compiler would gather them on every device
+            each = jnp.where(lost, each, lax.optimization_barrier(moved(*about_zero, number)))
+        totals = _add_samples(reduction, each, mask, number)
+    else:
+        totals = jnp.concatenate([each if totals_only else each[:, -1], totals[2:]])
+        each = each if totals_only else each[:, :-1]
+    return Sums(each, totals, shift, lax.optimization_barrier(-shift))
 
 
 @centred_sums.defjvp
-def _centred_sums_jvp(reduction: Reduction, devices: int, primals: Any, tangents: Any) -> Any:
+def _centred_sums_jvp(
+    reduction: Reduction, devices: int, totals_only: bool, primals: Any, tangents: Any
+) -> Any:
     _, x, mask, *_ = primals
-    centred, shift = centred_sums(reduction, devices, *primals)
+    sums = centred_sums(reduction, devices, totals_only, *primals)
 
     def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
         z = x.astype(dx.dtype) - _spread(shift)
@@ -181,33 +231,42 @@ def _centred_sums_jvp(reduction: Reduction, devices: int, primals: Any, tangents
             z, dx = (jnp.where(mask, value, 0) for value in (z, dx))
         return jnp.stack([dx.sum((1, 2)), 2 * (z * dx).sum((1, 2))])
 
-    dcentred = jax.checkpoint(linear, prevent_cse=False)(tangents[0], x, shift)
-    return (centred, shift), (dcentred, jnp.zeros_like(shift))
+    deach = jax.checkpoint(linear, prevent_cse=False)(tangents[0], x, sums.shift)
+    dtotals = reduction.psum(deach.sum(1))
+    dtotals = jnp.concatenate([dtotals, jnp.zeros_like(sums.totals[2:])])
+    dshift = jnp.zeros_like(sums.shift)
+    deach = jnp.zeros_like(sums.each) if deach.shape != sums.each.shape else deach
+    return sums, Sums(deach, dtotals, dshift, dshift)
 
 
 @jax.custom_jvp
 def _affine(
-    converted: jax.Array, x: jax.Array, shift: jax.Array, a: jax.Array, b: jax.Array
+    converted: jax.Array,
+    x: jax.Array,
+    shift: jax.Array,
+    minus_shift: jax.Array,
+    a: jax.Array,
+    b: jax.Array,
 ) -> jax.Array:
     """Return ``a * (x - shift) + b``, whose derivative keeps x."""
-    del x
+    del x, minus_shift
     return _spread(a) * (converted - _spread(shift)) + _spread(b)
 
 
 @_affine.defjvp
 def _affine_jvp(primals: Any, tangents: Any) -> Any:
-    _, x, shift, a, _ = primals
-    dx, _, _, da, db = tangents
+    _, x, _, minus_shift, a, _ = primals
+    dx, _, _, _, da, db = tangents
 
-    def linear(dx: Any, da: Any, db: Any, x: Any, shift: Any, a: Any) -> jax.Array:
+    def linear(dx: Any, da: Any, db: Any, x: Any, minus_shift: Any, a: Any) -> jax.Array:
         # The transpose sums over the positions of each piece, and then over pieces.
         samples, pieces, _, channels = x.shape
         stack = jnp.stack([da, db])[:, :, None]
         stack = jnp.broadcast_to(stack, (2, samples, pieces, channels))
         parts = lax.optimization_barrier(lax.split(stack, (1, 1), axis=0))
         da, db = (part[0][:, :, None] for part in parts)
-        z = x.astype(da.dtype) + _spread(lax.optimization_barrier(-shift))
+        z = x.astype(da.dtype) + _spread(minus_shift)
         return _spread(a) * dx + da * z + db
 
-    tangent = jax.checkpoint(linear, prevent_cse=False)(dx, da, db, x, shift, a)
+    tangent = jax.checkpoint(linear, prevent_cse=False)(dx, da, db, x, minus_shift, a)
     return _affine(*primals), tangent
