@@ -229,7 +229,7 @@ def _centred_sums_jvp(
         z = x.astype(dx.dtype) - _spread(shift)
         if mask is not None:
             z, dx = (jnp.where(mask, value, 0) for value in (z, dx))
-        return jnp.stack([dx.sum((1, 2)), 2 * (z * dx).sum((1, 2))])
+        return lax.optimization_barrier(jnp.stack([dx.sum((1, 2)), 2 * (z * dx).sum((1, 2))]))
 
     deach = jax.checkpoint(linear, prevent_cse=False)(tangents[0], x, sums.shift)
     dtotals = reduction.psum(deach.sum(1))
