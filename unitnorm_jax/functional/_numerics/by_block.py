@@ -1,8 +1,8 @@
 """Unitized batch normalization of rows, for GPUs: dense inputs, and unit="position".
 
 The same as ``by_row``, where the compiler needs other words for few and full kernels: column sums
-are taken over blocks of rows and then over blocks, one kernel for all that derivatives need (see
-``by_piece``); the norms are sums over a row, not matrix products.
+are taken over blocks of rows and then over blocks, one kernel for all that derivatives need; the
+norms are sums over a row, not matrix products. (See ``by_piece``.)
 """
 
 import functools
@@ -19,7 +19,7 @@ from unitnorm_jax.functional._numerics.batch_statistics import (
     inverse_std,
     plain_mean_and_variance,
 )
-from unitnorm_jax.functional._numerics.by_piece import centred_sums, split_stack
+from unitnorm_jax.functional._numerics.by_piece import centred_sums
 from unitnorm_jax.functional._numerics.norms import inverse_norm, mixed
 
 
@@ -80,13 +80,16 @@ def _to_rows(rows: int, blocks: int, vectors: tuple[jax.Array, ...]) -> list[jax
 
 @_to_rows.defjvp
 def _to_rows_jvp(rows: int, blocks: int, primals: Any, tangents: Any) -> Any:
-    # The transpose sums over the rows of each block, and then over blocks.
-    stack = 0.5 * jnp.stack(tangents[0])
-    number, channels = stack.shape
-    stack = jnp.broadcast_to(stack[:, None], (number, blocks, channels))
-    stack = lax.optimization_barrier(stack)[:, :, None]
-    stack = jnp.broadcast_to(stack, (number, blocks, rows // blocks, channels))
-    tangent = split_stack(stack.reshape(number, rows, channels))
+    # The transpose sums over the rows of each block, and then over blocks; in pairs (``by_piece``).
+    (vectors,) = tangents
+    even = (*vectors, *(jnp.zeros_like(v) for v in vectors[: len(vectors) % 2]))
+    pairs = lax.complex(jnp.stack(even[::2]), jnp.stack(even[1::2]))
+    number, channels = pairs.shape
+    pairs = jnp.broadcast_to(pairs[:, None], (number, blocks, channels))
+    pairs = lax.optimization_barrier(pairs)[:, :, None]
+    pairs = jnp.broadcast_to(pairs, (number, blocks, rows // blocks, channels))
+    each = lax.split(pairs.reshape(number, rows, channels), (1,) * number, axis=0)
+    tangent = [part(pair[0]) for pair in each for part in (lax.real, lax.imag)][: len(vectors)]
     return _to_rows(rows, blocks, *primals), tangent
 
 

@@ -7,9 +7,12 @@ The same as ``by_sample``, in as few and as full kernels as the compiler can be 
   compiler sees reductions as too slow to fuse, and stores the gradient of the ReLU that comes next.
 - Vectors of channels meet (n, c) matrices in one broadcast of a stack. Its transpose is one sum
   over samples of all that derivatives need (the six sums of ``_numerics``), so one kernel.
+- Two sums over the same values are one, of complex numbers or of pairs, which reads them once. Two
+  would be two readers, for which the compiler stores the mask of a ReLU rather than find it twice.
 - Sums are taken again about the mean, where digits were lost, in a branch that returns one array,
-  the centred sums, which otherwise are arithmetic of those about zero. They are totalled after the
-  branch: a collective inside would keep it out of a CUDA graph, and have the host wait for it.
+  the centred sums and their totals, which otherwise are arithmetic of those about zero. On several
+  devices they are totalled after the branch: a collective inside would keep it out of a CUDA graph,
+  and have the host wait for it.
 
 Everything else is automatic differentiation. x is all that is kept for the backward pass.
 """
@@ -119,10 +122,10 @@ def _to_samples(samples: int, vectors: tuple[jax.Array, ...]) -> list[jax.Array]
     """Return each vector of channels, (c,), as a matrix, (n, c)."""
     stack = 0.5 * jnp.stack(vectors)
     number, channels = stack.shape
-    return split_stack(jnp.broadcast_to(stack[:, None], (number, samples, channels)))
+    return _split_stack(jnp.broadcast_to(stack[:, None], (number, samples, channels)))
 
 
-def split_stack(halves: jax.Array) -> list[jax.Array]:
+def _split_stack(halves: jax.Array) -> list[jax.Array]:
     """Return the arrays of a stack of their halves.
 
     Were it of themselves, gradients of parameters would be slices of a sum, and each slice a copy.
@@ -261,10 +264,9 @@ def _affine_jvp(primals: Any, tangents: Any) -> Any:
     def linear(dx: Any, da: Any, db: Any, x: Any, minus_shift: Any, a: Any) -> jax.Array:
         # The transpose sums over the positions of each piece, and then over pieces.
         samples, pieces, _, channels = x.shape
-        stack = jnp.stack([da, db])[:, :, None]
-        stack = jnp.broadcast_to(stack, (2, samples, pieces, channels))
-        parts = lax.optimization_barrier(lax.split(stack, (1, 1), axis=0))
-        da, db = (part[0][:, :, None] for part in parts)
+        pair = jnp.broadcast_to(lax.complex(da, db)[:, None], (samples, pieces, channels))
+        pair = jnp.broadcast_to(lax.optimization_barrier(pair)[:, :, None], x.shape)
+        da, db = lax.real(pair), lax.imag(pair)
         z = x.astype(da.dtype) + _spread(minus_shift)
         return _spread(a) * dx + da * z + db
 
