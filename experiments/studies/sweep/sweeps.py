@@ -109,16 +109,13 @@ def _cifar(name: str, title: str) -> Sweep:
 
 
 def _cifar_study() -> Sweep:
-    """Return the study that ``experiments/results/PROTOCOL.md`` describes.
-
-    Rate and penalty are those in the middle of its grid until the tuning has chosen.
-    """
+    """Return the study that ``experiments/results/PROTOCOL.md`` describes."""
     base = change(
         load("cifar10_resnet18_short")[0],
         norms=("bn",),
         seeds=SEEDS[:3],
         data={"dataset": "imagefolder", "data_dir": "cifar10-jpeg"},
-        optim={"epochs": 20, "learning_rate": 0.2, "weight_penalty": 1e-4},
+        optim={"epochs": 20, "learning_rate": 0.2, "weight_penalty": 2.5e-4},
         probe={"every": 195, "measures": get_args(Measure)},
     )
     methods = base, ubn(base), ubn(base, unit="rms", alpha_init=1.0)
