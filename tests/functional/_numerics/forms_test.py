@@ -1,4 +1,4 @@
-"""Forms of GPUs, run on the CPU: the same numbers as the float64 reference has."""
+"""Forms of GPUs and TPUs, run on the CPU: the same numbers as the float64 reference has."""
 
 import jax
 import jax.numpy as jnp
@@ -15,27 +15,29 @@ from unitnorm_jax.functional._numerics.by_sample import Layout
 UNITS = ("reference", "sample", "rms", "position", 0.3)
 
 
-def cut(name, largest, devices):
+def cut(name, largest, **options):
     """The form's own options; the first as large as a small input allows."""
 
     def choose(x, layout):
         del x
         size = layout.counts[1 if name == "pieces" else 0]
         parts = next(k for k in range(largest, 0, -1) if size % k == 0)
-        return {name: parts, "devices": devices}
+        return {name: parts, **options}
 
     return choose
 
 
-@pytest.fixture(autouse=True, scope="module", params=[(4, 1), (1, 8)], ids=["4 parts", "spread"])
-def gpu_forms(request):
-    """Have the CPU use the forms of GPUs: of one, in parts, and of several, each sample whole."""
-    patch, options = pytest.MonkeyPatch(), {"samples": "pieces", "rows": "blocks"}
-    patched = {
-        inputs: {"cpu": row["cuda"]._replace(cut=cut(options[inputs], *request.param))}
-        for inputs, row in forms.FORMS.items()
-    }
-    patch.setattr(forms, "FORMS", patched)
+@pytest.fixture(autouse=True, scope="module", params=["one GPU", "GPUs", "TPU"])
+def other_forms(request):
+    """Have the CPU use the forms of others; samples and rows in parts on one GPU, else whole."""
+    parts, devices = (4, 1) if request.param == "one GPU" else (1, 8)
+    samples = forms.FORMS["samples"]["cuda"]._replace(cut=cut("pieces", parts, devices=devices))
+    rows = forms.FORMS["rows"]["cuda"]._replace(cut=cut("blocks", 4, devices=devices))
+    if request.param == "TPU":
+        samples = samples._replace(cut=cut("pieces", 1, devices=1))
+        rows = forms.FORMS["rows"]["tpu"]
+    patch = pytest.MonkeyPatch()
+    patch.setattr(forms, "FORMS", {"samples": {"cpu": samples}, "rows": {"cpu": rows}})
     jax.clear_caches()
     yield
     patch.undo()
@@ -74,11 +76,14 @@ def test_derivatives_of_first_and_second_order(x64, shape):
     check_grads(layer, (x, *parameters), order=2, modes=("fwd", "rev"), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_devices_with_unequal_masks(masked):
+@pytest.mark.parametrize("offset", [0.0, 1e3], ids=["", "large mean"])
+@pytest.mark.parametrize(
+    ("shape", "masked"), [((16, 4, 2, 3), False), ((16, 4, 2, 3), True), ((64, 3), False)]
+)
+def test_devices_with_unequal_masks(shape, masked, offset):
     """Under ``shard_map`` with ``axis_name`` as on one device, gradients too."""
     keys = jax.random.split(jax.random.key(1), 3)
-    x = 1e3 + jax.random.normal(keys[0], (16, 4, 2, 3))
+    x = offset + jax.random.normal(keys[0], shape)
     mask = jax.random.bernoulli(keys[1], 0.6, x.shape) if masked else jnp.ones(x.shape, bool)
     dy = jax.random.normal(keys[2], x.shape)
     stats, alpha = BatchStats(jnp.zeros(3), jnp.ones(3)), jnp.full(3, 0.7)

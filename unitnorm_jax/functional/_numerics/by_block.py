@@ -19,7 +19,7 @@ from unitnorm_jax.functional._numerics.batch_statistics import (
     inverse_std,
     plain_mean_and_variance,
 )
-from unitnorm_jax.functional._numerics.by_piece import centred_sums
+from unitnorm_jax.functional._numerics.by_piece import Plan, centred_sums
 from unitnorm_jax.functional._numerics.norms import inverse_norm, mixed
 
 
@@ -35,10 +35,12 @@ def normalize_by_block(
     bessel_correction: bool,
     blocks: int,
     devices: int,
+    apart: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | float]:
     """Do as ``normalize_by_row``, the rows in ``blocks`` of equal size.
 
-    ``devices``: over how many jit may spread the rows.
+    ``devices``: over how many jit may spread the rows. ``apart``: each sum is an operation of its
+    own over all rows, and devices add theirs within the branch, too: for TPUs.
     """
     rows, channels = x.shape
     size = rows // blocks
@@ -46,18 +48,24 @@ def normalize_by_block(
     converted, cut = x.astype(alpha.dtype), (blocks, 1, size, channels)
     both = converted.reshape(cut), x.reshape(cut)
     rest = None, float(size), count, epsilon, None
-    _, totals, shift, minus_shift = centred_sums(reduction, devices, True, *both, *rest)
+    alone = devices == 1 and reduction.axis_name is None
+    plan = Plan(joined=not apart, in_branch=alone or apart, totals_only=True)
+    _, totals, shift, minus_shift = centred_sums(reduction, plan, *both, *rest)
     mean, var = plain_mean_and_variance(totals, count, reduction)
     if bessel_correction:
         var = correct_variance(var, count, epsilon)
     inv_std = inverse_std(var, epsilon)
     slope = scale * inv_std
-    vectors = slope, slope * alpha, bias, mean, kappa * jnp.square(inv_std)
-    u, v, b, m, weight = _to_rows(rows, blocks, vectors)
-    squared_norm = _keep(_squared_norms, x, shift, minus_shift, converted, m, weight)
+    vectors = (slope, slope * alpha, bias, kappa * jnp.square(inv_std), mean)
+    if x.dtype != alpha.dtype:
+        # The mean once more: sums without dy then stand alone, and those with dy all fit beside the
+        # product that makes dy. (In float32 a TPU's compiler would store what they are sums of.)
+        vectors += (mean,)
+    u, v, b, weight, *means = _to_rows(rows, 0 if apart else blocks, vectors)
+    squared_norm = _keep(_squared_norms, x, shift, minus_shift, converted, means[-1], weight)
     inverse = inverse_norm(lax.optimization_barrier(squared_norm), epsilon)
     alpha = lax.stop_gradient(alpha)
-    y = _keep(_output, x, shift, minus_shift, converted, m, inverse, u, v, b, alpha)
+    y = _keep(_output, x, shift, minus_shift, converted, means[0], inverse, u, v, b, alpha)
     return y, shift + mean, var, count
 
 
@@ -74,7 +82,7 @@ def _output(z: Any, m: Any, inverse: Any, u: Any, v: Any, b: Any, alpha: Any) ->
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _to_rows(rows: int, blocks: int, vectors: tuple[jax.Array, ...]) -> list[jax.Array]:
-    """Return each vector of channels, (c,), as a matrix, (r, c)."""
+    """Return each vector of channels, (c,), as a matrix, (r, c); ``blocks``: 0 for none."""
     return [jnp.broadcast_to(v[None], (rows, *v.shape)) for v in vectors]
 
 
@@ -82,6 +90,8 @@ def _to_rows(rows: int, blocks: int, vectors: tuple[jax.Array, ...]) -> list[jax
 def _to_rows_jvp(rows: int, blocks: int, primals: Any, tangents: Any) -> Any:
     # The transpose sums over the rows of each block, and then over blocks; in pairs (``by_piece``).
     (vectors,) = tangents
+    if not blocks:
+        return _to_rows(rows, 0, *primals), _to_rows(rows, 0, vectors)
     even = (*vectors, *(jnp.zeros_like(v) for v in vectors[: len(vectors) % 2]))
     pairs = lax.complex(jnp.stack(even[::2]), jnp.stack(even[1::2]))
     number, channels = pairs.shape

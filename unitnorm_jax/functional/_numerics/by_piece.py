@@ -68,9 +68,10 @@ def normalize_by_piece(
     count = None if mask is not None else reduction.values(layout.counts[:2], alpha.dtype)
     norm_epsilon = epsilon / typical_weight(unit, layout, alpha.dtype, masked=mask is not None)
     rest = mask, number, count, epsilon, norm_epsilon
-    each, totals, shift, minus_shift = centred_sums(
-        reduction, devices, False, x.astype(alpha.dtype), x, *rest
-    )
+    alone = devices == 1 and reduction.axis_name is None
+    plan = Plan(joined=True, in_branch=alone, totals_only=False)
+    sums = centred_sums(reduction, plan, x.astype(alpha.dtype), x, *rest)
+    each, totals, shift, minus_shift = sums
     values = total_count(totals, count)
     mean, var = plain_mean_and_variance(totals, values, reduction)
     if bessel_correction:
@@ -133,11 +134,25 @@ def _split_stack(halves: jax.Array) -> list[jax.Array]:
     return [2 * one[0] for one in lax.split(halves, (1,) * halves.shape[0], axis=0)]
 
 
+class Plan(NamedTuple):
+    """How ``centred_sums`` are taken (static and hashable).
+
+    Attributes:
+        joined: whether the two sums are one operation.
+        in_branch: whether totals are taken in the branch, over devices, too.
+        totals_only: whether those of each sample are not asked for.
+    """
+
+    joined: bool
+    in_branch: bool
+    totals_only: bool
+
+
 class Sums(NamedTuple):
     """Sums of ``x - shift`` and of its square.
 
     Attributes:
-        each: over the positions of each sample, (2, n, c); with ``totals_only`` not to be used.
+        each: over the positions of each sample, (2, n, c), if they are asked for.
         totals: over samples and devices, too, (2, c); with a mask, (3, c), the last the number of
             values.
         shift: the mean of the batch to rounding, or 0 where sums are not checked, (c,).
@@ -151,11 +166,10 @@ class Sums(NamedTuple):
     minus_shift: jax.Array
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def centred_sums(
     reduction: Reduction,
-    devices: int,
-    totals_only: bool,
+    plan: Plan,
     converted: jax.Array,
     x: jax.Array,
     mask: jax.Array | None,
@@ -173,9 +187,12 @@ def centred_sums(
     def sums(minus_shift: jax.Array | None) -> Any:
         z = converted if minus_shift is None else converted + _spread(minus_shift)
         z = z if mask is None else jnp.where(mask, z, 0)
-        zeros = (jnp.zeros((), z.dtype),) * 2
-        # Both in one operation: where a product of matrices made x, the compiler joins no others.
-        parts = lax.optimization_barrier(lax.reduce((z, jnp.square(z)), zeros, _add_both, (2,)))
+        parts: Any = z, jnp.square(z)
+        if plan.joined:  # where a product of matrices made x, the compiler joins no others
+            parts = lax.reduce(parts, (jnp.zeros((), z.dtype),) * 2, _add_both, (2,))
+        else:
+            parts = parts[0].sum(2), parts[1].sum(2)
+        parts = lax.optimization_barrier(parts)
         if x.shape[1] == 1:  # stacked by who reads them
             return parts[0][:, 0], parts[1][:, 0]
         return lax.optimization_barrier(jnp.stack(parts).sum(2))
@@ -186,10 +203,9 @@ def centred_sums(
         zero = jnp.zeros(x.shape[-1], converted.dtype)
         return Sums(jnp.asarray(about_zero), totals, zero, zero)
     values = total_count(totals, count)
-    alone = devices == 1 and reduction.axis_name is None
 
     shift = one_number(totals[0] / values)
-    if not alone:
+    if not plan.in_branch:
         # Five steps or more are a CUDA graph. Between two collectives there are four, and this.
         shift = lax.optimization_barrier(shift)
 
@@ -198,35 +214,35 @@ def centred_sums(
         return jnp.stack([sum1 - number * mean, sum2 - (2 * sum1 - number * mean) * mean])
 
     def result(each: jax.Array, totals: jax.Array) -> jax.Array:
-        if not alone:
+        if not plan.in_branch:
             return each
-        return totals if totals_only else jnp.append(each, totals[:, None], 1)
+        return totals if plan.totals_only else jnp.append(each, totals[:, None], 1)
 
     def about_mean() -> jax.Array:
         each = jnp.asarray(sums(lax.optimization_barrier(-shift)))
-        return result(each, each.sum(1))
+        return result(each, reduction.psum(each.sum(1)) if plan.in_branch else totals)
 
     def usual() -> jax.Array:
         return result(moved(*about_zero, number), moved(totals[0], totals[1], values))
 
     lost = digits_lost(shift, totals[1] / values, epsilon, reduction, norm_epsilon)
     each = lax.cond(lost, about_mean, usual)
-    if not alone:
-        if totals_only:  # without a user by rows the compiler would gather them on every device
+    if not plan.in_branch:
+        if plan.totals_only:  # without a user by rows the compiler would gather them everywhere
             each = jnp.where(lost, each, lax.optimization_barrier(moved(*about_zero, number)))
         totals = _add_samples(reduction, each, mask, number)
+    elif plan.totals_only:
+        totals = each
     else:
-        totals = jnp.concatenate([each if totals_only else each[:, -1], totals[2:]])
-        each = each if totals_only else each[:, :-1]
+        totals = jnp.concatenate([each[:, -1], totals[2:]])
+        each = each[:, :-1]
     return Sums(each, totals, shift, lax.optimization_barrier(-shift))
 
 
 @centred_sums.defjvp
-def _centred_sums_jvp(
-    reduction: Reduction, devices: int, totals_only: bool, primals: Any, tangents: Any
-) -> Any:
+def _centred_sums_jvp(reduction: Reduction, plan: Plan, primals: Any, tangents: Any) -> Any:
     _, x, mask, *_ = primals
-    sums = centred_sums(reduction, devices, totals_only, *primals)
+    sums = centred_sums(reduction, plan, *primals)
 
     def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
         z = x.astype(dx.dtype) - _spread(shift)

@@ -24,6 +24,7 @@ a program may be compiled for a machine that is not there. (Slabs: ``folded_sums
 """
 
 import functools
+import importlib.util
 import math
 from collections.abc import Callable
 from importlib import metadata
@@ -86,9 +87,15 @@ def _blocks(x: jax.Array, layout: Layout) -> dict[str, int] | None:
     return {"blocks": blocks, "devices": devices}
 
 
+def _apart(x: jax.Array, layout: Layout) -> dict[str, int] | None:
+    """Return one block, whose sums are taken apart."""
+    known = _devices(x, layout) is not None
+    return {"blocks": 1, "devices": 1, "apart": True} if known else None
+
+
 FORMS: dict[str, dict[str, Form]] = {
     "samples": {"cuda": Form(normalize_by_piece, _pieces)},
-    "rows": {"cuda": Form(normalize_by_block, _blocks)},
+    "rows": {"cuda": Form(normalize_by_block, _blocks), "tpu": Form(normalize_by_block, _apart)},
 }
 
 
@@ -153,6 +160,8 @@ def _installed(backend: str) -> bool:
     """
     if backend == "cpu":
         return True
+    if backend == "tpu":
+        return importlib.util.find_spec("libtpu") is not None
     return any(backend in plugin.name for plugin in metadata.entry_points(group="jax_plugins"))
 
 
