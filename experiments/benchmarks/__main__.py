@@ -70,10 +70,11 @@ def run_layer(options: Layer, console: Console) -> dict[str, Any]:
 
 def run_tpu(options: Tpu, console: Console) -> list[Any]:
     """Return the rows of ``bench tpu``."""
+    images = [(options.per_device, height, height, width) for height, width in options.images]
     cases = [
-        (options.topology, name, dtype, height, channels, options.per_device)
+        (options.topology, name, dtype, shape)
         for dtype in options.dtypes
-        for height, channels in options.sizes
+        for shape in (*images, *options.rows)
         for name in ("BatchNorm", "UnitizedBatchNorm")
     ]
     work = track(cases, "compiling", console=console, transient=True)

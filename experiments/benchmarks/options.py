@@ -36,7 +36,7 @@ class Layer(Stored):
 
 @dataclasses.dataclass(frozen=True)
 class Tpu(Stored):
-    """Compile conv-norm-relu-conv-norm-relu-conv for a TPU slice, and compare the programs.
+    """Compile conv-norm-relu-conv-norm-relu-conv for a TPU slice, and the same of Dense layers.
 
     Needs the TPU compiler (`pip install 'jax[tpu]'`) but no TPU; run it with JAX_PLATFORMS=cpu.
     Bytes accessed count every branch of a conditional that could run; guarded collectives are
@@ -47,8 +47,10 @@ class Tpu(Stored):
     """Name of the slice: generation and shape."""
     dtypes: tuple[str, ...] = ("bfloat16", "float32")
     """Dtypes of the activations."""
-    sizes: tuple[tuple[int, int], ...] = ((28, 128), (14, 256))
-    """Pairs of image height and channels."""
+    images: tuple[tuple[int, int], ...] = ((28, 128), (14, 256))
+    """Pairs of image height and channels; minutes each."""
+    rows: tuple[tuple[int, int], ...] = ((4096, 1024),)
+    """Pairs of rows per device and features."""
     per_device: int = 64
     """Images per device."""
     json: Path | None = None

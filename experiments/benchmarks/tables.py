@@ -110,20 +110,22 @@ def _kept(kept: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def _tpu(rows: Rows) -> list[Table]:
-    base = {(r["height"], r["channels"], r["dtype"]): r for r in rows if r["layer"] == "BatchNorm"}
+    def key(row: Any) -> tuple[Any, ...]:
+        return (*row["shape"], row["dtype"])
+
+    base = {key(row): row["bytes_accessed"] for row in rows if row["layer"] == "BatchNorm"}
     lines: list[tuple[Any, ...]] = [
         (
-            f"{row['height']}x{row['height']}x{row['channels']}",
+            "x".join(map(str, row["shape"])),
             *(row["dtype"], row["layer"], row["bytes_accessed"] / 1e6),
-            row["bytes_accessed"]
-            / base[row["height"], row["channels"], row["dtype"]]["bytes_accessed"],
+            row["bytes_accessed"] / base[key(row)],
             ", ".join(f"{count} {kind}" for kind, count in row["collectives"].items()),
             *(row["guarded_collectives"], row["peak_bytes"] / 1e6),
         )
         for row in rows
     ]
     columns = (
-        *(Column("images"), Column("dtype"), Column("layer")),
+        *(Column("input"), Column("dtype"), Column("layer")),
         *(Column("bytes accessed, MB", "{:.1f}"), Column("against BatchNorm", "{:.3f}")),
         *(Column("collectives"), Column("guarded", "{:.0f}"), Column("peak memory, MB", "{:.1f}")),
     )

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,8 +24,7 @@ class TpuRow:
 
     layer: str
     dtype: str
-    height: int
-    channels: int
+    shape: tuple[int, ...]
     bytes_accessed: float
     flops: float
     collectives: dict[str, int]
@@ -34,40 +34,35 @@ class TpuRow:
 
 
 class _Network(nn.Module):
-    """Convolution, normalization, ReLU, twice; and a convolution."""
+    """Convolution (of rows: Dense), normalization, ReLU, twice; and a convolution."""
 
     norm: Callable[..., nn.Module]
-    channels: int
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        conv = nn.Conv
+        layer: Any = nn.Dense if x.ndim == 2 else functools.partial(nn.Conv, kernel_size=(3, 3))
+        layer = functools.partial(layer, x.shape[-1], use_bias=False, dtype=self.dtype)
         for _ in range(2):
-            x = conv(self.channels, (3, 3), use_bias=False, dtype=self.dtype)(x)
-            x = nn.relu(self.norm(use_running_average=False, dtype=self.dtype)(x))
-        return conv(self.channels, (3, 3), use_bias=False, dtype=self.dtype)(x)
+            x = nn.relu(self.norm(use_running_average=False, dtype=self.dtype)(layer()(x)))
+        return layer()(x)
 
 
-def compile_for(
-    topology: str, layer: str, dtype: str, height: int, channels: int, per_device: int
-) -> TpuRow:
+def compile_for(topology: str, layer: str, dtype: str, shape: tuple[int, ...]) -> TpuRow:
     """Compile the gradient of a small network, its batch over all devices, and read the program.
 
     Args:
       topology: name of a TPU slice, for example "v5e:16x16".
       layer: "BatchNorm" or "UnitizedBatchNorm".
       dtype: of inputs and activations; parameters are float32.
-      height: height and width of the images.
-      channels: number of channels.
-      per_device: images per device.
+      shape: of the input of one device, images or rows.
     """
     norm = {"BatchNorm": nn.BatchNorm, "UnitizedBatchNorm": UnitizedBatchNorm}[layer]
-    network = _Network(norm, channels, jnp.dtype(dtype))
+    network = _Network(norm, jnp.dtype(dtype))
     devices = np.array(tpu_devices(topology))
     mesh = Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
-    shape = (per_device * devices.size, height, height, channels)
-    x = jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec("data")))
+    whole = (shape[0] * devices.size, *shape[1:])
+    x = jax.ShapeDtypeStruct(whole, dtype, sharding=NamedSharding(mesh, PartitionSpec("data")))
     variables = jax.eval_shape(
         network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape[1:]), dtype)
     )
@@ -92,8 +87,7 @@ def compile_for(
     return TpuRow(
         layer=layer,
         dtype=dtype,
-        height=height,
-        channels=channels,
+        shape=shape,
         bytes_accessed=cost["bytes accessed"],
         flops=cost["flops"],
         collectives=dict(collections.Counter(c.kind for c in found if not c.guarded)),

@@ -64,12 +64,14 @@ def test_layer():
 
 def test_tpu():
     rows = [
-        TpuRow(layer, "bfloat16", 28, 128, size, 0.0, {"all-reduce": 5}, 0, 8_210_000, 1.0)
+        TpuRow(
+            layer, "bfloat16", (64, 28, 28, 128), size, 0.0, {"all-reduce": 5}, 0, 8_210_000, 1.0
+        )
         for layer, size in (("BatchNorm", 2e6), ("UnitizedBatchNorm", 2.5e6))
     ]
     (table,) = tables_of(stored("tpu", rows)).values()
     row = cells(table)[1]
-    assert row[:5] == ["28x28x128", "bfloat16", "UnitizedBatchNorm", "2.5", "1.250"]
+    assert row[:5] == ["64x28x28x128", "bfloat16", "UnitizedBatchNorm", "2.5", "1.250"]
     assert row[5:] == ["5 all-reduce", "0", "8.2"]
 
 

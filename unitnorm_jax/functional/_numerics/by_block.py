@@ -56,7 +56,7 @@ def normalize_by_block(
         var = correct_variance(var, count, epsilon)
     inv_std = inverse_std(var, epsilon)
     slope = scale * inv_std
-    vectors = (slope, slope * alpha, bias, kappa * jnp.square(inv_std), mean)
+    vectors: tuple[jax.Array, ...] = slope, slope * alpha, bias, kappa * jnp.square(inv_std), mean
     if x.dtype != alpha.dtype:
         # The mean once more: sums without dy then stand alone, and those with dy all fit beside the
         # product that makes dy. (In float32 a TPU's compiler would store what they are sums of.)

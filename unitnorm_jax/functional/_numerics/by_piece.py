@@ -209,7 +209,8 @@ def centred_sums(
         # Five steps or more are a CUDA graph. Between two collectives there are four, and this.
         shift = lax.optimization_barrier(shift)
 
-    def moved(sum1: jax.Array, sum2: jax.Array, number: Any) -> jax.Array:
+    def moved(sums: Any, number: Any) -> jax.Array:
+        sum1, sum2 = sums
         mean = jnp.broadcast_to(shift, sum1.shape)
         return jnp.stack([sum1 - number * mean, sum2 - (2 * sum1 - number * mean) * mean])
 
@@ -223,13 +224,13 @@ def centred_sums(
         return result(each, reduction.psum(each.sum(1)) if plan.in_branch else totals)
 
     def usual() -> jax.Array:
-        return result(moved(*about_zero, number), moved(totals[0], totals[1], values))
+        return result(moved(about_zero, number), moved(totals[:2], values))
 
     lost = digits_lost(shift, totals[1] / values, epsilon, reduction, norm_epsilon)
     each = lax.cond(lost, about_mean, usual)
     if not plan.in_branch:
         if plan.totals_only:  # without a user by rows the compiler would gather them everywhere
-            each = jnp.where(lost, each, lax.optimization_barrier(moved(*about_zero, number)))
+            each = jnp.where(lost, each, lax.optimization_barrier(moved(about_zero, number)))
         totals = _add_samples(reduction, each, mask, number)
     elif plan.totals_only:
         totals = each
