@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests import reference
+from unitnorm_jax.functional._numerics import reference
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -56,7 +56,8 @@ from unitnorm_jax.functional._numerics.batch_statistics import (
     hashable_groups,
     update_stats,
 )
-from unitnorm_jax.functional._numerics.by_sample import Layout, normalize_with_statistics
+from unitnorm_jax.functional._numerics.by_sample import normalize_with_statistics
+from unitnorm_jax.functional._numerics.layout import Layout
 
 Scalar = float | int | Float[Array, ""]
 
@@ -235,8 +236,12 @@ def _normalize(
     positions = tuple(i for i in range(x.ndim) if i not in (*samples, *features))
     order = (*samples, *positions, *features)
     channels = math.prod(x.shape[i] for i in features)
-    sample_axes = x.ndim - len(features) if unit == "position" else len(samples)
-    layout = Layout(tuple(x.shape[i] for i in order), sample_axes, len(features))
+    first = x.ndim - len(features)
+    layout = Layout(
+        tuple(x.shape[i] for i in order),
+        tuple(range(first if unit == "position" else len(samples))),
+        tuple(range(first, x.ndim)),
+    )
     x, mask = x.transpose(order), None if mask is None else mask.transpose(order)
 
     def flat(value: jax.Array | None, default: float) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 from tests.functional.unitized_batch_norm_test import assert_matches_reference, problem
 from unitnorm_jax.functional import BatchStats, unitized_batch_norm
 from unitnorm_jax.functional._numerics import forms
-from unitnorm_jax.functional._numerics.by_sample import Layout
+from unitnorm_jax.functional._numerics.layout import Layout
 
 UNITS = ("reference", "sample", "rms", "position", 0.3)
 
@@ -123,7 +123,7 @@ def test_cuts_follow_the_part_of_a_device():
         found = []
 
         def look(x):
-            layout = Layout(x.shape, 1, 1)
+            layout = Layout(x.shape, (0,), (x.ndim - 1,))
             found.append(gpu[name](x, layout))
             return x
 

@@ -28,7 +28,7 @@ summed in pieces, and devices need one collective each way.
 
 Where digits go: sums about zero lose those of the variance where m^2 is large against v, and
 those of a norm where m^2 is large against v in its channels. Both ratios are known once the sums
-are, and beyond a bound the sums are taken again about the mean (``batch_statistics``). With a mask
+are, and beyond a bound the sums are taken again about the mean (``shifted_sums``). With a mask
 M counts what is valid. The authors' correction multiplies v by M / (M - 1 - epsilon) after D and Q
 are formed. Derived here; tests hold it against automatic differentiation in float64.
 """

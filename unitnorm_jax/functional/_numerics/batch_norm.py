@@ -12,12 +12,12 @@ from unitnorm_jax.functional._numerics.axes import check_axis
 from unitnorm_jax.functional._numerics.batch_statistics import (
     BatchStats,
     Reduction,
-    exact_sums,
     inverse_std,
     mean_and_variance,
-    total_count,
 )
+from unitnorm_jax.functional._numerics.layout import Layout
 from unitnorm_jax.functional._numerics.masked import stand_in
+from unitnorm_jax.functional._numerics.shifted_sums import shifted_sums, total_count
 
 
 class ChannelArguments(NamedTuple):
@@ -108,14 +108,16 @@ def normalize_by_batch(
     """
     rest = [size for i, size in enumerate(x.shape) if i != axis]
     count = reduction.values(rest, scale.dtype) if mask is None else None
-    totals, shift = _totals(reduction, axis, scale.dtype, x, mask, count, epsilon)
+    layout, converted = Layout(x.shape, (), (axis,)), x.astype(scale.dtype)
+    sums = shifted_sums(layout, reduction, None, converted, x, mask, count, epsilon)
+    totals, shift = sums.totals, sums.shift
     number = total_count(totals, count)
     mean, var = mean_and_variance(totals, number, reduction)
     if mask is not None:
         centre = spread(shift + mean, axis, x.ndim), spread(var, axis, x.ndim)
-        x = stand_in(x, mask, *centre, epsilon, dtype)
+        converted = stand_in(x, mask, *centre, epsilon, dtype).astype(scale.dtype)
     # About the shift first: its rounding is then that of the data, not of a large mean.
-    z = x.astype(scale.dtype) - spread(shift, axis, x.ndim) - spread(mean, axis, x.ndim)
+    z = converted - spread(shift, axis, x.ndim) - spread(mean, axis, x.ndim)
     y = _affine(z, scale * inverse_std(var, epsilon), bias, axis)
     return y, shift + mean, var, totals[2] if count is None else count
 
@@ -141,51 +143,3 @@ def normalize_by_statistics(
 
 def _affine(z: jax.Array, slope: jax.Array, bias: jax.Array, axis: int) -> jax.Array:
     return z * spread(slope, axis, z.ndim) + spread(bias, axis, z.ndim)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _totals(
-    reduction: Reduction,
-    axis: int,
-    dtype: Any,
-    x: jax.Array,
-    mask: jax.Array | None,
-    count: jax.Array | float | None,
-    epsilon: jax.Array | float,
-) -> Any:
-    """Return the sums over the batch, and the shift they are about.
-
-    A custom derivative because no gradient flows through the shift, and x is all that is kept.
-    """
-    reduced = tuple(i for i in range(x.ndim) if i != axis)
-
-    def sums(shift: jax.Array | None) -> tuple[None, jax.Array]:
-        z = x.astype(dtype)
-        z = z if shift is None else z - spread(shift, axis, x.ndim)
-        z = z if mask is None else jnp.where(mask, z, 0)
-        parts = [z.sum(reduced), jnp.square(z).sum(reduced)]
-        if mask is not None:
-            parts.append(mask.sum(reduced, dtype=dtype))
-        return None, reduction.psum(jnp.stack(parts))
-
-    _, totals, shift, _ = exact_sums(sums, count, epsilon, reduction)
-    return totals, shift
-
-
-@_totals.defjvp
-def _totals_jvp(reduction: Reduction, axis: int, dtype: Any, primals: Any, tangents: Any) -> Any:
-    x, mask, *_ = primals
-    totals, shift = _totals(reduction, axis, dtype, *primals)
-    reduced = tuple(i for i in range(x.ndim) if i != axis)
-
-    def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
-        z = x.astype(dtype) - spread(shift, axis, x.ndim)
-        dx = dx.astype(dtype)
-        if mask is not None:
-            z, dx = (jnp.where(mask, value, 0) for value in (z, dx))
-        return jnp.stack([dx.sum(reduced), 2 * (z * dx).sum(reduced)])
-
-    dtotals = jax.checkpoint(linear, prevent_cse=False)(tangents[0], x, shift)
-    if mask is not None:
-        dtotals = jnp.concatenate([dtotals, jnp.zeros_like(dtotals[:1])])
-    return (totals, shift), (reduction.psum(dtotals), jnp.zeros_like(shift))

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +11,6 @@ from jax import export, lax
 from jaxtyping import Array, Shaped
 
 from unitnorm_jax.functional._numerics import devices
-
-# One pass loses about (mean/std)^2 * 2^-24 of a variance, at most 3e-7 below this; of the squared
-# norm of a sample that varies 100 times less than the batch, that times 10^4.
-_MAX_SQUARED_RATIO = 4.0
-# The same of the squared norm: the sum over channels, against what a typical sample has.
-_MAX_NORM_RATIO = 16.0
 
 
 class BatchStats(NamedTuple):
@@ -88,99 +82,10 @@ def hashable_groups(groups: Any) -> tuple[tuple[int, ...], ...] | None:
         ) from None
 
 
-@jax.custom_batching.custom_vmap
-def _any(flags: jax.Array) -> jax.Array:
-    """``jnp.any``, one scalar even under ``vmap``: a ``lax.cond`` on it stays a branch."""
-    return jnp.any(flags)
-
-
-@_any.def_vmap
-def __any_vmap(axis_size: int, in_batched: list[bool], flags: jax.Array) -> tuple[jax.Array, bool]:
-    del axis_size, in_batched
-    return _any(flags), False
-
-
-def exact_sums(
-    sums: Callable[[jax.Array | None], tuple[Any, jax.Array]],
-    count: jax.Array | float | None,
-    epsilon: jax.Array | float,
-    reduction: Reduction,
-    norm_epsilon: jax.Array | float | None = None,
-) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
-    """Return sums over a batch about zero or, where that would lose digits, about the batch's mean.
-
-    Taken about zero the sums fuse with the operation that produced the input, and no shift has
-    to be agreed on between devices. They are taken again about the mean, in a branch that
-    otherwise does not run, if they overflow or show
-
-        mean_c^2 > 4 (var_c + epsilon)                                         for any channel, or
-        sum_c mean_c^2 / (var_c + epsilon)
-            > 16 (sum_c var_c / (var_c + epsilon) + norm_epsilon)              (if it is given)
-
-    The second is about the squared norm of a sample: where variances are far below epsilon it is
-    exact to epsilon while the squares that it is made of lose all their digits.
-
-    Args:
-        sums: maps a shift (one per channel, or None for zero) to a pair: any pytree, and the totals
-            ``[sum of x - shift, sum of (x - shift)^2]`` over batch and devices, (2, ...); with a
-            mask also the number of values behind them, (3, ...).
-        count: the number of values per channel behind the totals, or None: theirs.
-        epsilon: that of the normalization; what is small beside it need not be exact.
-        reduction: how to reduce.
-        norm_epsilon: epsilon / (kappa P), for a squared norm kappa sum_c sum_p xhat^2.
-
-    Returns:
-        The pytree and the totals of the last call, the shift they are about, and minus the shift.
-        (Both shifts are results of a branch. So the compiler stores the shift: computed again by
-        each of its users it could differ in the last place, which is all that matters where the
-        mean is large. And it cannot express one by the other: each use of ``x - shift`` in a
-        reduction then stays inside it, instead of being stored.)
-    """
-    result, totals = sums(None)
-    zero = jnp.zeros_like(totals[0])
-    if not reduction.checked:
-        return result, totals, zero, zero
-    values = total_count(totals, count)
-    mean = totals[0] / values
-
-    def about_mean() -> tuple[Any, jax.Array, jax.Array, jax.Array]:
-        return *sums(mean), mean, -mean
-
-    lost = digits_lost(mean, totals[1] / values, epsilon, reduction, norm_epsilon)
-    return lax.cond(lost, about_mean, lambda: (result, totals, zero, zero))
-
-
-def digits_lost(
-    mean: jax.Array,
-    mean_square: jax.Array,
-    epsilon: jax.Array | float,
-    reduction: Reduction,
-    norm_epsilon: jax.Array | float | None = None,
-) -> jax.Array:
-    """Return whether sums about zero lose digits, as ``exact_sums`` says: one scalar."""
-    square = jnp.square(mean)
-    # Written such that a NaN, of sums that overflow, counts as lost.
-    if reduction.two_pass:
-        # A branch all the same: its shift is one stored number.
-        return _any(~(square <= jnp.full_like(mean, -1)))
-    var = mean_square - square
-    kept = square <= _MAX_SQUARED_RATIO * (var + epsilon)
-    if norm_epsilon is None:
-        return _any(~kept)
-    excess = (square - _MAX_NORM_RATIO * var) / (var + epsilon)
-    excess = jnp.where(kept, excess, jnp.inf).sum()  # one sum: each is a kernel on a GPU
-    return _any(~(excess <= _MAX_NORM_RATIO * norm_epsilon))
-
-
-def total_count(totals: jax.Array, count: jax.Array | float | None) -> jax.Array | float:
-    """Return the number of values behind the totals of ``exact_sums``, 1 where there is none."""
-    return jnp.maximum(lax.stop_gradient(totals[2]), 1) if count is None else count
-
-
 def plain_mean_and_variance(
     totals: jax.Array, count: jax.Array | float, reduction: Reduction
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean (about the shift) and biased variance from the totals of ``exact_sums``.
+    """Mean (about the shift) and biased variance from the totals of ``shifted_sums``.
 
         mean = totals[0] / count,   var = max(totals[1] / count - mean^2, 0) + rounding
 

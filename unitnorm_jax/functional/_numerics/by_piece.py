@@ -27,16 +27,16 @@ from jax import lax
 from unitnorm_jax.functional._numerics.batch_statistics import (
     Reduction,
     correct_variance,
-    digits_lost,
     inverse_std,
     plain_mean_and_variance,
     rounding_of,
-    total_count,
 )
-from unitnorm_jax.functional._numerics.by_sample import Layout, typical_weight
+from unitnorm_jax.functional._numerics.by_sample import typical_weight
+from unitnorm_jax.functional._numerics.layout import Layout
 from unitnorm_jax.functional._numerics.masked import stand_in
 from unitnorm_jax.functional._numerics.norms import inverse_norm, mixed, squared_norms
 from unitnorm_jax.functional._numerics.scaling import one_number
+from unitnorm_jax.functional._numerics.shifted_sums import digits_lost, total_count
 
 
 def normalize_by_piece(

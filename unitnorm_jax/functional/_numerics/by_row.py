@@ -10,12 +10,13 @@ from jax import lax
 from unitnorm_jax.functional._numerics.batch_statistics import (
     Reduction,
     correct_variance,
-    exact_sums,
     inverse_std,
     mean_and_variance,
 )
 from unitnorm_jax.functional._numerics.folded_sums import Fold, choose_fold, on_cpu
+from unitnorm_jax.functional._numerics.layout import Layout
 from unitnorm_jax.functional._numerics.norms import inverse_norm, known
+from unitnorm_jax.functional._numerics.shifted_sums import shifted_sums
 
 # Rows are reduced by matrix products; the default precision is bfloat16 on a TPU.
 _dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
@@ -57,7 +58,8 @@ def normalize_by_row(
     """
     count = reduction.values(x.shape[:1], alpha.dtype)
     both = x.astype(alpha.dtype), x
-    totals, shift = _sums(reduction, both, count, epsilon)
+    layout, fold = Layout(x.shape, (), (1,)), choose_fold(x.shape, (0,), alpha.dtype)
+    _, _, totals, shift, _ = shifted_sums(layout, reduction, fold, *both, None, count, epsilon)
     mean, var = mean_and_variance(totals, count, reduction)
     if bessel_correction:
         var = correct_variance(var, count, epsilon)
@@ -84,43 +86,6 @@ class Centre(NamedTuple):
     def remove(self, x: jax.Array) -> jax.Array:
         """``(x - shift) - mean``."""
         return (x.astype(self.mean.dtype) - self.shift[None]) - self.mean[None]
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _sums(
-    reduction: Reduction, both: Both, count: jax.Array | float, epsilon: jax.Array | float
-) -> Any:
-    """Totals of ``x - shift`` over the batch, and the shift.
-
-    A custom derivative because no gradient flows through the shift.
-    """
-
-    def plain(both: Both, shift: jax.Array | None) -> jax.Array:
-        z = both[0] if shift is None else both[0] - shift[None]
-        return jnp.stack([z.sum(0), jnp.square(z).sum(0)])
-
-    def folded(fold: Fold, both: Both, shift: jax.Array | None) -> jax.Array:
-        shift = None if shift is None else shift[None]
-        return jnp.stack(fold.moments(both[1], shift, (0,), both[0].dtype))
-
-    add = on_cpu(choose_fold(both[0].shape, (0,), both[0].dtype), folded, plain)
-
-    def sums(shift: jax.Array | None) -> tuple[None, jax.Array]:
-        return None, reduction.psum(add(both, shift))
-
-    return exact_sums(sums, count, epsilon, reduction)[1:3]
-
-
-@_sums.defjvp
-def _sums_jvp(reduction: Reduction, primals: Any, tangents: Any) -> Any:
-    ((_, x), *_), ((dx, _), *_) = primals, tangents
-    totals, shift = _sums(reduction, *primals)
-
-    def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> jax.Array:
-        return jnp.stack([dx.sum(0), 2 * ((x.astype(dx.dtype) - shift[None]) * dx).sum(0)])
-
-    dtotals = reduction.psum(jax.checkpoint(linear, prevent_cse=False)(dx, x, shift))
-    return (totals, shift), (dtotals, jnp.zeros_like(shift))
 
 
 @jax.custom_jvp

@@ -1,8 +1,7 @@
 """Unitized batch normalization of samples that have positions, and of masked inputs."""
 
 import functools
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,51 +10,16 @@ from jax import lax
 from unitnorm_jax.functional._numerics.batch_statistics import (
     Reduction,
     correct_variance,
-    exact_sums,
     inverse_std,
     mean_and_variance,
     number_of,
     rounding_of,
-    total_count,
 )
 from unitnorm_jax.functional._numerics.folded_sums import Fold, choose_fold, on_cpu
+from unitnorm_jax.functional._numerics.layout import Layout
 from unitnorm_jax.functional._numerics.masked import stand_in
 from unitnorm_jax.functional._numerics.norms import inverse_norm, mixed, squared_norms, unit_weight
-
-
-class Layout(NamedTuple):
-    """Shape of an input, and how many of its axes, first and last, are samples and features.
-
-    Small arrays are (samples, channels) matrices; the input itself is never reshaped, because
-    XLA would then convert half precision once for each shape. Sizes may be symbolic.
-    """
-
-    shape: tuple[Any, ...]
-    sample_axes: int
-    feature_axes: int
-
-    @property
-    def positions(self) -> tuple[int, ...]:
-        """The axes between those of samples and features."""
-        return tuple(range(self.sample_axes, len(self.shape) - self.feature_axes))
-
-    @property
-    def counts(self) -> tuple[Any, Any, Any]:
-        """Numbers of samples, of positions of a sample, and of channels."""
-        last = len(self.shape) - self.feature_axes
-        parts = self.shape[: self.sample_axes], self.shape[self.sample_axes : last]
-        return math.prod(parts[0]), math.prod(parts[1]), math.prod(self.shape[last:])
-
-    def over_positions(self, z: jax.Array, **options: Any) -> jax.Array:
-        """Return the sums over positions, (samples, channels)."""
-        samples, _, channels = self.counts
-        return z.sum(self.positions, **options).reshape(samples, channels)
-
-    def spread(self, v: jax.Array) -> jax.Array:
-        """Return a (samples, channels) or (channels,) array, to broadcast with the input."""
-        last = len(self.shape) - self.feature_axes
-        first = self.shape[: self.sample_axes] if v.ndim == 2 else (1,) * self.sample_axes
-        return v.reshape((*first, *(1 for _ in self.positions), *self.shape[last:]))
+from unitnorm_jax.functional._numerics.shifted_sums import shifted_sums, total_count
 
 
 def normalize_by_sample(
@@ -95,8 +59,13 @@ def normalize_by_sample(
     """
     converted = x.astype(alpha.dtype)
     count = None if mask is not None else reduction.values(layout.counts[:2], alpha.dtype)
-    (sum1, sum2, number), totals, shift, minus_shift = _moments(
-        layout, reduction, unit, converted, x, mask, count, epsilon
+    fold = None
+    if mask is None and x.dtype != alpha.dtype:
+        # Plain sums would have the converted input stored first.
+        fold = choose_fold(x.shape, layout.positions, alpha.dtype)
+    typical = typical_weight(unit, layout, alpha.dtype, masked=mask is not None)
+    (sum1, sum2), number, totals, shift, minus_shift = shifted_sums(
+        layout, reduction, fold, converted, x, mask, count, epsilon, epsilon / typical
     )
     count_or_one = total_count(totals, count)
     mean, var = mean_and_variance(totals, count_or_one, reduction)
@@ -159,80 +128,6 @@ def typical_weight(unit: str | float, layout: Layout, dtype: Any, masked: bool) 
     if masked and unit == "reference":
         return 1.0  # 1 / P, of a sample with a single valid position
     return some * unit_weight(unit, some, channels)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _moments(
-    layout: Layout,
-    reduction: Reduction,
-    unit: str | float,
-    converted: jax.Array,
-    x: jax.Array,
-    mask: jax.Array | None,
-    count: jax.Array | float | None,
-    epsilon: jax.Array | float,
-) -> Any:
-    """Return sums over positions, their totals over the batch, and the shift they are about.
-
-    A custom derivative because no gradient flows through the shift, the branch that may choose
-    it must not store a copy of x, and x is all that is kept for the backward pass.
-    """
-    dtype = converted.dtype
-    number: Any = number_of(layout.counts[1], dtype)
-    if mask is not None:
-        number = layout.over_positions(mask, dtype=dtype)
-
-    def plain(converted: jax.Array, _: jax.Array, shift: jax.Array | None) -> Any:
-        z = converted if shift is None else converted - layout.spread(shift)
-        z = z if mask is None else jnp.where(mask, z, 0)
-        return layout.over_positions(z), layout.over_positions(jnp.square(z))
-
-    def folded(fold: Fold, _: jax.Array, x: jax.Array, shift: jax.Array | None) -> Any:
-        shift = None if shift is None else layout.spread(shift)
-        sums = fold.moments(x, shift, layout.positions, dtype)
-        return tuple(one.reshape(samples, channels) for one in sums)
-
-    samples, _, channels = layout.counts
-    fold = None
-    if mask is None and x.dtype != dtype:  # plain sums would have the converted input stored first
-        fold = choose_fold(x.shape, layout.positions, dtype)
-    add = on_cpu(fold, folded, plain)
-
-    def sums(shift: jax.Array | None) -> Any:
-        sum1, sum2 = add(converted, x, shift)
-        # The barrier keeps XLA from making the totals second reductions over all of x.
-        sum1, sum2 = lax.optimization_barrier((sum1, sum2))
-        parts = (sum1, sum2) if mask is None else (sum1, sum2, number)
-        return (sum1, sum2), reduction.psum(jnp.stack([part.sum(0) for part in parts]))
-
-    typical = typical_weight(unit, layout, dtype, masked=mask is not None)
-    (sum1, sum2), totals, shift, minus_shift = exact_sums(
-        sums, count, epsilon, reduction, epsilon / typical
-    )
-    return (sum1, sum2, number), totals, shift, minus_shift
-
-
-@_moments.defjvp
-def _moments_jvp(
-    layout: Layout, reduction: Reduction, unit: str | float, primals: Any, tangents: Any
-) -> Any:
-    _, x, mask, *_ = primals
-    out = _moments(layout, reduction, unit, *primals)
-    (_, _, number), _, shift, _ = out
-
-    def linear(dx: jax.Array, x: jax.Array, shift: jax.Array) -> Any:
-        dx = dx if mask is None else jnp.where(mask, dx, 0)
-        z = x.astype(dx.dtype) - layout.spread(shift)
-        z = z if mask is None else jnp.where(mask, z, 0)
-        dsum1, dsum2 = layout.over_positions(dx), 2 * layout.over_positions(z * dx)
-        return lax.optimization_barrier((dsum1, dsum2))
-
-    dsum1, dsum2 = jax.checkpoint(linear, prevent_cse=False)(tangents[0], x, shift)
-    dparts = [dsum1.sum(0), dsum2.sum(0)]
-    if mask is not None:
-        dparts.append(jnp.zeros_like(dparts[0]))
-    dnumber, dshift = jax.tree.map(jnp.zeros_like, (number, shift))
-    return out, ((dsum1, dsum2, dnumber), reduction.psum(jnp.stack(dparts)), dshift, dshift)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -38,7 +38,8 @@ from unitnorm_jax.functional._numerics.batch_statistics import Reduction
 from unitnorm_jax.functional._numerics.by_block import normalize_by_block
 from unitnorm_jax.functional._numerics.by_piece import normalize_by_piece
 from unitnorm_jax.functional._numerics.by_row import normalize_by_row
-from unitnorm_jax.functional._numerics.by_sample import Layout, normalize_by_sample
+from unitnorm_jax.functional._numerics.by_sample import normalize_by_sample
+from unitnorm_jax.functional._numerics.layout import Layout
 from unitnorm_jax.functional._numerics.norms import unit_weight
 
 # Blocks that fill a GPU of 132 multiprocessors, each with the channels of 256 bytes of x.

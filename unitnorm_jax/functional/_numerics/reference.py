@@ -67,7 +67,8 @@ def unitized_batch_norm(
         s = xp.sum(energy, features, keepdims=True)
     else:
         p = xp.maximum(xp.sum(valid, positions, keepdims=True), 1.0)  # 1: no valid position
-        kappa = {"reference": 1 / p, "sample": p, "rms": 1 / channels}.get(unit, unit)
+        kappas: dict[Any, Any] = {"reference": 1 / p, "sample": p, "rms": 1 / channels}
+        kappa = kappas.get(unit, unit)
         mean_square = xp.sum(energy, positions, keepdims=True) / p
         s = xp.sum(kappa * mean_square, features, keepdims=True)
     a = per_channel(alpha)
