@@ -10,7 +10,7 @@ import jax
 
 from unitnorm_jax.ics.distances._assignment import Solver
 from unitnorm_jax.ics.distances._samples import METHODS
-from unitnorm_jax.ics.measures import GradientICS, gradient_ics
+from unitnorm_jax.ics.measures import _gradient_ics
 from unitnorm_jax.ics.probe._batch import select, take_in
 from unitnorm_jax.ics.probe._capture import LayerOutput
 from unitnorm_jax.ics.probe._devices import pack, placed_by_compiler, replicated, unpack
@@ -87,7 +87,8 @@ class Measuring:
         # Two programs, so that the forward pass is compiled once for both sides.
         self._forward = jax.jit(self._take)
         self._measure = jax.jit(self._shift, static_argnames=("gathered",))
-        self._moved = jax.jit(self._gradient)
+        self._gradient_now = jax.jit(self._now)
+        self._gradient_moved = jax.jit(self._moved)
         self._estimated = jax.jit(self._estimation)
         self._original = self
 
@@ -153,7 +154,7 @@ class Measuring:
         self, before: Any, after: Any, args: Any, rngs: Any, gathered: Any = None
     ) -> ICSReport:
         sides = [self._forward(state, args, rngs) for state in (before, after)]
-        gradient = None if self._loss is None else self._moved(before, after, args)
+        gradient = None if self._loss is None else self._gradient(before, after, args)
         estimated = None
         if "estimation" in self._others:
             estimated = self._estimated(after, args, rngs)
@@ -164,14 +165,28 @@ class Measuring:
         source: Any = self._source
         return source.estimation(unpack(after), self._batch.rest.joined(arrays), rngs)
 
-    def _gradient(self, before: Any, after: Any, arrays: Any) -> Any:
+    def _gradient(self, before: Any, after: Any, arrays: Any) -> "_Gradient":
         """Return how far the gradient of each layer moved, by the paths of the layers."""
-        args, before, after = self._batch.rest.joined(arrays), unpack(before), unpack(after)
+        now = self._gradient_now(before, arrays)
+        each = functools.partial(self._gradient_moved, before, after, arrays, now)
+        return _Gradient(_gradient_ics.over_layers(each, len(now.order), now), now.order)
+
+    def _now(self, before: Any, arrays: Any) -> "_Gradient":
+        """Return the gradient before the update, and the layers."""
+        args, before = self._batch.rest.joined(arrays), unpack(before)
         source: Any = self._source  # of a model: functions are given no loss
         order = source.layer_order(before, args, self._rngs)
         loss = source.loss_of(self._loss, before, args)
-        params = map(source.parameters, (before, after))
-        return _Gradient(gradient_ics(loss, *params, layers=order), tuple(order))
+        return _Gradient(_gradient_ics.gradient(loss, source.parameters(before)), tuple(order))
+
+    def _moved(self, before: Any, after: Any, arrays: Any, now: Any, i: Any) -> jax.Array:
+        """Return the sums of one layer."""
+        args, before, after = self._batch.rest.joined(arrays), unpack(before), unpack(after)
+        source: Any = self._source
+        params, updated = map(source.parameters, (before, after))
+        loss = source.loss_of(self._loss, before, args)
+        owner = _gradient_ics.owners(params, now.order)
+        return _gradient_ics.layer_sums(loss, owner, params, updated, now.values, i)
 
     def _take(self, state: Any, args: Any, rngs: Any) -> "_Taken":
         """Return the outputs for a state, and where their points lie."""
@@ -218,7 +233,7 @@ class Measuring:
         columns = others(self._others, blocks, channels) if self._others and blocks else {}
         if gradient is not None:
             paths = [info.layer.split("[")[0] for info in infos if not info.invalid]
-            columns |= gradient_columns(paths, gradient.order, gradient.shift)
+            columns |= gradient_columns(paths, gradient.order, gradient.values)
         if estimated is not None:
             rows = [(i.layer, i.call, i.output) for i in infos if not i.invalid]
             columns |= estimation_columns(rows, estimated)
@@ -250,9 +265,9 @@ class Measuring:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Gradient:
-    """How far gradients moved, and of which layers."""
+    """Gradients, or how far they moved; and of which layers."""
 
-    shift: GradientICS
+    values: Any
     order: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
 
