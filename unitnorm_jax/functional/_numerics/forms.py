@@ -6,10 +6,12 @@ in what the compiler is kept from storing.
 =======  =============================  ===========  ===============================================
 backend  input                          form         bytes, time / nn.BatchNorm, both passes
 =======  =============================  ===========  ===============================================
-cuda     samples with positions, masks  by_piece     bench gpu, chain: .84, .85 (by_sample: 1.07,
+cuda     samples with positions, masks  by_piece     bench gpu, chain: .83, .78 (by_sample: 1.07,
                                                      1.30)
-cuda     rows                           by_block     bench gpu, 1024x512 float32: 1.04, .39 (by_row
-                                                     1.73, 1.60); bfloat16: .65, .20 (1.63, .71)
+cuda     rows                           by_block     bench gpu, 1024x512 float32: .85, .38 (by_row:
+                                                     1.73, 1.60); bfloat16: .67, .24 (1.63, .71)
+tpu      rows                           by_block,    bench tpu, 4096x1024, bytes: 1.26 in float32,
+                                        apart        1.10 in bfloat16 (by_row: 1.39, 1.27)
 cpu      samples, 2^16 values           by_sample,   bench layer: time .74 in float32, .55 in
                                         slabs        bfloat16, of images
 cpu      rows, 2^16 values              by_row,      bench layer: 1.15 in float32, .94 in bfloat16
