@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import layer, reference
+from tests import layer
 from tests.golden import cases, layer_cases
 from tests.oracle import assert_close
 from unitnorm_jax import linen
+from unitnorm_jax.functional._numerics import reference
 
 pytestmark = pytest.mark.rounding
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import layer, oracle, reference
+from tests import layer, oracle
 from tests.functional.unitized_batch_norm_test import each_unit, problem
 from tests.oracle import assert_close
 from unitnorm_jax import functional
+from unitnorm_jax.functional._numerics import reference
 
 each_mode = pytest.mark.parametrize("train", [True, False], ids=["train", "infer"])
 each_shape = pytest.mark.parametrize("shape", [(6, 2, 2, 4), (6, 4)], ids=["images", "dense"])

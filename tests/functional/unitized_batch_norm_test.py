@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from tests import layer, oracle, reference
+from tests import layer, oracle
 from tests.oracle import assert_close
 from unitnorm_jax import functional
+from unitnorm_jax.functional._numerics import reference
 
 pytestmark = pytest.mark.rounding
 
