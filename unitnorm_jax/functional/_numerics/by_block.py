@@ -1,8 +1,9 @@
-"""Unitized batch normalization of rows, for GPUs: dense inputs, and unit="position".
+"""Unitized batch normalization of rows, for GPUs and TPUs: dense inputs, and unit="position".
 
-The same as ``by_row``, where the compiler needs other words for few and full kernels: column sums
-are taken over blocks of rows and then over blocks, one kernel for all that derivatives need; the
-norms are sums over a row, not matrix products. (See ``by_piece``.)
+The same as ``by_row``, in other words: the norms are sums over a row, not matrix products. On GPUs
+column sums are taken over blocks of rows and then over blocks, one kernel for all that derivatives
+need (see ``by_piece``). On TPUs the compiler adds sums beside the matrix product that makes their
+input, as long as each is an operation of its own.
 """
 
 import functools
@@ -61,7 +62,9 @@ def normalize_by_block(
         # The mean once more: sums without dy then stand alone, and those with dy all fit beside the
         # product that makes dy. (In float32 a TPU's compiler would store what they are sums of.)
         vectors += (mean,)
-    u, v, b, weight, *means = _to_rows(rows, 0 if apart else blocks, vectors)
+    u, v, b, weight, *means = (
+        _to_rows(rows, vectors) if apart else _to_blocks(rows, blocks, vectors)
+    )
     squared_norm = _keep(_squared_norms, x, shift, minus_shift, converted, means[-1], weight)
     inverse = inverse_norm(lax.optimization_barrier(squared_norm), epsilon)
     alpha = lax.stop_gradient(alpha)
@@ -80,19 +83,22 @@ def _output(z: Any, m: Any, inverse: Any, u: Any, v: Any, b: Any, alpha: Any) ->
     return (u + mixed(v, inverse, off)) * (z - m) + b
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _to_rows(rows: int, blocks: int, vectors: tuple[jax.Array, ...]) -> list[jax.Array]:
-    """Return each vector of channels, (c,), as a matrix, (r, c); ``blocks``: 0 for none."""
+def _to_rows(rows: int, vectors: tuple[jax.Array, ...]) -> list[jax.Array]:
+    """Return each vector of channels, (c,), as a matrix, (r, c)."""
     return [jnp.broadcast_to(v[None], (rows, *v.shape)) for v in vectors]
 
 
-@_to_rows.defjvp
-def _to_rows_jvp(rows: int, blocks: int, primals: Any, tangents: Any) -> Any:
-    # The transpose sums over the rows of each block, and then over blocks; in pairs (``by_piece``).
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _to_blocks(rows: int, blocks: int, vectors: tuple[jax.Array, ...]) -> list[jax.Array]:
+    """Do as ``_to_rows``; the transpose sums over the rows of each block, and then over blocks."""
+    return _to_rows(rows, vectors)
+
+
+@_to_blocks.defjvp
+def _to_blocks_jvp(rows: int, blocks: int, primals: Any, tangents: Any) -> Any:
     (vectors,) = tangents
-    if not blocks:
-        return _to_rows(rows, 0, *primals), _to_rows(rows, 0, vectors)
     even = (*vectors, *(jnp.zeros_like(v) for v in vectors[: len(vectors) % 2]))
+    # Two sums over the same values are one of complex numbers.
     pairs = lax.complex(jnp.stack(even[::2]), jnp.stack(even[1::2]))
     number, channels = pairs.shape
     pairs = jnp.broadcast_to(pairs[:, None], (number, blocks, channels))
@@ -100,7 +106,7 @@ def _to_rows_jvp(rows: int, blocks: int, primals: Any, tangents: Any) -> Any:
     pairs = jnp.broadcast_to(pairs, (number, blocks, rows // blocks, channels))
     each = lax.split(pairs.reshape(number, rows, channels), (1,) * number, axis=0)
     tangent = [part(pair[0]) for pair in each for part in (lax.real, lax.imag)][: len(vectors)]
-    return _to_rows(rows, blocks, *primals), tangent
+    return _to_blocks(rows, blocks, *primals), tangent
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

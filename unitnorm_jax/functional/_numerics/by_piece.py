@@ -120,18 +120,15 @@ def _add_samples(
 
 
 def _to_samples(samples: int, vectors: tuple[jax.Array, ...]) -> list[jax.Array]:
-    """Return each vector of channels, (c,), as a matrix, (n, c)."""
+    """Return each vector of channels, (c,), as a matrix, (n, c).
+
+    They are arrays of a stack of their halves. Were it of themselves, gradients of parameters would
+    be slices of a sum, and each slice a copy.
+    """
     stack = 0.5 * jnp.stack(vectors)
     number, channels = stack.shape
-    return _split_stack(jnp.broadcast_to(stack[:, None], (number, samples, channels)))
-
-
-def _split_stack(halves: jax.Array) -> list[jax.Array]:
-    """Return the arrays of a stack of their halves.
-
-    Were it of themselves, gradients of parameters would be slices of a sum, and each slice a copy.
-    """
-    return [2 * one[0] for one in lax.split(halves, (1,) * halves.shape[0], axis=0)]
+    stack = jnp.broadcast_to(stack[:, None], (number, samples, channels))
+    return [2 * one[0] for one in lax.split(stack, (1,) * number, axis=0)]
 
 
 class Plan(NamedTuple):
@@ -152,7 +149,7 @@ class Sums(NamedTuple):
     """Sums of ``x - shift`` and of its square.
 
     Attributes:
-        each: over the positions of each sample, (2, n, c), if they are asked for.
+        each: over the positions of each sample, (2, n, c); None where totals alone are asked for.
         totals: over samples and devices, too, (2, c); with a mask, (3, c), the last the number of
             values.
         shift: the mean of the batch to rounding, or 0 where sums are not checked, (c,).
@@ -160,7 +157,7 @@ class Sums(NamedTuple):
             store ``x - shift`` of the forward pass for the backward pass.)
     """
 
-    each: jax.Array
+    each: Any
     totals: jax.Array
     shift: jax.Array
     minus_shift: jax.Array
@@ -201,7 +198,7 @@ def centred_sums(
     totals = _add_samples(reduction, about_zero, mask, number)
     if not reduction.checked:
         zero = jnp.zeros(x.shape[-1], converted.dtype)
-        return Sums(jnp.asarray(about_zero), totals, zero, zero)
+        return Sums(None if plan.totals_only else jnp.asarray(about_zero), totals, zero, zero)
     values = total_count(totals, count)
 
     shift = one_number(totals[0] / values)
@@ -235,9 +232,9 @@ def centred_sums(
     elif plan.totals_only:
         totals = each
     else:
-        totals = jnp.concatenate([each[:, -1], totals[2:]])
-        each = each[:, :-1]
-    return Sums(each, totals, shift, lax.optimization_barrier(-shift))
+        each, totals = each[:, :-1], jnp.concatenate([each[:, -1], totals[2:]])
+    minus_shift = lax.optimization_barrier(-shift)
+    return Sums(None if plan.totals_only else each, totals, shift, minus_shift)
 
 
 @centred_sums.defjvp
@@ -255,8 +252,7 @@ def _centred_sums_jvp(reduction: Reduction, plan: Plan, primals: Any, tangents: 
     dtotals = reduction.psum(deach.sum(1))
     dtotals = jnp.concatenate([dtotals, jnp.zeros_like(sums.totals[2:])])
     dshift = jnp.zeros_like(sums.shift)
-    deach = jnp.zeros_like(sums.each) if deach.shape != sums.each.shape else deach
-    return sums, Sums(deach, dtotals, dshift, dshift)
+    return sums, Sums(None if plan.totals_only else deach, dtotals, dshift, dshift)
 
 
 @jax.custom_jvp
