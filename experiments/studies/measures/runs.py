@@ -101,14 +101,15 @@ def make(
         inner, _ = state.opt_state
         return state.replace(opt_state=(inner, jnp.asarray(rate, jnp.float32)))
 
-    def gradient(before: Any, after: Any) -> ics.measures.GradientICS:
-        def loss(params: Any) -> jax.Array:
-            logits, _ = model.apply(
-                {**before, "params": params}, images, train=True, rngs=rngs, mutable=["batch_stats"]
-            )
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    def loss(params: Any, before: Any) -> jax.Array:
+        logits, _ = model.apply(
+            {**before, "params": params}, images, train=True, rngs=rngs, mutable=["batch_stats"]
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-        return ics.measures.gradient_ics(loss, before["params"], after["params"], layers=layers)
+    def gradient(before: Any, after: Any) -> ics.measures.GradientICS:
+        params, updated = before["params"], after["params"]
+        return ics.measures.gradient_ics(loss, params, updated, layers=layers, args=(before,))
 
     step = functools.partial(
         steps.train_step,
@@ -124,7 +125,7 @@ def make(
         step=jax.jit(step, donate_argnums=0),
         evaluate=jax.jit(functools.partial(steps.eval_step, standardize=dataset.standardize)),
         probe=program.probe,
-        gradient=jax.jit(gradient),
+        gradient=gradient,
         layers=layers,
         updates=program.updates,
         places=program.layers,

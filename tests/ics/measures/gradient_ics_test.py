@@ -52,6 +52,30 @@ def test_gradient_ics_by_hand():
     assert float(found.norm[1]) == pytest.approx(np.linalg.norm(g), rel=1e-5)
 
 
+def test_a_loss_is_compiled_once():
+    """Calls with other arrays trace nothing, and are what the one program under jit returns."""
+    traces = []
+
+    def loss(p, x):
+        traces.append(x)
+        return jnp.sin(jnp.tanh(x @ p["a"]) @ p["b"]).sum()
+
+    params = {"a": jnp.eye(3), "b": jnp.arange(6.0).reshape(3, 2)}
+    after = jax.tree.map(lambda p: p + 0.1, params)
+
+    def shift(x):
+        return measures.gradient_ics(loss, params, after, layers=("a", "b"), args=(x,))
+
+    shift(jnp.ones((4, 3)))
+    before = len(traces)
+    x = jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32)
+    found = shift(x)
+    assert len(traces) == before
+    for one, other in zip(found, jax.jit(shift)(x), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert found.distance[1] > 0.01
+
+
 def test_gradient_ics_makes_the_update_itself():
     params, loss, _ = two_layers()
     optimizer = optax.sgd(0.1)

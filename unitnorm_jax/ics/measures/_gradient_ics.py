@@ -22,11 +22,12 @@ class GradientICS(NamedTuple):
 
 
 def gradient_ics(
-    loss: Callable[[Any], Any],
+    loss: Callable[..., Any],
     params: Any,
     updated: Any = None,
     *,
     layers: Sequence[str],
+    args: tuple[Any, ...] = (),
     optimizer: Any = None,
     opt_state: Any = None,
 ) -> GradientICS:
@@ -40,16 +41,18 @@ def gradient_ics(
     the same batch in both. It is small where a layer could have been updated before the others or
     after them.
 
-    It costs one backward pass per layer. They run one after another: as calls of one compiled
-    function or, where this is called under jit, as one program with a loop. (In a loop XLA's CPU
-    compiler has gradients of convolutions 30 times slower: on CPUs do not jit this.)
+    It costs one backward pass per layer. They run one after another: as calls of one function,
+    compiled once for a `loss` (the same object, arrays that change in `args`) or, where this is
+    called under jit, as one program with a loop. (In a loop XLA's CPU compiler has gradients of
+    convolutions 30 times slower: on CPUs do not jit this.)
 
     Args:
-        loss: From the parameters to a number; it holds the batch, and what else the model needs.
+        loss: ``loss(params, *args)`` returns a number.
         params: Parameters before the update, a pytree.
         updated: The same after it. Default: what one step of the optimizer makes of them.
         layers: Paths of the layers in the order in which the model calls them, joined with "/"
             ("block_0/conv"). A parameter belongs to the longest of them that its path starts with.
+        args: The batch, and what else the loss needs.
         optimizer: Has ``init`` and ``update``, as optax's do.
         opt_state: Its state. Default: ``optimizer.init(params)``.
 
@@ -73,7 +76,7 @@ def gradient_ics(
         optimization?, NeurIPS 2018 (arXiv 1805.11604), definition 2.1.
     """
     owner = owners(params, layers)
-    now = jax.jit(functools.partial(gradient, loss))(params)
+    now = _jitted_gradient(loss, params, args)
     if updated is None:
         if optimizer is None:
             raise ValueError(
@@ -90,8 +93,8 @@ def gradient_ics(
             f"`updated` must have the structure of `params`, but is {given} where they are "
             f"{structure}; give the same model's parameters."
         )
-    one = jax.jit(functools.partial(layer_sums, loss, owner))
-    return over_layers(functools.partial(one, params, updated, now), len(layers), (now, updated))
+    one = functools.partial(_jitted_sums, loss, owner, params, updated, now, args)
+    return over_layers(one, len(layers), (now, updated))
 
 
 def over_layers(one: Callable[[Any], jax.Array], layers: int, arrays: Any) -> GradientICS:
@@ -104,38 +107,44 @@ def over_layers(one: Callable[[Any], jax.Array], layers: int, arrays: Any) -> Gr
     return _shift_of(jnp.stack([one(i) for i in np.arange(layers)]))
 
 
-def gradient(loss: Callable[[Any], Any], params: Any) -> Any:
+def gradient(loss: Callable[..., Any], params: Any, args: tuple[Any, ...] = ()) -> Any:
     """Return the gradient of all parameters."""
-    return jax.grad(lambda p: jnp.asarray(loss(p)))(params)
+    return jax.grad(lambda p: jnp.asarray(loss(p, *args)))(params)
 
 
 def layer_sums(
-    loss: Callable[[Any], Any],
+    loss: Callable[..., Any],
     owner: Sequence[int],
     before: Any,
     after: Any,
     now: Any,
+    args: tuple[Any, ...],
     i: jax.Array,
 ) -> jax.Array:
     """Return |G_i - G'_i|^2, G_i G'_i, |G_i|^2 and |G'_i|^2 of one layer.
 
     Args:
-        loss: From the parameters to a number.
+        loss: See `gradient_ics`.
         owner: The layer of each parameter.
         before: Parameters before the update.
         after: Those after it.
         now: The gradient before it.
+        args: See `gradient_ics`.
         i: The layer, an integer that may be traced.
     """
     leaves, structure = jax.tree.flatten(before)
     pairs = zip(owner, leaves, jax.tree.leaves(after), strict=True)
     mixed = [jnp.where(o < i, new, old) for o, old, new in pairs]
-    moved = gradient(loss, jax.tree.unflatten(structure, mixed))
+    moved = gradient(loss, jax.tree.unflatten(structure, mixed), args)
     sums = [
         jnp.where(o == i, jnp.stack(_products(g, h)), 0)
         for o, g, h in zip(owner, jax.tree.leaves(now), jax.tree.leaves(moved), strict=True)
     ]
     return jnp.stack(sums).sum(0)
+
+
+_jitted_gradient = jax.jit(gradient, static_argnums=0)
+_jitted_sums = jax.jit(layer_sums, static_argnums=(0, 1))
 
 
 def _shift_of(sums: jax.Array) -> GradientICS:

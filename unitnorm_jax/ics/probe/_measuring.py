@@ -186,7 +186,7 @@ class Measuring:
         params, updated = map(source.parameters, (before, after))
         loss = source.loss_of(self._loss, before, args)
         owner = _gradient_ics.owners(params, now.order)
-        return _gradient_ics.layer_sums(loss, owner, params, updated, now.values, i)
+        return _gradient_ics.layer_sums(loss, owner, params, updated, now.values, (), i)
 
     def _take(self, state: Any, args: Any, rngs: Any) -> "_Taken":
         """Return the outputs for a state, and where their points lie."""
