@@ -12,9 +12,9 @@ cuda     rows                           by_block     bench gpu, 1024x512 float32
                                                      1.73, 1.60); bfloat16: .67, .24 (1.63, .71)
 tpu      rows                           by_block,    bench tpu, 4096x1024, bytes: 1.26 in float32,
                                         apart        1.10 in bfloat16 (by_row: 1.39, 1.27)
-cpu      samples, 2^16 values           by_sample,   bench layer: time .74 in float32, .55 in
+cpu      samples, 2^16 values           by_sample,   bench layer: time .79 in float32, .49 in
                                         slabs        bfloat16, of images
-cpu      rows, 2^16 values              by_row,      bench layer: 1.15 in float32, .94 in bfloat16
+cpu      rows, 2^16 values              by_row,      bench layer: 1.24 in float32, .96 in bfloat16
                                         slabs
 others   samples                        by_sample    bench tpu, v5e: bytes 1.01
 others   rows                           by_row
