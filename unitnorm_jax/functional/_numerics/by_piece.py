@@ -31,7 +31,7 @@ from unitnorm_jax.functional._numerics.batch_statistics import (
     plain_mean_and_variance,
     rounding_of,
 )
-from unitnorm_jax.functional._numerics.by_sample import typical_weight
+from unitnorm_jax.functional._numerics.by_sample import affine, typical_weight
 from unitnorm_jax.functional._numerics.layout import Layout
 from unitnorm_jax.functional._numerics.masked import stand_in
 from unitnorm_jax.functional._numerics.norms import inverse_norm, mixed, squared_norms
@@ -91,7 +91,8 @@ def normalize_by_piece(
     b = b - a * m
     if mask is not None:
         x = stand_in(x, mask, _spread(shift + mean), _spread(var), epsilon, dtype)
-    y = _affine(x.astype(alpha.dtype), x, shift, minus_shift, a, b)
+    parts = Layout(cut, (0,), (3,))
+    y = affine(parts, _add, x.astype(alpha.dtype), x, shift, minus_shift, a, b)
     return y.reshape(shape), shift + mean, var, totals[2] if count is None else count
 
 
@@ -255,33 +256,12 @@ def _centred_sums_jvp(reduction: Reduction, plan: Plan, primals: Any, tangents: 
     return sums, Sums(None if plan.totals_only else deach, dtotals, dshift, dshift)
 
 
-@jax.custom_jvp
-def _affine(
-    converted: jax.Array,
-    x: jax.Array,
-    shift: jax.Array,
-    minus_shift: jax.Array,
-    a: jax.Array,
-    b: jax.Array,
+def _add(
+    layout: Layout, da: jax.Array, db: jax.Array, x: jax.Array, minus_shift: jax.Array
 ) -> jax.Array:
-    """Return ``a * (x - shift) + b``, whose derivative keeps x."""
-    del x, minus_shift
-    return _spread(a) * (converted - _spread(shift)) + _spread(b)
-
-
-@_affine.defjvp
-def _affine_jvp(primals: Any, tangents: Any) -> Any:
-    _, x, _, minus_shift, a, _ = primals
-    dx, _, _, _, da, db = tangents
-
-    def linear(dx: Any, da: Any, db: Any, x: Any, minus_shift: Any, a: Any) -> jax.Array:
-        # The transpose sums over the positions of each piece, and then over pieces.
-        samples, pieces, _, channels = x.shape
-        pair = jnp.broadcast_to(lax.complex(da, db)[:, None], (samples, pieces, channels))
-        pair = jnp.broadcast_to(lax.optimization_barrier(pair)[:, :, None], x.shape)
-        da, db = lax.real(pair), lax.imag(pair)
-        z = x.astype(da.dtype) + _spread(minus_shift)
-        return _spread(a) * dx + da * z + db
-
-    tangent = jax.checkpoint(linear, prevent_cse=False)(dx, da, db, x, minus_shift, a)
-    return _affine(*primals), tangent
+    """``da (x + minus_shift) + db``: its transpose sums over each piece, and then over pieces."""
+    samples, pieces, _, channels = layout.shape
+    pair = jnp.broadcast_to(lax.complex(da, db)[:, None], (samples, pieces, channels))
+    pair = jnp.broadcast_to(lax.optimization_barrier(pair)[:, :, None], layout.shape)
+    z = x.astype(da.dtype) + layout.spread(minus_shift)
+    return lax.real(pair) * z + lax.imag(pair)

@@ -1,6 +1,7 @@
 """Unitized batch normalization of samples that have positions, and of masked inputs."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -86,7 +87,7 @@ def normalize_by_sample(
         centre = layout.spread(shift + mean), layout.spread(var)
         x = stand_in(x, mask, *centre, epsilon, dtype)
         converted = x.astype(alpha.dtype)
-    y = _affine(layout, converted, x, shift, minus_shift, a, b)
+    y = affine(layout, _add, converted, x, shift, minus_shift, a, b)
     return y, shift + mean, var, totals[2] if count is None else count
 
 
@@ -130,9 +131,10 @@ def typical_weight(unit: str | float, layout: Layout, dtype: Any, masked: bool) 
     return some * unit_weight(unit, some, channels)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _affine(
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def affine(
     layout: Layout,
+    add: Callable[..., jax.Array],
     converted: jax.Array,
     x: jax.Array,
     shift: jax.Array,
@@ -140,30 +142,39 @@ def _affine(
     a: jax.Array,
     b: jax.Array,
 ) -> jax.Array:
-    """Return ``a * (x - shift) + b``, whose derivative keeps x and reads ``minus_shift``."""
-    del x, minus_shift
+    """Return ``a * (x - shift) + b``, whose derivative keeps x and reads ``minus_shift``.
+
+    ``add(layout, da, db, x, minus_shift)``: the derivative with respect to a and b, ``da (x +
+    minus_shift) + db``, in words whose transpose is how gradients are to be summed.
+    """
+    del add, x, minus_shift
     return layout.spread(a) * (converted - layout.spread(shift)) + layout.spread(b)
 
 
-@_affine.defjvp
-def _affine_jvp(layout: Layout, primals: Any, tangents: Any) -> Any:
+@affine.defjvp
+def _affine_jvp(layout: Layout, add: Callable[..., jax.Array], primals: Any, tangents: Any) -> Any:
     _, x, _, minus_shift, a, _ = primals
     dx, _, _, _, da, db = tangents
 
     def linear(dx: Any, da: Any, db: Any, x: Any, minus_shift: Any, a: Any) -> jax.Array:
-        fold = choose_fold(x.shape, layout.positions, da.dtype)
-        add = on_cpu(fold, functools.partial(_map_folded, layout), functools.partial(_map, layout))
-        rest = add(da, db, x, minus_shift)
-        return layout.spread(a) * dx + rest
+        return layout.spread(a) * dx + add(layout, da, db, x, minus_shift)
 
     tangent = jax.checkpoint(linear, prevent_cse=False)(dx, da, db, x, minus_shift, a)
-    return _affine(layout, *primals), tangent
+    return affine(layout, add, *primals), tangent
+
+
+def _add(
+    layout: Layout, da: jax.Array, db: jax.Array, x: jax.Array, minus_shift: jax.Array
+) -> jax.Array:
+    fold = choose_fold(x.shape, layout.positions, da.dtype)
+    forms = functools.partial(_map_folded, layout), functools.partial(_map, layout)
+    return on_cpu(fold, *forms)(da, db, x, minus_shift)
 
 
 def _map(
     layout: Layout, da: jax.Array, db: jax.Array, x: jax.Array, minus_shift: jax.Array
 ) -> jax.Array:
-    """``da (x + minus_shift) + db``, whose transpose is the sums behind the gradients."""
+    """``da (x + minus_shift) + db``: its transpose sums over positions."""
     z = x.astype(da.dtype) + layout.spread(minus_shift)
     return layout.spread(da) * z + layout.spread(db)
 
