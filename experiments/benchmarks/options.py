@@ -17,6 +17,11 @@ class Stored:
     """File to write the numbers to, with versions and hardware; it must not exist."""
 
 
+def _check_dtypes(dtypes: tuple[str, ...]) -> None:
+    for name in dtypes:
+        check_choice("dtypes", name, ("float32", "bfloat16", "float16"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer(Stored):
     """Time the layer against nn.BatchNorm, a naive layer and a x + b, on this device.
@@ -32,6 +37,13 @@ class Layer(Stored):
     """Dtypes of inputs and outputs."""
     passes: tuple[str, ...] = tuple(forms.PASSES)
     """What to time: forward, forward+backward."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        positive(seconds=self.seconds)
+        _check_dtypes(self.dtypes)
+        for name in self.passes:
+            check_choice("passes", name, tuple(forms.PASSES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +68,16 @@ class Tpu(Stored):
     json: Path | None = None
     """File to write the numbers to, with versions; it must not exist."""
 
+    def __post_init__(self) -> None:
+        """Check the values."""
+        positive(per_device=self.per_device)
+        _check_dtypes(self.dtypes)
+        if not (self.images or self.rows):
+            raise ValueError("`images` and `rows` are both empty; name shapes for one of them.")
+        for name in ("images", "rows"):
+            for size in (size for pair in getattr(self, name) for size in pair):
+                positive(**{name: size})
+
 
 @dataclasses.dataclass(frozen=True)
 class Gpu(Stored):
@@ -69,7 +91,8 @@ class Gpu(Stored):
 
     cases: tuple[str, ...] = tuple(GROUPS)
     """Which: layer, chain (conv-norm-relu twice), others (more shapes of it), dense
-    (Dense-norm-relu twice), resnet50, resnet110 (training steps, minutes each)."""
+    (Dense-norm-relu twice), resnet50, resnet110 (training steps, minutes each; all others
+    together take two minutes)."""
     devices: tuple[int, ...] = (1,)
     """Numbers of GPUs of one machine; shapes are those of one GPU."""
     chip: str = "h100"
@@ -81,6 +104,10 @@ class Gpu(Stored):
 
     def __post_init__(self) -> None:
         """Check the values."""
+        positive(seconds=self.seconds)
+        for name in ("cases", "devices"):
+            if not getattr(self, name):
+                raise ValueError(f"`{name}` is empty; name one or more, or leave it out.")
         for name in self.cases:
             check_choice("cases", name, tuple(GROUPS))
         for count in self.devices:

@@ -60,5 +60,5 @@ def _unboxed(text: str, prog: str) -> str:
     for python, rule in _NOT_PARSED:
         error = re.sub(rf"^Error parsing (\S+): {python}$", rf"\1 {rule}", error)
     perhaps = f" Perhaps you meant {' or '.join(options)}." if options else ""
-    error += "" if error.endswith(".)") else "."
+    error += "" if error.endswith((".)", "?")) else "."
     return f"error: {error}{perhaps} Options: {prog} --help."

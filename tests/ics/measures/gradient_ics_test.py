@@ -76,6 +76,19 @@ def test_a_loss_is_compiled_once():
     assert found.distance[1] > 0.01
 
 
+def test_a_loss_without_args_is_read_anew():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    scale = {"now": 1.0}
+
+    def loss(p):
+        return scale["now"] * (p["a"] * p["b"]).sum()
+
+    first = measures.gradient_ics(loss, params, params, layers=("a", "b"))
+    scale["now"] = 2.0
+    second = measures.gradient_ics(loss, params, params, layers=("a", "b"))
+    np.testing.assert_allclose(second.norm, 2 * first.norm)
+
+
 def test_gradient_ics_makes_the_update_itself():
     params, loss, _ = two_layers()
     optimizer = optax.sgd(0.1)
@@ -102,6 +115,24 @@ PARAMS = {"a": np.ones(2, np.float32)}
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda: measures.gradient_ics(
+                lambda p: p["a"].sum(), PARAMS, {"a": np.ones(1, np.float32)}, layers=("a",)
+            ),
+            r"'a' is float32\[1\] where it was float32\[2\]",
+        ),
+        (
+            lambda: measures.gradient_ics(
+                lambda p: p["a"].sum(), PARAMS, {"a": jnp.ones(2, jnp.bfloat16)}, layers=("a",)
+            ),
+            r"'a' is bfloat16\[2\] where it was float32\[2\]",
+        ),
+        (
+            lambda: measures.gradient_ics(
+                lambda p, flag: p["a"].sum(), PARAMS, PARAMS, layers=("a",), args=(True,)
+            ),
+            "`args` must be arrays, but has True",
+        ),
         (
             lambda: measures.gradient_ics(lambda p: p["a"].sum(), PARAMS, PARAMS, layers=()),
             "'a' belongs to none",

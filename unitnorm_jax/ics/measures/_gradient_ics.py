@@ -41,10 +41,11 @@ def gradient_ics(
     the same batch in both. It is small where a layer could have been updated before the others or
     after them.
 
-    It costs one backward pass per layer. They run one after another: as calls of one function,
-    compiled once for a `loss` (the same object, arrays that change in `args`) or, where this is
-    called under jit, as one program with a loop. (In a loop XLA's CPU compiler has gradients of
-    convolutions 30 times slower: on CPUs do not jit this.)
+    It costs one backward pass per layer. They run one after another: as calls of one compiled
+    function or, where this is called under jit, as one program with a loop. (In a loop XLA's CPU
+    compiler has gradients of convolutions 30 times slower: on CPUs do not jit this.) The function
+    is compiled at every call or, if `args` are given, once for a loss: it must then read nothing
+    else that changes.
 
     Args:
         loss: ``loss(params, *args)`` returns a number.
@@ -52,7 +53,8 @@ def gradient_ics(
         updated: The same after it. Default: what one step of the optimizer makes of them.
         layers: Paths of the layers in the order in which the model calls them, joined with "/"
             ("block_0/conv"). A parameter belongs to the longest of them that its path starts with.
-        args: The batch, and what else the loss needs.
+        args: Arrays, or trees of them, that the loss takes besides; what is no array, such as a
+            flag, goes into the loss by ``functools.partial``.
         optimizer: Has ``init`` and ``update``, as optax's do.
         opt_state: Its state. Default: ``optimizer.init(params)``.
 
@@ -60,8 +62,9 @@ def gradient_ics(
         Three numbers per layer.
 
     Raises:
-        ValueError: If a parameter belongs to no layer or a layer has no parameter, or neither the
-            updated parameters nor an optimizer is given.
+        ValueError: If a parameter belongs to no layer or a layer has no parameter, neither the
+            updated parameters nor an optimizer is given, the updated parameters are not like
+            `params` in structure, shapes and dtypes, or `args` has what is no array.
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,7 +79,14 @@ def gradient_ics(
         optimization?, NeurIPS 2018 (arXiv 1805.11604), definition 2.1.
     """
     owner = owners(params, layers)
-    now = _jitted_gradient(loss, params, args)
+    _check_arrays(args)
+    if args:
+        gradient_of: Any = functools.partial(_jitted_gradient, loss)
+        sums_of: Any = functools.partial(_jitted_sums, loss, owner)
+    else:  # new functions: nothing that the loss reads is taken from an earlier call
+        gradient_of = jax.jit(functools.partial(gradient, loss))
+        sums_of = jax.jit(functools.partial(layer_sums, loss, owner))
+    now = gradient_of(params, args)
     if updated is None:
         if optimizer is None:
             raise ValueError(
@@ -86,6 +96,22 @@ def gradient_ics(
         state = optimizer.init(params) if opt_state is None else opt_state
         step, _ = optimizer.update(now, state, params)
         updated = jax.tree.map(lambda p, s: p + s.astype(p.dtype), params, step)
+    _check_alike(params, updated)
+    one = functools.partial(sums_of, params, updated, now, args)
+    return over_layers(one, len(layers), (now, updated))
+
+
+def _check_arrays(args: tuple[Any, ...]) -> None:
+    for leaf in jax.tree.leaves(args):
+        arrays = jax.Array | np.ndarray | np.generic | int | float | complex
+        if isinstance(leaf, bool) or not isinstance(leaf, arrays):
+            raise ValueError(
+                f"`args` must be arrays, but has {leaf!r}; bind what is no array to the loss: "
+                "functools.partial(loss, flag=True)."
+            )
+
+
+def _check_alike(params: Any, updated: Any) -> None:
     structure: Any = jax.tree.structure(params)
     given: Any = jax.tree.structure(updated)
     if given != structure:
@@ -93,8 +119,15 @@ def gradient_ics(
             f"`updated` must have the structure of `params`, but is {given} where they are "
             f"{structure}; give the same model's parameters."
         )
-    one = functools.partial(_jitted_sums, loss, owner, params, updated, now, args)
-    return over_layers(one, len(layers), (now, updated))
+    old = jax.tree.leaves_with_path(params)
+    for (path, before), after in zip(old, jax.tree.leaves(updated), strict=True):
+        was, now = (f"{jnp.asarray(z).dtype}{list(jnp.shape(z))}" for z in (before, after))
+        if was != now:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"`updated` must have the shapes and dtypes of `params`, but {name!r} is {now} "
+                f"where it was {was}; give the same model's parameters."
+            )
 
 
 def over_layers(one: Callable[[Any], jax.Array], layers: int, arrays: Any) -> GradientICS:

@@ -11,7 +11,7 @@ from experiments.benchmarks.gpu import rows as gpu_rows
 from experiments.benchmarks.gpu.cases import GROUPS, Case, lower
 from experiments.benchmarks.gpu.chip import describe
 from experiments.benchmarks.gpu.read import instructions_of, steps_of, summarize
-from experiments.benchmarks.options import Gpu
+from experiments.benchmarks.options import Gpu, Tpu
 from experiments.publish import tables_of
 
 needs_compiler = pytest.mark.skipif(
@@ -116,6 +116,12 @@ def test_messages(monkeypatch, tmp_path):
         describe("h1")
     with pytest.raises(ValueError, match=r"`cases` \(='chains'\) is unknown"):
         Gpu(cases=("chains",))
+    with pytest.raises(ValueError, match="`cases` is empty"):
+        Gpu(cases=())
+    with pytest.raises(ValueError, match="`images` and `rows` are both empty"):
+        Tpu(images=(), rows=())
+    with pytest.raises(ValueError, match=r"`dtypes` \(='float33'\) is unknown"):
+        Tpu(dtypes=("float33",))
     monkeypatch.setattr(gpu_rows, "ENVIRONMENT", tmp_path / ".venv-gpu")
     with pytest.raises(ValueError, match=r"there is no .venv-gpu; `make gpu-compile` makes it"):
         next(gpu_rows.compiled_rows([case], "h100"))
