@@ -114,10 +114,10 @@ def normalize_by_batch(
     number = total_count(totals, count)
     mean, var = mean_and_variance(totals, number, reduction)
     if mask is not None:
-        centre = spread(shift + mean, axis, x.ndim), spread(var, axis, x.ndim)
+        centre = layout.spread(shift + mean), layout.spread(var)
         converted = stand_in(x, mask, *centre, epsilon, dtype).astype(scale.dtype)
     # About the shift first: its rounding is then that of the data, not of a large mean.
-    z = converted - spread(shift, axis, x.ndim) - spread(mean, axis, x.ndim)
+    z = converted - layout.spread(shift) - layout.spread(mean)
     y = _affine(z, scale * inverse_std(var, epsilon), bias, axis)
     return y, shift + mean, var, totals[2] if count is None else count
 

@@ -2,8 +2,8 @@
 
 The same as ``by_row``, in other words: the norms are sums over a row, not matrix products. On GPUs
 column sums are taken over blocks of rows and then over blocks, one kernel for all that derivatives
-need (see ``by_piece``). On TPUs the compiler adds sums beside the matrix product that makes their
-input, as long as each is an operation of its own.
+need (see ``by_piece``). On TPUs each sum is an operation of its own: the compiler then takes it in
+the matrix product that makes its input.
 """
 
 import functools

@@ -138,7 +138,7 @@ class Plan(NamedTuple):
     Attributes:
         joined: whether the two sums are one operation.
         in_branch: whether totals are taken in the branch, over devices, too.
-        totals_only: whether those of each sample are not asked for.
+        totals_only: whether nothing but the totals is asked for.
     """
 
     joined: bool

@@ -157,7 +157,7 @@ def _exact_sums(
             ``[sum of x - shift, sum of (x - shift)^2]`` over batch and devices, (2, ...); with a
             mask also the number of values behind them, (3, ...).
         count: the number of values per channel behind the totals, or None: theirs.
-        epsilon: that of the normalization; what is small beside it need not be exact.
+        epsilon: of the normalization; a variance far below it need not be exact.
         reduction: how to reduce.
         norm_epsilon: epsilon / (kappa P), for a squared norm kappa sum_c sum_p xhat^2.
 

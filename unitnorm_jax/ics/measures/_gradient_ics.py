@@ -53,8 +53,8 @@ def gradient_ics(
         updated: The same after it. Default: what one step of the optimizer makes of them.
         layers: Paths of the layers in the order in which the model calls them, joined with "/"
             ("block_0/conv"). A parameter belongs to the longest of them that its path starts with.
-        args: Arrays, or trees of them, that the loss takes besides; what is no array, such as a
-            flag, goes into the loss by ``functools.partial``.
+        args: Further arguments of the loss: arrays, or trees of them. Bind anything else, such as
+            a flag, by ``functools.partial``.
         optimizer: Has ``init`` and ``update``, as optax's do.
         opt_state: Its state. Default: ``optimizer.init(params)``.
 
@@ -102,8 +102,8 @@ def gradient_ics(
 
 
 def _check_arrays(args: tuple[Any, ...]) -> None:
+    arrays = jax.Array | np.ndarray | np.generic | int | float | complex
     for leaf in jax.tree.leaves(args):
-        arrays = jax.Array | np.ndarray | np.generic | int | float | complex
         if isinstance(leaf, bool) or not isinstance(leaf, arrays):
             raise ValueError(
                 f"`args` must be arrays, but has {leaf!r}; bind what is no array to the loss: "
