@@ -142,7 +142,7 @@ def dual_lower_bound(
         g = lowered(jnp.min(below - f[:, None], axis=0), y_weights)
 
     # Sums of weight * value, with the error of weights, products and sum.
-    def sums(*terms: jax.Array) -> jax.Array:  # (terms, 2): sums, and those of sizes
+    def sums(*terms: jax.Array) -> jax.Array:  # (terms, 2): of values and of sizes
         both = [z for term in terms for z in (term, jnp.abs(term))]
         return _rounding.tree_sum(jnp.stack(both, axis=1)).reshape(-1, 2)
 

@@ -121,7 +121,7 @@ def _check_alike(params: Any, updated: Any) -> None:
         )
     old = jax.tree.leaves_with_path(params)
     for (path, before), after in zip(old, jax.tree.leaves(updated), strict=True):
-        was, now = (f"{jnp.asarray(z).dtype}{list(jnp.shape(z))}" for z in (before, after))
+        was, now = (f"{jnp.result_type(z)}{list(jnp.shape(z))}" for z in (before, after))
         if was != now:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(
@@ -133,7 +133,7 @@ def _check_alike(params: Any, updated: Any) -> None:
 def over_layers(one: Callable[[Any], jax.Array], layers: int, arrays: Any) -> GradientICS:
     """Return the result from ``layer_sums`` of each layer, ``one(i)``.
 
-    ``arrays``: what they are made of: a loop, if it is traced.
+    ``arrays``: what they are made of; where it is traced, the layers are a loop.
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
         return _shift_of(jax.lax.map(one, jnp.arange(layers)))
