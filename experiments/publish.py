@@ -44,6 +44,8 @@ from experiments.studies.measures.figure import correlations_figure
 from experiments.studies.noise.figure import noise_figure
 from experiments.studies.noise.study import Row as NoiseRow
 from experiments.studies.noise.table import noise_tables
+from experiments.studies.regularization.figure import regularization_figure
+from experiments.studies.regularization.summary import tables as regularization_tables
 from experiments.studies.singularities import table_of
 from experiments.studies.sweep.table import sweep_table
 from experiments.studies.zoo.record import record_figure, record_table
@@ -59,11 +61,13 @@ FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "distances": lambda record: bounds_figure(_rows(BoundsRow, record)),
     "accuracies": lambda record: noise_figure(_rows(NoiseRow, record), record["title"]),
     "correlations": correlations_figure,
+    "weights": lambda record: regularization_figure(_named(record), record["title"]),
 }
 STUDIES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Table]]] = {
     "bounds": lambda record: {"bounds": bounds_table(_rows(BoundsRow, record))},
     "measures": measures.tables,
     "noise": lambda record: noise_tables(_rows(NoiseRow, record)),
+    "regularization": lambda record: regularization_tables(_named(record), record["title"]),
     "singularities": lambda record: {"singularities": table_of(record["rows"])},
 }
 SHOWN = re.compile(rf"!\[[^\]]*\]\(([^)\s]*\w_({'|'.join(FIGURES)})\.png)\)")
@@ -166,7 +170,11 @@ def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def _rows(kind: Any, record: Mapping[str, Any]) -> list[Any]:
-    return [kind(**dict(zip(record["fields"], row, strict=True))) for row in record["rows"]]
+    return [kind(**row) for row in _named(record)]
+
+
+def _named(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [dict(zip(record["fields"], row, strict=True)) for row in record["rows"]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from experiments.common import files
 from experiments.common.cli import command
 from experiments.common.output_folder import open_study, options_of
 from experiments.data import load_arrays
+from experiments.studies.record import write_record
 from experiments.studies.regularization import figure, study, summary
 from experiments.studies.regularization.config import RegularizationConfig
 
@@ -41,7 +42,7 @@ def run(config: RegularizationConfig, console: Console) -> Path:
         updates=config.updates,
         learning_rate=config.learning_rate,
     )
-    open_study("out", config.out, options_of(config, "out"))
+    open_study("out", config.out, options_of(config, "out", "record"))
     missing = [noise for noise in config.noises if not _path(config, noise).exists()]
     if len(missing) < len(config.noises):
         done = len(config.noises) - len(missing)
@@ -55,15 +56,23 @@ def run(config: RegularizationConfig, console: Console) -> Path:
         files.write_json(_path(config, noise), rows)
         seconds = time.perf_counter() - start
         console.print(f"noise {noise:g}: {len(rows)} networks; {seconds:.0f} s in all")
-    rows = [row for noise in config.noises for row in files.read_json(_path(config, noise))]
+    rows = summary.brief(
+        [row for noise in config.noises for row in files.read_json(_path(config, noise))]
+    )
     found = summary.summarize(rows)
     title = f"One hidden layer of {config.hidden} units on {dataset.name}"
     if not (config.out / "summary.json").exists():
         with files.replacing(config.out / "regularization.png") as path:
-            figure.draw(rows, found, path, title)
+            figure.regularization_figure(rows, title).savefig(path, dpi=140, format="png")
         # Last: it says that the study is complete.
         files.write_json(config.out / "summary.json", found)
-    for table in summary.tables(found, config.penalties, title):
+    fields = list(rows[0])
+    write_record(
+        *(config.record, "regularization", options_of(config, "out", "record"), fields),
+        [[row[name] for name in fields] for row in rows],
+        title=title,
+    )
+    for table in summary.tables(rows, title).values():
         console.print(table)
     worst = np.max([entry["constraint"] for entry in found])
     residual = np.median([value for entry in found for value in entry["residual"]])

@@ -47,6 +47,8 @@ class RegularizationConfig:
     """Updates of Adam, each on all training images."""
     learning_rate: float = 0.01
     """Its learning rate at the start; cosine decay to zero."""
+    record: Path | None = None
+    """Folder for regularization.json, what the pages show: experiments/results."""
 
     def __post_init__(self) -> None:
         """Check the values."""

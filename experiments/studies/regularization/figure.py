@@ -1,16 +1,16 @@
 """The figure: accuracy, folded weights, implied weight decay, and the grid."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments.analysis.figures.looks import COLOURS
 from experiments.analysis.figures.style import new_figure, styled
-from experiments.studies.regularization.summary import Row, rows_with
+from experiments.studies.regularization.summary import Row, rows_with, summarize
 
 NAMES = {
     "bn": "BN, gamma fixed",
@@ -21,15 +21,14 @@ NAMES = {
 COLOUR = dict(zip(NAMES, (*COLOURS[:3], "0.6"), strict=True))
 
 
-def draw(rows: Sequence[Row], summary: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw four panels and write a PNG; bars are one sample standard deviation over seeds.
+def regularization_figure(rows: Sequence[Row], title: str) -> Figure:
+    """Return the figure of four panels; bars are one sample standard deviation over seeds.
 
     Args:
-        rows: All measurements.
-        summary: Of ``summary.summarize``.
-        path: The PNG to write.
+        rows: All measurements, of ``summary.brief``.
         title: Says what was trained, on what data.
     """
+    summary = summarize(rows)
     with styled():
         figure = new_figure(11, 8)
         axes = figure.subplots(2, 2)
@@ -65,7 +64,7 @@ def draw(rows: Sequence[Row], summary: Sequence[dict[str, Any]], path: Path, tit
         seeds = len(summary[0]["residual"])
         spread = f"n = {seeds}, mean ± sample standard deviation" if seeds > 1 else "one seed"
         figure.suptitle(f"{title}; {spread}", fontsize=11)
-        figure.savefig(path, dpi=140)
+    return figure
 
 
 def _bars(axis: Axes, x: np.ndarray, values: Sequence[Any], name: str) -> None:

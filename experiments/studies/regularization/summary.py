@@ -9,6 +9,8 @@ from experiments.common.statistics import mean_std
 from experiments.common.table import Column, Table, mean_std_column
 
 Row = dict[str, Any]
+NAMES = ("network", "noise", "seed", "penalty")
+KEPT = ("test_accuracy", "validation_cross_entropy", "weight_decay", "residual", "power")
 
 
 def rows_with(rows: Sequence[Row], **where: Any) -> list[Row]:
@@ -19,6 +21,20 @@ def rows_with(rows: Sequence[Row], **where: Any) -> list[Row]:
         [{'a': 3, 'b': 4}]
     """
     return [row for row in rows if all(row[name] == value for name, value in where.items())]
+
+
+def brief(rows: Sequence[Row]) -> list[Row]:
+    """Return each row with one number, ``norm`` and ``constraint``, for those of all units."""
+    return [
+        {name: row[name] for name in NAMES}
+        | {name: float(f"{row[name]:.6g}") for name in KEPT}
+        | {
+            "norm": float(f"{np.median(row['norms']):.6g}"),
+            # A NaN, unlike with max, is the largest.
+            "constraint": float(np.max(np.abs(np.array(row["deviations"]) / row["scale"] - 1))),
+        }
+        for row in rows
+    ]
 
 
 def best_penalty(rows: Sequence[Row], noise: float) -> float:
@@ -34,7 +50,11 @@ def best_penalty(rows: Sequence[Row], noise: float) -> float:
 
 
 def summarize(rows: Sequence[Row]) -> list[Row]:
-    """Return one entry per level of noise: lists over seeds, by network."""
+    """Return one entry per level of noise: lists over seeds, by network.
+
+    Args:
+        rows: Of ``brief``.
+    """
     found = []
     for noise in sorted({row["noise"] for row in rows}):
         best = best_penalty(rows, noise)
@@ -51,7 +71,7 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
                 "noise": noise,
                 "best_penalty": best,
                 "accuracy": {k: [r["test_accuracy"] for r in g] for k, g in groups.items()},
-                "norm": {k: [float(np.median(r["norms"])) for r in g] for k, g in groups.items()},
+                "norm": {k: [r["norm"] for r in g] for k, g in groups.items()},
                 "weight_decay": {
                     k: [r["weight_decay"] for r in g]
                     for k, g in groups.items()
@@ -59,22 +79,21 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
                 },
                 "residual": [r["residual"] for r in groups["bn"]],
                 "power": float(np.mean([r["power"] for r in groups["bn"]])),
-                "constraint": float(
-                    np.max(  # A NaN, unlike with max, is the largest.
-                        [
-                            abs(deviation / r["scale"] - 1)
-                            for r in groups["bn"]
-                            for deviation in r["deviations"]
-                        ]
-                    )
-                ),
+                "constraint": float(np.max([r["constraint"] for r in groups["bn"]])),
             }
         )
     return found
 
 
-def tables(summary: Sequence[Row], penalties: Sequence[float], title: str) -> list[Table]:
-    """Return the tables at the end of a study."""
+def tables(rows: Sequence[Row], title: str) -> dict[str, Table]:
+    """Return the tables at the end of a study: accuracy, weights.
+
+    Args:
+        rows: Of ``brief``.
+        title: Says what was trained, on what data.
+    """
+    summary = summarize(rows)
+    penalties = sorted({row["penalty"] for row in rows_with(rows, network="no norm")})
     seeds = len(summary[0]["residual"])
     spread = f"mean ± sample standard deviation, n = {seeds} seeds" if seeds > 1 else "one seed"
     networks = {
@@ -96,14 +115,14 @@ def tables(summary: Sequence[Row], penalties: Sequence[float], title: str) -> li
             for row in summary
         ],
     )
-    rows = []
+    lines = []
     for row in summary:
         best = f"{row['best_penalty']:g}"
-        if row["best_penalty"] in (min(penalties), max(penalties)):
+        if row["best_penalty"] in (penalties[0], penalties[-1]):
             best += " (edge)"
         norms = (mean_std(row["norm"][name]) for name in ("bn", "tuned"))
         implied = (np.mean(row["weight_decay"][k]) for k in ("bn", "bn, trained scale"))
-        rows.append((row["noise"], *norms, *implied, best))
+        lines.append((row["noise"], *norms, *implied, best))
     weights = Table(
         "weights",
         "|v|, and the weight decay that BN implies",
@@ -113,6 +132,6 @@ def tables(summary: Sequence[Row], penalties: Sequence[float], title: str) -> li
             *(mean_std_column("|v|, best decay", 2), Column("implied by BN", "{:.2g}")),
             *(Column("BN, gamma trained", "{:.2g}"), Column("best decay", "{}")),
         ),
-        rows,
+        lines,
     )
-    return [accuracies, weights]
+    return {"accuracy": accuracies, "weights": weights}

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from experiments import publish
 from experiments.common.files import read_json
 from experiments.data import load_arrays
 from experiments.studies.regularization import __main__ as command
 from experiments.studies.regularization.config import RegularizationConfig
 from experiments.studies.regularization.study import noisy_data
-from experiments.studies.regularization.summary import best_penalty, summarize
+from experiments.studies.regularization.summary import best_penalty, brief, summarize
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +104,27 @@ def test_an_unfinished_study_goes_on_and_another_is_not_touched(done, monkeypatc
     with pytest.raises(ValueError, match=r"holds a study with another `hidden` \(=3, not 4\)"):
         command.run(dataclasses.replace(config, hidden=4), Console())
     rows = read_json(config.out / "noise-0.json") + read_json(config.out / "noise-0.5.json")
-    assert summarize(rows) == read_json(config.out / "summary.json")
+    assert summarize(brief(rows)) == read_json(config.out / "summary.json")
+
+
+def test_the_record_has_tables_and_figure(done, tmp_path):
+    config, output = done
+    command.run(dataclasses.replace(config, record=tmp_path), Console(quiet=True))
+    record = read_json(tmp_path / "regularization.json")
+    made = publish.tables_of(record)
+    assert list(made) == ["accuracy", "weights"]
+    mean = np.mean(
+        [
+            row["test_accuracy"]
+            for row in publish._named(record)
+            if row["network"] == "bn" and row["noise"] == 0.5
+        ]
+    )
+    assert made["accuracy"].rows[1][:2] == (0.5, (mean, pytest.approx(0, abs=1)))
+    assert f"{100 * mean:.1f}" in output
+    path = tmp_path / "regularization_weights.png"
+    publish.draw(path)
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
