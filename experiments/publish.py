@@ -8,9 +8,11 @@ between two comments, and is written again from the file it names, relative to t
 
 The word after the file is the key of the table; names of columns follow (default: all columns).
 
+A folder of runs in place of the file (the CIFAR-10 study) has the tables of ``studies.protocol``.
+
 An image of the page named ``NAME_FIGURE.png``, FIGURE being a key of ``FIGURES``, is drawn
-again from ``NAME.json`` in its folder, unless it says that it is of
-that record.
+again from ``NAME.json`` in its folder, or from the runs in the folder ``NAME`` there if it is a key
+of ``RUNS_FIGURES``, unless it says that it is of them.
 """
 
 import dataclasses
@@ -26,10 +28,12 @@ import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 
+from experiments.analysis.compare import Compared
 from experiments.analysis.compare.figures import differences_figure, shift_figure
 from experiments.analysis.compare.tables import tables
 from experiments.analysis.corruptions import corruption_table
 from experiments.analysis.figures.corruptions import corruptions_figure
+from experiments.analysis.figures.ics import distances_figure, ratios_figure
 from experiments.benchmarks.faults.record import faults_tables
 from experiments.benchmarks.pod_check.record import pod_tables
 from experiments.benchmarks.tables import bench_tables
@@ -44,6 +48,9 @@ from experiments.studies.measures.figure import correlations_figure
 from experiments.studies.noise.figure import noise_figure
 from experiments.studies.noise.study import Row as NoiseRow
 from experiments.studies.noise.table import noise_tables
+from experiments.studies.protocol.figures import accuracy_figure, measures_figure
+from experiments.studies.protocol.runs import read_study
+from experiments.studies.protocol.tables import tables as runs_tables
 from experiments.studies.regularization.figure import regularization_figure
 from experiments.studies.regularization.summary import tables as regularization_tables
 from experiments.studies.singularities import table_of
@@ -63,6 +70,12 @@ FIGURES: Mapping[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "correlations": correlations_figure,
     "weights": lambda record: regularization_figure(_named(record), record["title"]),
 }
+RUNS_FIGURES: Mapping[str, Callable[[Compared], Figure]] = {
+    "accuracy": accuracy_figure,
+    "drift": lambda compared: distances_figure(compared.results, "relative"),
+    "ratios": lambda compared: ratios_figure(compared.results),
+    "measures": measures_figure,
+}
 STUDIES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Table]]] = {
     "bounds": lambda record: {"bounds": bounds_table(_rows(BoundsRow, record))},
     "measures": measures.tables,
@@ -70,7 +83,8 @@ STUDIES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Table]]] = {
     "regularization": lambda record: regularization_tables(_named(record), record["title"]),
     "singularities": lambda record: {"singularities": table_of(record["rows"])},
 }
-SHOWN = re.compile(rf"!\[[^\]]*\]\(([^)\s]*\w_({'|'.join(FIGURES)})\.png)\)")
+_KEYS = "|".join((*FIGURES, *RUNS_FIGURES))
+SHOWN = re.compile(rf"!\[[^\]]*\]\(([^)\s]*\w_({_KEYS})\.png)\)")
 SOURCE = "Source"  # A keyword of PNG: what the image was made of.
 MARKED = re.compile(f"(?P<begin>{BEGIN})(?P<table>.*?)(?P<end>{END})", re.DOTALL)
 
@@ -107,23 +121,35 @@ def figures(page: Path) -> list[Path]:
     return [path for path in paths if not path.is_file() or _source(path) != _checksum(path)]
 
 
+def made(path: Path) -> Figure | None:
+    """Return one of ``figures``; None if its record has nothing to draw."""
+    key, source = path.stem.rpartition("_")[2], _source_of(path)
+    if key in RUNS_FIGURES:
+        return RUNS_FIGURES[key](read_study(source))
+    record = json.loads(source.read_text(encoding="utf-8"))
+    (part, *_) = record.get("settings", [record])
+    return FIGURES[key](part)
+
+
 def draw(path: Path) -> None:
-    """Draw one of ``figures``; the file keeps the checksum of its record."""
-    record = json.loads(_record(path).read_text(encoding="utf-8"))
-    for part in record.get("settings", [record])[:1]:
-        figure = FIGURES[path.stem.rpartition("_")[2]](part)
-        if figure is None:
-            raise ValueError(f"{path.name}: {_record(path).name} has nothing to draw.")
-        with replacing(path) as unfinished:
-            figure.savefig(unfinished, dpi=110, format="png", metadata={SOURCE: _checksum(path)})
+    """Draw one of ``figures``; the file keeps the checksum of what it was made of."""
+    figure = made(path)
+    if figure is None:
+        raise ValueError(f"{path.name}: {_source_of(path).name} has nothing to draw.")
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format="png", metadata={SOURCE: _checksum(path)})
 
 
-def _record(figure: Path) -> Path:
-    return figure.with_name(figure.stem.rpartition("_")[0] + ".json")
+def _source_of(figure: Path) -> Path:
+    """Return the record, or the folder of the runs, that a figure is made of."""
+    name, _, key = figure.stem.rpartition("_")
+    return figure.with_name(name if key in RUNS_FIGURES else f"{name}.json")
 
 
 def _checksum(figure: Path) -> str:
-    return hashlib.sha256(_record(figure).read_bytes()).hexdigest()
+    source = _source_of(figure)
+    files = sorted(source.glob("*.json")) if source.is_dir() else [source]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _source(figure: Path) -> str | None:
@@ -133,24 +159,28 @@ def _source(figure: Path) -> str | None:
 
 def _table(found: re.Match[str], root: Path) -> str:
     path = root / found["file"]
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
             f"{found['file']} does not exist; make it by python -m experiments compare."
         )
     try:
-        made = tables_of(json.loads(path.read_text(encoding="utf-8")))
+        its_tables = (
+            runs_tables(read_study(path))
+            if path.is_dir()
+            else tables_of(json.loads(path.read_text(encoding="utf-8")))
+        )
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{found['file']} is damaged ({type(error).__name__}: {error}); restore it from a "
             "copy, or make it again by the command in it."
         ) from error
-    if found["key"] not in made:
+    if found["key"] not in its_tables:
         raise ValueError(
             f"table (={found['key']!r}) is unknown in {found['file']}; choose from "
-            f"{', '.join(made)}."
+            f"{', '.join(its_tables)}."
         )
     columns = [name.strip() for name in found["columns"].split(" | ") if name.strip()]
-    return to_markdown(select_columns(made[found["key"]], columns))
+    return to_markdown(select_columns(its_tables[found["key"]], columns))
 
 
 def tables_of(record: Mapping[str, Any]) -> dict[str, Table]:

@@ -137,7 +137,7 @@ def compare(
             f"`quantity` (={quantity!r}) is unknown; choose from {', '.join(QUANTITIES)}."
         )
     names = QUANTITIES[quantity]
-    mine, other = _by_layer(norm), _by_layer(base)
+    mine, other = by_layer(norm), by_layer(base)
     compared = []
     for layer, rows in other.items():
         keys = [key for key in rows if key in mine.get(layer, {})]
@@ -155,7 +155,7 @@ def compare(
 def certificates(rows: Mapping[int, Rows]) -> list[Certificates]:
     """Count open certificates, layer by layer, over all seeds and steps of one norm."""
     counted = []
-    for layer, measured in _by_layer(rows).items():
+    for layer, measured in by_layer(rows).items():
         counted.append(_count(layer, list(measured.values())))
     return counted
 
@@ -168,7 +168,7 @@ def all_certificates(rows: Mapping[int, Rows]) -> Certificates:
 def tightness(rows: Mapping[int, Rows]) -> list[Tightness]:
     """Compare the closed-form bounds of one norm with its distances, layer by layer."""
     found = []
-    for layer, measured in _by_layer(rows).items():
+    for layer, measured in by_layer(rows).items():
         moved = [
             row
             for row in measured.values()
@@ -204,6 +204,19 @@ def gap(row: Mapping[str, Any]) -> float:
     if math.isinf(upper):
         return 1.0
     return (upper - row["certified_lower"]) / upper if upper > 0 else 0.0
+
+
+def by_layer(rows: Mapping[int, Rows]) -> dict[str, dict[tuple[int, int], Mapping[str, Any]]]:
+    """Return the rows of a probe by layer, and by seed and update.
+
+    Args:
+        rows: By seed.
+    """
+    layers: dict[str, dict[tuple[int, int], Mapping[str, Any]]] = {}
+    for seed, measured in rows.items():
+        for row in measured:
+            layers.setdefault(row_name(row), {})[seed, row["step"]] = row
+    return layers
 
 
 def _compare_layer(
@@ -246,14 +259,6 @@ def _count(layer: str, rows: list[Mapping[str, Any]]) -> Certificates:
         largest_gap=largest(gap(row) for row in finite),
         not_finite=len(rows) - len(finite),
     )
-
-
-def _by_layer(rows: Mapping[int, Rows]) -> dict[str, dict[tuple[int, int], Mapping[str, Any]]]:
-    layers: dict[str, dict[tuple[int, int], Mapping[str, Any]]] = {}
-    for seed, measured in rows.items():
-        for row in measured:
-            layers.setdefault(row_name(row), {})[seed, row["step"]] = row
-    return layers
 
 
 def _finite(row: Mapping[str, Any], names: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import integrate, optimize, special, stats
 
 
 class Paired(NamedTuple):
@@ -80,6 +80,44 @@ def paired(
     result = stats.ttest_1samp(differences, 0.0)
     low, high = result.confidence_interval(confidence)
     return Paired(n, mean, float(low), float(high), float(result.pvalue))
+
+
+def detectable(
+    differences: Sequence[float] | np.ndarray, power: float = 0.8, level: float = 0.05
+) -> float:
+    """Return the difference that Student's paired t-test finds with a probability of ``power``.
+
+    The smallest ``delta`` with ``P(|T| > t) = power``, where ``T`` has the noncentral t
+    distribution of ``n - 1`` degrees of freedom and noncentrality ``delta sqrt(n) / s``, and ``t``
+    the quantile of the central one. The sample standard deviation s stands for the true one, so
+    that of few seeds the figure itself is uncertain.
+
+    Args:
+        differences: One number per seed.
+        power: In (level, 1).
+        level: Of the two-sided test.
+
+    Returns:
+        NaN for fewer than two seeds, or if all differences are equal.
+
+    Example:
+        >>> round(detectable([-1.0, 0.0, 1.0]), 3)
+        3.264
+    """
+    n, deviation = len(differences), mean_std(differences)[1]
+    if n < 2 or not deviation > 0:
+        return math.nan
+    t = stats.t.ppf(1 - level / 2, n - 1)
+
+    def found(quantile: float, shift: float) -> float:
+        """Return the power where s / sigma has this quantile; scipy's nct fails in its tails."""
+        ratio = math.sqrt(2 * special.gammaincinv((n - 1) / 2, quantile) / (n - 1))
+        return float(special.ndtr(shift - t * ratio) + special.ndtr(-shift - t * ratio))
+
+    def missing(shift: float) -> float:
+        return float(integrate.quad(found, 0, 1, args=(shift,))[0]) - power
+
+    return float(optimize.brentq(missing, 0, 10 * t) * deviation / math.sqrt(n))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

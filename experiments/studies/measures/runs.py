@@ -14,25 +14,13 @@ import optax
 from experiments.data import ArrayDataset, load_arrays
 from experiments.models.fields import params_at
 from experiments.studies.measures.config import Case, Cell, MeasuresConfig
+from experiments.studies.measures.summary import COLUMNS
 from experiments.training import steps
 from experiments.training.probing import probe_batch, with_probe
 from experiments.training.program import EVAL_BATCH, build_program, updates_per_epoch
 from experiments.training.schedules import make_schedule
 from unitnorm_jax import ics
 
-# Columns that are kept, by the names under which they are compared.
-KEPT = {
-    "em": "value",
-    "em, relative": "relative",
-    "mean drift": "mean_drift",
-    "std drift": "std_drift",
-    "channel W1": "channel_w1",
-    "MMD": "mmd",
-    "KMM sample size": "kmm_sample_size",
-    "Gaussian W2": "gaussian_w2",
-    "estimation, mean": "estimation_mean",
-    "estimation, std": "estimation_std",
-}
 GRADIENTS = {"gradient L2": "distance", "gradient cosine": "cosine"}
 
 
@@ -175,7 +163,7 @@ def run(
 def _measured(jitted: Jitted, before: Any, after: Any) -> dict[str, list[float] | float]:
     rows = jitted.probe(before, after).rows()
     found: dict[str, Any] = {
-        name: [_digits(row[column]) for row in rows] for name, column in KEPT.items()
+        name: [_digits(row[column]) for row in rows] for name, column in COLUMNS.items()
     }
     shift = jax.device_get(jitted.gradient(before, after))._asdict()
     places = ["/".join(path) for path in jitted.places]

@@ -13,6 +13,19 @@ from experiments.studies.measures.correlations import against_accuracy, agreemen
 
 Rows = Sequence[Mapping[str, Any]]
 LEAST = 0.2  # Accuracy of a run that learned something: twice that of chance.
+# Columns of the probe's rows, by the names under which they are compared.
+COLUMNS = {
+    "em": "value",
+    "em, relative": "relative",
+    "mean drift": "mean_drift",
+    "std drift": "std_drift",
+    "channel W1": "channel_w1",
+    "MMD": "mmd",
+    "KMM sample size": "kmm_sample_size",
+    "Gaussian W2": "gaussian_w2",
+    "estimation, mean": "estimation_mean",
+    "estimation, std": "estimation_std",
+}
 CERTIFIED = {"absolute": "em", "relative": "em, relative"}
 # Similarities: what is compared falls as they grow.
 TURNED = {"KMM sample size": "KMM samples lost", "gradient cosine": "1 - gradient cosine"}

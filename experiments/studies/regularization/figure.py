@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis.figures.looks import COLOURS
-from experiments.analysis.figures.style import new_figure, styled
+from experiments.analysis.figures.style import new_figure, plain_log, styled
 from experiments.studies.regularization.summary import Row, rows_with, summarize
 
 NAMES = {
@@ -59,11 +59,15 @@ def regularization_figure(rows: Sequence[Row], title: str) -> Figure:
             ylabel="validation cross-entropy, nats",
             yscale="log",
         )
-        for axis in axes.flat:
+        for axis in axes.flat[:3]:
             axis.legend(fontsize=8)
+        axes[1, 1].set_ylim(top=2 * axes[1, 1].get_ylim()[1])  # Room for names above the lines.
+        axes[1, 1].legend(fontsize=8, loc="upper left", ncols=3)
         seeds = len(summary[0]["residual"])
         spread = f"n = {seeds}, mean ± sample standard deviation" if seeds > 1 else "one seed"
-        figure.suptitle(f"{title}; {spread}", fontsize=11)
+        for axis in (axes[0, 1], axes[1, 0], axes[1, 1]):
+            plain_log(axis)
+        figure.suptitle(f"{title}\n{spread}", fontsize=10)
     return figure
 
 
