@@ -13,6 +13,7 @@ from rich.progress import track
 from experiments.analysis.compare.record import to_json
 from experiments.benchmarks import (
     augment,
+    compiling,
     data,
     distance,
     first_call,
@@ -27,6 +28,7 @@ from experiments.benchmarks.gpu.cases import GROUPS, NORMS, Case
 from experiments.benchmarks.gpu.rows import compiled_rows, measured_rows
 from experiments.benchmarks.options import (
     Augment,
+    Compile,
     Data,
     Gpu,
     Layer,
@@ -161,11 +163,21 @@ def run_step(options: Step, console: Console) -> list[Any]:
     ]
 
 
+def run_compile(options: Compile, console: Console) -> list[Any]:
+    """Return the rows of ``bench compile``."""
+    work = track(options.networks, "compiling", console=console, transient=True)
+    of = (options.norms, options.batch_size, options.rounds)
+    return [compiling.measure(name, *of) for name in work]
+
+
 def run_measures(options: Measures, console: Console) -> list[Any]:
     """Return the rows of ``bench measures``."""
-    work = track(options.networks, "measuring", console=console, transient=True)
-    of = (options.measures, options.batch_size, options.images, options.seconds)
-    return [measures.measure(name, *of) for name in work]
+    cases = [(name, images) for name in options.networks for images in options.images]
+    work = track(cases, "measuring", console=console, transient=True)
+    return [
+        measures.measure(name, options.measures, options.batch_size, images, options.seconds)
+        for name, images in work
+    ]
 
 
 def run_augment(options: Augment, console: Console) -> list[Any]:
@@ -186,6 +198,7 @@ def _run(options: Stored, command: str) -> None:
         Data: ("data", run_data),
         Seeds: ("seeds", run_seeds),
         Step: ("step", run_step),
+        Compile: ("compile", run_compile),
         Measures: ("measures", run_measures),
         Augment: ("augment", run_augment),
     }
@@ -208,6 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Seeds, tyro.conf.subcommand("seeds")]
         | Annotated[Step, tyro.conf.subcommand("step")]
+        | Annotated[Compile, tyro.conf.subcommand("compile")]
         | Annotated[Measures, tyro.conf.subcommand("measures")]
         | Annotated[Augment, tyro.conf.subcommand("augment")]
     )

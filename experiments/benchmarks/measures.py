@@ -13,7 +13,7 @@ from experiments.config.experiment import ProbeConfig
 from experiments.training.probing import with_probe
 from experiments.training.program import build_program
 
-ALONE = "em"
+ALONE, FORWARD = "em", "two forward passes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,8 @@ class MeasuresRow:
         images: Images the probe looks at.
         step_ms: Median time of an update.
         base_ms: Median time of a measurement of the Earth Mover distance alone.
+        added: What it takes besides two forward passes, in units of these in the same round: median
+            and quartiles.
         rounds: How often each was timed.
         ratios: Of the time of a measurement with one measure more to that, in the same round:
             median and quartiles.
@@ -36,6 +38,7 @@ class MeasuresRow:
     images: int
     step_ms: float
     base_ms: float
+    added: tuple[float, float, float]
     rounds: int
     ratios: dict[str, tuple[float, float, float]]
 
@@ -70,17 +73,24 @@ def measure(
         assert probe is not None
         return lambda: probe(*sides)
 
+    @jax.jit
+    def forward(variables: Any, images: jax.Array) -> Any:
+        return program.model.apply(variables, images, train=True, mutable=["batch_stats"])
+
     functions = {
+        FORWARD: lambda: [forward(side, seen[0]) for side in sides],
         "step": stepper(program, shown),
         **{name: prober(name) for name in (ALONE, *names)},
     }
     times = timing.interleaved(functions, seconds)
+    whole = timing.ratio(times, ALONE, FORWARD)
     return MeasuresRow(
         network=network,
         layers=len(program.layers),
         images=images,
         step_ms=1e3 * float(np.median(times["step"])),
         base_ms=1e3 * float(np.median(times[ALONE])),
+        added=(whole[0] - 1, whole[1] - 1, whole[2] - 1),
         rounds=len(times[ALONE]),
         ratios={name: timing.ratio(times, name, ALONE) for name in names},
     )

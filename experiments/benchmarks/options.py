@@ -202,11 +202,32 @@ class Step(Stored):
 
 
 @dataclasses.dataclass(frozen=True)
+class Compile(Stored):
+    """Time how long updates take to trace and compile with each normalization, against `bn`'s.
+
+    Each program is made anew in every round, with empty caches.
+    """
+
+    networks: tuple[str, ...] = ("digits", "resnet18", "resnet50")
+    """Networks, as in step."""
+    norms: tuple[str, ...] = ("ubn",)
+    """Methods besides bn."""
+    batch_size: int = 16
+    """Images per update."""
+    rounds: int = 5
+    """How often each is compiled."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        positive(batch_size=self.batch_size, rounds=self.rounds)
+
+
+@dataclasses.dataclass(frozen=True)
 class Measures(Stored):
     """Time a probe with each further measure of shift against the Earth Mover distance alone.
 
-    Each measurement has both forward passes, and one measure more; an update of the same network is
-    timed beside them. Networks have BatchNorm.
+    Each measurement has both forward passes, and one measure more; an update of the same network,
+    and two forward passes alone, are timed beside them. Networks have BatchNorm.
     """
 
     networks: tuple[str, ...] = ("digits", "resnet18")
@@ -215,7 +236,7 @@ class Measures(Stored):
     """Measures: moments, channels, mmd, kmm, gaussian, estimation, gradient."""
     batch_size: int = 64
     """Images per update."""
-    images: int = 16
+    images: tuple[int, ...] = (16,)
     """Images a probe looks at."""
     seconds: float = 10.0
     """How long to measure each line, in seconds; at least 15 rounds."""

@@ -28,6 +28,7 @@ def bench_tables(stored: Mapping[str, Any]) -> dict[str, Table]:
         "data": _data,
         "seeds": _seeds,
         "step": _step,
+        "compile": _compile,
         "measures": _measures,
         "augment": _augment,
     }
@@ -261,13 +262,25 @@ def _step(rows: Rows) -> list[Table]:
     return [Table("step", "A training step", caption, columns, lines)]
 
 
+def _compile(rows: Rows) -> list[Table]:
+    leading = (Column("batch", "{:.0f}"), Column("BatchNorm, s", "{:.1f}"))
+    rows = [{**row, "ratios": {label(k): v for k, v in row["ratios"].items()}} for row in rows]
+    caption = "tracing and compiling, against BatchNorm's; median and extremes of neighbouring ones"
+    title = "Compiling a training step"
+    return [_ratios("compile", title, caption, rows, leading, ("batch_size", "base_s"))]
+
+
 def _measures(rows: Rows) -> list[Table]:
     leading = (
         *(Column("layers", "{:.0f}"), Column("images", "{:.0f}")),
         *(Column("update, ms", "{:.1f}"), Column("em alone, ms", "{:.1f}")),
+        Column("em adds", _RATIO, _QUARTILES),
     )
-    caption = "with one measure more, against em alone; median and quartiles of neighbouring rounds"
-    fields = ("layers", "images", "step_ms", "base_ms")
+    caption = (
+        "em adds: to two forward passes, in units of them; others: with one measure more, against "
+        "em alone; median and quartiles of neighbouring rounds"
+    )
+    fields = ("layers", "images", "step_ms", "base_ms", "added")
     return [_ratios("measures", "A measurement of shift", caption, rows, leading, fields)]
 
 
@@ -290,10 +303,14 @@ def _ratios(
     names = list(dict.fromkeys(name for row in rows for name in row["ratios"]))
     lines = [
         (
-            *(row["network"], *(row[field] for field in fields)),
+            *(row["network"], *(_cell(row[field]) for field in fields)),
             *(tuple(row["ratios"][name]) for name in names),
         )
         for row in rows
     ]
     columns = (Column("network"), *leading, *(Column(n, _RATIO, _QUARTILES) for n in names))
     return Table(key, title, caption, columns, lines)
+
+
+def _cell(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments.benchmarks import first_call, step
+from experiments.benchmarks import compiling, first_call, measures, step
 from experiments.benchmarks.data import Row
 from experiments.benchmarks.distance import DistanceRow
 from experiments.benchmarks.first_call import FirstCallRow
@@ -130,6 +130,32 @@ def test_step():
     assert cells(table) == [
         ["resnet18", "float32", "128", "526.4", "0.90 (0.85-0.95)", "0.80 (0.75-0.85)"]
     ]
+
+
+def test_compile():
+    row = compiling.CompileRow("digits", 16, 4.0, 5, {"ubn": (1.4, 1.3, 1.5)})
+    (table,) = bench_tables(stored("compile", [row])).values()
+    assert table.columns[-1].name == "UnitizedBatchNorm"
+    assert cells(table) == [["digits", "16", "4.0", "1.40 (1.30-1.50)"]]
+
+
+def test_measures():
+    ratios = {"mmd": (1.2, 1.1, 1.3)}
+    row = measures.MeasuresRow("digits", 8, 16, 9.0, 4.9, (0.5, 0.4, 0.6), 20, ratios)
+    (table,) = bench_tables(stored("measures", [row])).values()
+    expected = ["digits", "8", "16", "9.0", "4.9", "0.50 (0.40-0.60)", "1.20 (1.10-1.30)"]
+    assert cells(table) == [expected]
+
+
+@pytest.mark.slow
+def test_compiling_and_measuring_are_measured():
+    row = compiling.measure("digits", ("ubn", "none"), 8, 2)
+    assert (row.network, row.batch_size, row.rounds) == ("digits", 8, 2)
+    ratio, least, most = row.ratios["none"]
+    assert 0 < least <= ratio <= most < 1  # What has no normalization is compiled sooner.
+    probed = measures.measure("digits", ("moments",), 8, 4, 0.0)
+    assert (probed.images, probed.layers) == (4, 8)
+    assert probed.added[0] > 0
 
 
 @pytest.mark.slow
