@@ -43,14 +43,16 @@ class Sums(NamedTuple):
 def add_up(tiles: Tiles) -> Sums:
     """Return the sums and maxima of each layer, from scaled tiles."""
     n = tiles.x.shape[1]
-    ends = list(itertools.accumulate((n * n, n * len(ROWS), len(NUMBERS), len(MAXIMA))))
-    sums = over_tiles(tiles, _of_tile, ends[-1], maxima=len(MAXIMA))
-    gram, rows, numbers, maxima = jnp.split(sums, ends[:-1], axis=1)
-    return Sums(gram.reshape(-1, n, n), rows.reshape(-1, len(ROWS), n), numbers, maxima)
+    ends = list(itertools.accumulate((n * len(ROWS), len(NUMBERS))))
+    gram, others = over_tiles(tiles, _of_tile, maxima=len(MAXIMA))
+    rows, numbers, maxima = jnp.split(others, ends, axis=1)
+    return Sums(gram, rows.reshape(-1, len(ROWS), n), numbers, maxima)
 
 
-def _of_tile(x: jax.Array, y: jax.Array, _: jax.Array, middle: jax.Array | bool) -> jax.Array:
-    """Return the sums and maxima of one tile, in one array: each costs a program."""
+def _of_tile(
+    x: jax.Array, y: jax.Array, _: jax.Array, middle: jax.Array | bool
+) -> tuple[jax.Array, jax.Array]:
+    """Return the products of one tile, and its other sums and its maxima."""
     apart, dx, dy = x - y, x - x[:1], y - x[:1]  # a common offset would swamp the means
     mx, my, mean_apart = _samples.mean(jnp.stack([dx, dy, apart], axis=1))
     point = (mx + my) / 2
@@ -81,12 +83,11 @@ def _of_tile(x: jax.Array, y: jax.Array, _: jax.Array, middle: jax.Array | bool)
         "offset": jnp.square(point),
     }
     found = [
-        jnp.matmul(dx, dy.T, precision=lax.Precision.HIGHEST).ravel(),
         _sum_of_rows([rows[name] for name in ROWS]).ravel(),
         _rounding.tree_sum(jnp.stack([numbers[name] for name in NUMBERS], axis=1)),
         jnp.max(some, axis=1),
     ]
-    return jnp.concatenate(found)
+    return jnp.matmul(dx, dy.T, precision=lax.Precision.HIGHEST), jnp.concatenate(found)
 
 
 def nearest_partners(sums: Sums, tiles: Tiles, facts: Facts, tolerance: float | int) -> EMDistance:
@@ -143,14 +144,14 @@ def costs_of(tiles: Tiles, wanted: jax.Array) -> tuple[jax.Array, _cost.CostErro
     """
     n, dtype = tiles.x.shape[1], tiles.x.dtype
 
-    def of_tile(x: jax.Array, y: jax.Array, owner: jax.Array, _: Any) -> jax.Array:
+    def of_tile(x: jax.Array, y: jax.Array, owner: jax.Array, _: Any) -> tuple[jax.Array]:
         none = jnp.zeros((n, n), dtype)
-        return lax.cond(wanted[owner], lambda: _cost.squared_costs(x, y), lambda: none).ravel()
+        return (lax.cond(wanted[owner], lambda: _cost.squared_costs(x, y), lambda: none),)
 
-    squares = over_tiles(tiles, of_tile, n * n)
+    (squares,) = over_tiles(tiles, of_tile)
     total = max(tiles.dimensions)
     error = _cost.cost_error(n, n, tiles.columns, dtype, more=tiles.more, total=total)
-    return jnp.sqrt(squares).reshape(-1, n, n), error
+    return jnp.sqrt(squares), error
 
 
 def _sum_of_rows(arrays: Sequence[jax.Array]) -> jax.Array:

@@ -7,7 +7,7 @@ each shape. So layers are cut into tiles of as many columns, of which one loop t
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -131,25 +131,25 @@ def scaled(tiles: Tiles, facts: Facts) -> Tiles:
 
 
 class _State(NamedTuple):
-    part: jax.Array
-    total: jax.Array
-    found: jax.Array  # of all layers, of one that is not done so far
+    part: Any
+    total: Any
+    found: Any  # of all layers, of one that is not done so far
 
 
-def over_tiles(
-    tiles: Tiles, of_tile: Callable[..., jax.Array], size: int, maxima: int = 0
-) -> jax.Array:
+def over_tiles(tiles: Tiles, of_tile: Callable[..., Any], maxima: int = 0) -> Any:
     """Add up what a function finds in the tiles of each layer, or take the largest.
 
     Args:
         tiles: Scaled.
         of_tile: From x and y of a tile (n, columns), its layer, and whether it is the one in the
-            middle of the layer, to a vector.
-        size: Of this vector.
-        maxima: How many of its last numbers, which are not negative, the largest is wanted of.
+            middle of the layer, to a tuple of arrays, the last of them a vector. (Few, for each
+            takes time to compile; but none of a large array and what is yet to be computed: XLA's
+            loop over both reads either where the other is, at addresses that may not exist, which
+            it then ignores at a thousand cycles a vector.)
+        maxima: How many of the last numbers, which are not negative, the largest is wanted of.
 
     Returns:
-        (layers, size); a term of a sum meets `Tiles.more` roundings.
+        The arrays, (layers, ...); a term of a sum meets `Tiles.more` roundings.
     """
     layers = len(tiles.dimensions)
     if tiles.counts.max() == 1 and tiles.x.size <= _SIDE_BY_SIDE:  # small: one for all layers
@@ -158,25 +158,34 @@ def over_tiles(
     place = np.arange(len(tiles.owner)) - tiles.starts[tiles.owner]
     middle = place == (tiles.counts[tiles.owner] - 1) // 2
     table = np.stack([tiles.owner, middle, place % tiles.inner, place], axis=1).astype(np.uint32)
-    largest = np.arange(size) >= size - maxima
 
-    def join(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(largest, jnp.maximum(a, b), a + b) if maxima else a + b
+    def at(z: Any, i: Any) -> jax.Array:
+        return lax.dynamic_index_in_dim(z, i, 0, keepdims=False)
+
+    def join(one: Any, other: Any) -> Any:
+        *sums, last = jax.tree.map(jnp.add, one, other)
+        if maxima:
+            largest = np.arange(len(last)) >= len(last) - maxima
+            last = jnp.where(largest, jnp.maximum(one[-1], other[-1]), last)
+        return *sums, last
 
     # One loop over all tiles, which adds some up before they join the rest: few roundings.
     def step(i: jax.Array, state: _State) -> _State:
-        at = functools.partial(lax.dynamic_index_in_dim, index=i, axis=0, keepdims=False)
-        owner, middle, of_part, place = at(table)
-        new = of_tile(*lax.optimization_barrier((at(tiles.x), at(tiles.y))), owner, middle == 1)
-        total = jnp.where(of_part == 0, join(state.total, state.part), state.total)
-        total = jnp.where(place == 0, 0, total)
-        part = jnp.where(of_part == 0, new, join(state.part, new))
-        put = lax.dynamic_update_index_in_dim
-        return _State(part, total, put(state.found, join(total, part), owner, 0))
+        owner, middle, of_part, place = at(table, i)
+        pair = lax.optimization_barrier((at(tiles.x, i), at(tiles.y, i)))
+        new = of_tile(*pair, owner, middle == 1)
+        choose = lambda flag, *z: jax.tree.map(functools.partial(jnp.where, flag), *z)  # noqa: E731
+        total = choose(of_part == 0, join(state.total, state.part), state.total)
+        total = jax.tree.map(lambda z: jnp.where(place == 0, 0, z), total)
+        part = choose(of_part == 0, new, join(state.part, new))
+        put = lambda z, v: lax.dynamic_update_index_in_dim(z, v, owner, 0)  # noqa: E731
+        return _State(part, total, jax.tree.map(put, state.found, join(total, part)))
 
-    nothing = jnp.zeros((size,), tiles.x.dtype)
-    start = _State(nothing, nothing, jnp.zeros((layers, size), tiles.x.dtype))
+    found = jax.eval_shape(of_tile, tiles.x[0], tiles.y[0], np.uint32(0), np.bool_(True))
+    nothing = jax.tree.map(lambda z: jnp.zeros(z.shape, z.dtype), found)
+    all_layers = jax.tree.map(lambda z: jnp.zeros((layers, *z.shape), z.dtype), found)
     # Unsigned: JAX counts negative indices from the end, and asks each for its sign.
+    start = _State(nothing, nothing, all_layers)
     return lax.fori_loop(np.uint32(0), np.uint32(len(tiles.owner)), step, start).found
 
 
