@@ -16,6 +16,7 @@ from experiments.benchmarks import (
     compiling,
     data,
     distance,
+    eager,
     first_call,
     layer,
     measures,
@@ -30,6 +31,7 @@ from experiments.benchmarks.options import (
     Augment,
     Compile,
     Data,
+    Eager,
     Gpu,
     Layer,
     Measures,
@@ -163,6 +165,13 @@ def run_step(options: Step, console: Console) -> list[Any]:
     ]
 
 
+def run_eager(options: Eager, console: Console) -> list[Any]:
+    """Return the rows of ``bench eager``."""
+    cases = [(shape, call) for shape in eager.SHAPES for call in eager.CALLS]
+    work = track(cases, "measuring", console=console, transient=True)
+    return [eager.measure(*case, options.seconds) for case in work]
+
+
 def run_compile(options: Compile, console: Console) -> list[Any]:
     """Return the rows of ``bench compile``."""
     work = track(options.networks, "compiling", console=console, transient=True)
@@ -198,6 +207,7 @@ def _run(options: Stored, command: str) -> None:
         Data: ("data", run_data),
         Seeds: ("seeds", run_seeds),
         Step: ("step", run_step),
+        Eager: ("eager", run_eager),
         Compile: ("compile", run_compile),
         Measures: ("measures", run_measures),
         Augment: ("augment", run_augment),
@@ -221,6 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Data, tyro.conf.subcommand("data")]
         | Annotated[Seeds, tyro.conf.subcommand("seeds")]
         | Annotated[Step, tyro.conf.subcommand("step")]
+        | Annotated[Eager, tyro.conf.subcommand("eager")]
         | Annotated[Compile, tyro.conf.subcommand("compile")]
         | Annotated[Measures, tyro.conf.subcommand("measures")]
         | Annotated[Augment, tyro.conf.subcommand("augment")]

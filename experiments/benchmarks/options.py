@@ -202,6 +202,21 @@ class Step(Stored):
 
 
 @dataclasses.dataclass(frozen=True)
+class Eager(Stored):
+    """Time calls outside jit against those of nn.BatchNorm, on arrays of a few hundred numbers.
+
+    So small an array takes no time; what is timed is Python and dispatch.
+    """
+
+    seconds: float = 5.0
+    """How long to measure each line, in seconds."""
+
+    def __post_init__(self) -> None:
+        """Check the value."""
+        positive(seconds=self.seconds)
+
+
+@dataclasses.dataclass(frozen=True)
 class Compile(Stored):
     """Time how long updates take to trace and compile with each normalization, against `bn`'s.
 

@@ -1,17 +1,14 @@
 """The tables of a benchmark, from what ``--json`` stores: the terminal's and the pages'."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import geometric_mean
 from typing import Any
 
 from experiments.analysis.names import label
 from experiments.benchmarks.gpu.tables import gpu_tables
+from experiments.benchmarks.layer_tables import QUARTILES, RATIO, layer_tables
 from experiments.common.table import Column, Table
 
 Rows = Sequence[Mapping[str, Any]]
-_RATIO = "{:.2f} ({:.2f}-{:.2f})"
-_QUARTILES = ("median", "lower quartile", "upper quartile")
 
 
 def bench_tables(stored: Mapping[str, Any]) -> dict[str, Table]:
@@ -21,93 +18,19 @@ def bench_tables(stored: Mapping[str, Any]) -> dict[str, Table]:
         stored: What ``python -m experiments bench BENCHMARK --json FILE`` writes.
     """
     makers: dict[str, Callable[[Any], list[Table]]] = {
-        "layer": _layer,
+        "layer": layer_tables,
         "tpu": _tpu,
         "gpu": gpu_tables,
         "probe": _probe,
         "data": _data,
         "seeds": _seeds,
         "step": _step,
+        "eager": _eager,
         "compile": _compile,
         "measures": _measures,
         "augment": _augment,
     }
     return {table.key: table for table in makers[stored["benchmark"]](stored["rows"])}
-
-
-def _layer(rows: Mapping[str, Any]) -> list[Table]:
-    """Four tables: ``forward_backward``, ``forward``, ``traffic`` and ``kept``."""
-    made = []
-    for key, passes in (("forward_backward", "forward+backward"), ("forward", "forward")):
-        timed = [row for row in rows["time"] if row["passes"] == passes]
-        if not timed:
-            continue
-        others = list(dict.fromkeys(name for row in timed for name in row["ratios"]))
-        others = [name for name in others if name != "BatchNorm"]
-        lines: list[tuple[Any, ...]] = [
-            (
-                *("x".join(map(str, row["shape"])), row["dtype"], row["base_ms"]),
-                *(tuple(row["ratios"][name]) for name in others),
-            )
-            for row in timed
-        ]
-        for dtype in dict.fromkeys(row["dtype"] for row in timed):
-            of = [row for row in timed if row["dtype"] == dtype and len(row["shape"]) > 2]
-            means = [(geometric_mean(row["ratios"][name][0] for row in of),) for name in others]
-            lines.append(("geometric mean, rank 4", dtype, None, *means))
-        columns = (
-            *(Column("shape"), Column("dtype"), Column("BatchNorm, ms", "{:.2f}")),
-            *(Column(name, _RATIO, _QUARTILES) for name in others),
-        )
-        title = f"{passes}: time against flax.linen.BatchNorm"
-        caption = "median and quartiles of the ratios of neighbouring calls"
-        made.append(Table(key, title, caption, columns, lines))
-    made += [_traffic(rows["time"]), _kept(rows["kept"])]
-    return [*made, _bandwidth(rows["time"], rows["copy_rate"])] if "copy_rate" in rows else made
-
-
-def _traffic(timed: Rows) -> Table:
-    names = list(timed[0]["traffic"])
-    lines: list[tuple[Any, ...]] = [
-        (
-            *("x".join(map(str, row["shape"])), row["dtype"], row["passes"]),
-            *(tuple(row["traffic"][name]) for name in names),
-        )
-        for row in timed
-    ]
-    columns = (
-        *(Column("shape"), Column("dtype"), Column("pass")),
-        *(Column(name, "{:.0f}R {:.0f}W", ("reads", "writes")) for name in names),
-    )
-    title = "Reads (R) and writes (W) of full arrays in the compiled program"
-    return Table("traffic", title, "", columns, lines)
-
-
-def _bandwidth(timed: Rows, copy_rate: float) -> Table:
-    """Return the bandwidth of reading and writing full arrays, relative to a copy."""
-    names = list(timed[0]["traffic"])
-    lines: list[tuple[Any, ...]] = []
-    for row in timed:
-        size = math.prod(row["shape"]) * {"float32": 4, "bfloat16": 2}[row["dtype"]]
-        seconds = {name: 1e-3 * row["base_ms"] * row["ratios"][name][0] for name in names}
-        rates = {name: sum(row["traffic"][name]) * size / seconds[name] for name in names}
-        start = ("x".join(map(str, row["shape"])), row["dtype"], row["passes"])
-        lines.append((*start, *((rate / 1e9, 100 * rate / copy_rate) for rate in rates.values())))
-    columns = (
-        *(Column("shape"), Column("dtype"), Column("pass")),
-        *(Column(name, "{:,.0f} ({:.0f} %)", ("GB/s", "share of a copy's")) for name in names),
-    )
-    title = "Full arrays read and written, GB/s, and of what a copy of 268 MB moves"
-    caption = f"the copy: {copy_rate / 1e9:,.0f} GB/s; above 100 %: what stays in the caches"
-    return Table("bandwidth", title, caption, columns, lines)
-
-
-def _kept(kept: Mapping[str, Mapping[str, float]]) -> Table:
-    names = list(next(iter(kept.values())))
-    lines = [(dtype, *(sizes[name] for name in names)) for dtype, sizes in kept.items()]
-    columns = (Column("dtype"), *(Column(name, "{:.2f}") for name in names))
-    title = "Kept for the backward pass by each conv-norm-relu, in units of its input"
-    return Table("kept", title, "", columns, lines)
 
 
 def _tpu(rows: Rows) -> list[Table]:
@@ -183,7 +106,7 @@ def _share(alone: Rows, runs: Rows) -> Table:
     if not runs:
         return Table("share", title, "", columns, lines)
     columns += (
-        Column("added to a run, %", "{:.1f} ({:.1f} to {:.1f})", _QUARTILES, 100),
+        Column("added to a run, %", "{:.1f} ({:.1f} to {:.1f})", QUARTILES, 100),
         Column("blocks", "{:.0f}"),
     )
     lines = [(*line, None, None) for line in lines] + [
@@ -238,7 +161,7 @@ def _seeds(rows: Rows) -> list[Table]:
     columns = (
         *(Column("method"), Column("batch", "{:.0f}"), Column("seeds", "{:.0f}")),
         *(Column("one after another, ms", "{:.2f}"), Column("together, ms", "{:.2f}")),
-        Column("together / one by one", _RATIO, _QUARTILES),
+        Column("together / one by one", RATIO, QUARTILES),
     )
     caption = "time of an update of all seeds; median and quartiles of neighbouring rounds"
     return [Table("seeds", "Several seeds in one program", caption, columns, lines)]
@@ -256,10 +179,23 @@ def _step(rows: Rows) -> list[Table]:
     columns = (
         *(Column("network"), Column("activations"), Column("batch", "{:.0f}")),
         Column("BatchNorm, ms", "{:.1f}"),
-        *(Column(label(norm), _RATIO, _QUARTILES) for norm in norms),
+        *(Column(label(norm), RATIO, QUARTILES) for norm in norms),
     )
     caption = "time against BatchNorm's; median and quartiles of neighbouring updates"
     return [Table("step", "A training step", caption, columns, lines)]
+
+
+def _eager(rows: Rows) -> list[Table]:
+    lines = [
+        ("x".join(map(str, row["shape"])), row["call"], row["base_ms"], tuple(row["ratio"]))
+        for row in rows
+    ]
+    columns = (
+        *(Column("shape"), Column("call"), Column("BatchNorm, ms", "{:.2f}")),
+        Column("UnitizedBatchNorm", RATIO, QUARTILES),
+    )
+    caption = "time against BatchNorm's; median and quartiles of neighbouring calls"
+    return [Table("eager", "Calls outside jit", caption, columns, lines)]
 
 
 def _compile(rows: Rows) -> list[Table]:
@@ -274,7 +210,7 @@ def _measures(rows: Rows) -> list[Table]:
     leading = (
         *(Column("layers", "{:.0f}"), Column("images", "{:.0f}")),
         *(Column("update, ms", "{:.1f}"), Column("em alone, ms", "{:.1f}")),
-        Column("em adds", _RATIO, _QUARTILES),
+        Column("em adds", RATIO, QUARTILES),
     )
     caption = (
         "em adds: to two forward passes, in units of them; others: with one measure more, against "
@@ -308,7 +244,7 @@ def _ratios(
         )
         for row in rows
     ]
-    columns = (Column("network"), *leading, *(Column(n, _RATIO, _QUARTILES) for n in names))
+    columns = (Column("network"), *leading, *(Column(n, RATIO, QUARTILES) for n in names))
     return Table(key, title, caption, columns, lines)
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments.benchmarks import compiling, first_call, measures, step
+from experiments.benchmarks import compiling, eager, first_call, measures, step
 from experiments.benchmarks.data import Row
 from experiments.benchmarks.distance import DistanceRow
 from experiments.benchmarks.first_call import FirstCallRow
@@ -130,6 +130,13 @@ def test_step():
     assert cells(table) == [
         ["resnet18", "float32", "128", "526.4", "0.90 (0.85-0.95)", "0.80 (0.75-0.85)"]
     ]
+
+
+def test_eager():
+    rows = [eager.measure((2, 3), call, 0.0) for call in eager.CALLS]
+    assert all(row.rounds >= 15 and row.base_ms > 0 for row in rows)
+    (table,) = bench_tables(stored("eager", rows)).values()
+    assert [row[:2] for row in cells(table)] == [["2x3", call] for call in eager.CALLS]
 
 
 def test_compile():
