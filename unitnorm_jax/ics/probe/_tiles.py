@@ -181,7 +181,8 @@ def over_tiles(tiles: Tiles, of_tile: Callable[..., Any], maxima: int = 0) -> An
         put = lambda z, v: lax.dynamic_update_index_in_dim(z, v, owner, 0)  # noqa: E731
         return _State(part, total, jax.tree.map(put, state.found, join(total, part)))
 
-    found = jax.eval_shape(of_tile, tiles.x[0], tiles.y[0], np.uint32(0), np.bool_(True))
+    one = jax.ShapeDtypeStruct(tiles.x.shape[1:], tiles.x.dtype)
+    found = jax.eval_shape(of_tile, one, one, np.uint32(0), np.bool_(True))
     nothing = jax.tree.map(lambda z: jnp.zeros(z.shape, z.dtype), found)
     all_layers = jax.tree.map(lambda z: jnp.zeros((layers, *z.shape), z.dtype), found)
     # Unsigned: JAX counts negative indices from the end, and asks each for its sign.
