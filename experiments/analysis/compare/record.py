@@ -67,19 +67,37 @@ def make_record(compared: Compared, command: str) -> dict[str, Any]:
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """Return the record as a file; one line per innermost group, so that changes can be read."""
+    """Return the record as a file; one line per innermost group, so that changes can be read.
+
+    Long lists of numbers or names fill lines.
+    """
     return _lines(to_plain(record), "") + "\n"
 
 
+_WIDTH = 200
+
+
 def _lines(value: Any, indent: str) -> str:
-    flat = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    if not isinstance(value, dict | list) or len(indent) + len(flat) <= 200:
+    flat = _flat(value)
+    if not isinstance(value, dict | list) or len(indent) + len(flat) <= _WIDTH:
         return flat
     inner = indent + " "
     if isinstance(value, dict):
         entries = [f"{json.dumps(k)}: {_lines(v, inner)}" for k, v in value.items()]
         return "{\n" + ",\n".join(inner + entry for entry in entries) + f"\n{indent}}}"
-    return "[\n" + ",\n".join(inner + _lines(v, inner) for v in value) + f"\n{indent}]"
+    if any(isinstance(entry, dict | list) for entry in value):
+        return "[\n" + ",\n".join(inner + _lines(v, inner) for v in value) + f"\n{indent}]"
+    lines, line = [], inner
+    for entry in map(_flat, value):
+        if len(line) + len(entry) > _WIDTH:
+            lines.append(line.rstrip())
+            line = inner
+        line += f"{entry}, "
+    return "[\n" + "\n".join([*lines, line[:-2]]) + f"\n{indent}]"
+
+
+def _flat(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
 
 
 ArmRows = tuple[Arm, list[RunRows], list[dict[str, Any]]]

@@ -59,7 +59,8 @@ def read_study(folder: Path) -> Compared:
         raise ValueError(
             f"{folder} has no file of a run; python -m experiments sweep --record makes them."
         )
-    return combine(files, base="bn", allow=("seeds", "versions"))
+    # By its name the first one is of BatchNorm: with what the others are compared.
+    return combine(files, allow=("seeds", "versions"))
 
 
 def layer_ratios(compared: Compared, arm: str, measure: str) -> list[LayerRatios]:

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from experiments.analysis.compare import combine, make_record
+from experiments.analysis.compare.record import to_json
 from experiments.analysis.results import read_results
 from experiments.analysis.run_file import write_run_file
 from tests.experiments.handmade import make_run
@@ -34,6 +35,16 @@ def test_the_file_reads_as_the_folder(tmp_path):
                         assert str(kept_row[name]) == str(value)
     records = [make_record(combine([place]), "a command") for place in (folder, path)]
     assert records[0]["arms"][0]["runs"] == records[1]["arms"][0]["runs"]
+
+
+def test_lists_fill_lines():
+    record = {"a": {"b": list(range(1000)), "c": ["x, y"] * 99, "d": [{"e": 1.5}] * 20, "f": []}}
+    text = to_json(record)
+    assert json.loads(text) == record
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 200
+    assert len(lines) < 70
+    assert to_json({"a": [1, {"b": math.nan}]}) == '{"a": [1, {"b": null}]}\n'
 
 
 def test_other_files_are_refused(tmp_path):
