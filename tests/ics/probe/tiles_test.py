@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from unitnorm_jax import ics
+from unitnorm_jax.ics.probe import _tiles
 from unitnorm_jax.ics.probe._measure_all import measure_all
 
 CASES = {  # kind, relation, d, scale, offset
@@ -51,12 +52,17 @@ def samples(pair):
     return found
 
 
-@pytest.fixture(scope="module", params=["auto", "pairing"])
+@pytest.fixture(scope="module", params=["auto", "pairing", "large"])
 def measured(samples, request):
+    """All layers together; or those of several tiles as if they were too large to be copied."""
+    method = "auto" if request.param == "large" else request.param
     blocks = [tuple(jnp.asarray(z)[None] for z in pair) for pair in samples.values()]
-    run = jax.jit(lambda blocks: measure_all(blocks, request.param, 1e-5))
-    found = jax.device_get(run(blocks)).measure()
-    return request.param, [jax.tree.map(lambda z, i=i: z[i], found) for i in range(len(blocks))]
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "large":
+            patch.setattr(_tiles, "_LARGE", 0)
+        run = jax.jit(lambda blocks: measure_all(blocks, method, 1e-5))
+        found = jax.device_get(run(blocks)).measure()
+    return method, [jax.tree.map(lambda z, i=i: z[i], found) for i in range(len(blocks))]
 
 
 def test_bounds_hold_and_are_those_of_measure(samples, measured, exact):
@@ -129,3 +135,26 @@ def test_costs_of_all_pairs_are_in_no_concatenation(method):
     flat = [int(size) for size in re.findall(r"f32\[(\d+)\]\S* concatenate\(", text)]
     assert flat
     assert max(flat) < n * n
+
+
+def test_large_layers_are_not_copied():
+    """4,096 samples of 65,536 numbers, 1 GiB a side: less than half of one beside them."""
+    block = jax.ShapeDtypeStruct((1, 4096, 65536), jnp.float32)
+    run = jax.jit(lambda x, y: measure_all([(x, y)], "auto", 1e-5))
+    memory = run.lower(block, block).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 2**29
+
+
+def test_layers_of_a_large_block_are_told_apart(monkeypatch, pair):
+    """A stack of two layers, and integers: as when each is copied."""
+    x, y = np.stack([pair("gaussian", "drift", N, 1500, i) for i in (0, 1)], axis=1)
+    x[1], y[1] = 100 * x[1], 100 * y[1]
+    integers = [np.round(50 * z).astype(np.int16) for z in (x, y)]
+    for block in ((x, y), integers):
+        found = []
+        for least in (_tiles._LARGE, 0):
+            monkeypatch.setattr(_tiles, "_LARGE", least)
+            run = jax.jit(lambda x, y: measure_all([(x, y)], "auto", 1e-5))
+            found.append(jax.device_get(run(*block)).measure())
+        assert found[1].distance.exact.all()
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *found)

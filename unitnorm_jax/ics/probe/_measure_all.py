@@ -14,6 +14,7 @@ from unitnorm_jax.ics.probe._groups import Block, in_groups, sides
 from unitnorm_jax.ics.probe._measure import measure, weighted
 from unitnorm_jax.ics.probe._measure_tiles import fits, measure_tiles
 from unitnorm_jax.ics.probe._stacked import Stacked, of_no_layer, stack
+from unitnorm_jax.ics.probe._tiles import is_large
 
 
 def measure_all(
@@ -43,13 +44,15 @@ def measure_all(
     if not blocks:
         return of_no_layer()
 
-    def key_of(x: jax.Array, y: jax.Array) -> tuple[Any, ...]:
+    def key_of(i: int, x: jax.Array, y: jax.Array) -> tuple[Any, ...]:
         if weights is None and fits(x):
+            if is_large(x):
+                return "tiles", i
             # Of one dtype to compute in: float32 made float64 has 0 for subnormal numbers.
             return "tiles", x.shape[1], _rounding.working_dtype(x, y)
         return "alone", x.shape[1:], x.dtype
 
-    return in_groups(blocks, [key_of(*pair) for pair in blocks], of_group)
+    return in_groups(blocks, [key_of(i, *pair) for i, pair in enumerate(blocks)], of_group)
 
 
 def with_gaps(found: Any, measured: list[bool]) -> Any:

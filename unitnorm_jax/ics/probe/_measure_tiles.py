@@ -107,7 +107,7 @@ def _closed_forms(sums: Sums, tiles: Tiles, facts: Facts) -> _Closed:
     Each is one of few numbers, up to a linear combination of them: one product for all, where each
     combination would be an operation to compile.
     """
-    n, d, dtype = tiles.x.shape[1], max(tiles.dimensions), tiles.x.dtype
+    n, d, dtype = tiles.x.shape[1], max(tiles.dimensions), tiles.dtype
     u, h, depth = _rounding.unit_roundoff(dtype), tiles.height, mean_error(n)
     lost, some = _samples.underflow(d, dtype), _samples.underflow(1, dtype)
     norm, line = h / 2 + 4.5, line_error(n, n, dtype)  # the former as `_samples.norm_error`

@@ -110,7 +110,7 @@ def nearest_partners(sums: Sums, tiles: Tiles, facts: Facts, tolerance: float | 
         facts: Of the layers.
         tolerance: As in `em_distance`.
     """
-    n, dtype = tiles.x.shape[1], tiles.x.dtype
+    n, dtype = tiles.x.shape[1], tiles.dtype
     u, depth = _rounding.unit_roundoff(dtype), _samples.mean_error(n)
     lost, units = _samples.underflow(max(tiles.dimensions), dtype), tiles.height / 2 + 4.5
     rows = dict(zip(ROWS, jnp.moveaxis(sums.rows, 1, 0), strict=True))
@@ -142,7 +142,7 @@ def costs_of(tiles: Tiles, wanted: jax.Array) -> tuple[jax.Array, _cost.CostErro
     Returns:
         (layers, n, n), 0 for the other layers; the error is that of the largest dimension.
     """
-    n, dtype = tiles.x.shape[1], tiles.x.dtype
+    n, dtype = tiles.x.shape[1], tiles.dtype
 
     def of_tile(x: jax.Array, y: jax.Array, owner: jax.Array, _: Any) -> tuple[jax.Array]:
         none = jnp.zeros((n, n), dtype)

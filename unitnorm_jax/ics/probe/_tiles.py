@@ -19,22 +19,60 @@ from unitnorm_jax.ics.probe._groups import Block, sides
 
 _SIDE_BY_SIDE = 2**20  # numbers of layers that are looked at together
 _COLUMNS = 1024  # of a tile: with 64 samples it stays in the cache of a core
+_LARGE = 2**27  # numbers of a layer that is not copied: half a GiB a side
 
 
 class Tiles(NamedTuple):
-    """Layers of as many samples, (tiles, n, columns), and what is known of them."""
+    """Layers of as many samples, and what is known of them."""
 
     x: jax.Array
+    """(tiles, n, columns); or a single block (layers, n, d) of large layers, which stays as it is:
+    each tile is cut, made of one dtype and scaled when its turn comes."""
     y: jax.Array
     dimensions: tuple[int, ...]
     """Of each layer."""
     owner: np.ndarray
     """The layer of each tile; those of one layer follow each other."""
+    columns: int
+    """Columns of a tile."""
+    powers: Any = None
+    """Of large layers, once they are known: the exponents of their scales, and whether they are
+    finite, (layers,)."""
 
     @property
-    def columns(self) -> int:
-        """Columns of a tile."""
-        return self.x.shape[2]
+    def whole(self) -> bool:
+        """Whether x and y are a block as it is."""
+        return self.x.shape[2] > self.columns
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the arithmetic."""
+        return _rounding.working_dtype(self.x, self.y)
+
+    def tile(self, i: Any, owner: Any, place: Any) -> tuple[jax.Array, jax.Array]:
+        """Return both sides of a tile, (n, columns).
+
+        Args:
+            i: Its index.
+            owner: Its layer.
+            place: Its index among those of the layer.
+        """
+        if not self.whole:
+            x, y = (lax.dynamic_index_in_dim(z, i, 0, keepdims=False) for z in self[:2])
+            return x, y
+        _, n, d = self.x.shape
+        # The last one reaches back; what others have is 0 in it.
+        first = (place * self.columns).astype(jnp.int32)
+        start = jnp.minimum(first, d - self.columns)
+        exponents, finite = (z[owner] for z in self.powers)
+        used = finite & (start + np.arange(self.columns) >= first)
+
+        def of(z: jax.Array) -> jax.Array:
+            at = (owner.astype(jnp.int32), jnp.zeros_like(start), start)
+            part = lax.dynamic_slice(z, at, (1, n, self.columns))[0].astype(self.dtype)
+            return jnp.where(used, _rounding.times_power_of_two(part, exponents), 0)
+
+        return of(self.x), of(self.y)
 
     @property
     def counts(self) -> np.ndarray:
@@ -75,8 +113,18 @@ class Facts(NamedTuple):
     """Whether all samples before are the same."""
 
 
+def is_large(block: jax.Array) -> bool:
+    """Return whether the layers of a block (k, n, d) are to be a group of their own."""
+    _, n, d = block.shape
+    return n * d >= _LARGE and d > _COLUMNS
+
+
 def cut(blocks: Sequence[Block]) -> Tiles:
     """Cut pairs of blocks (k, n, d) into tiles, zeros in the last columns of the last ones."""
+    if is_large(blocks[0][0]):
+        ((x, y),) = blocks
+        k, _, d = x.shape
+        return Tiles(x, y, (d,) * k, np.repeat(np.arange(k), -(-d // _COLUMNS)), _COLUMNS)
     dtype = _rounding.working_dtype(*[z for pair in blocks for z in pair])
     largest = max(x.shape[2] for x, _ in blocks)
     unit = 16 if largest <= 64 else 64
@@ -92,27 +140,30 @@ def cut(blocks: Sequence[Block]) -> Tiles:
         tiles.append((_cut(before, columns), _cut(after, columns)))
         layers = np.concatenate([np.arange(first[i], first[i + 1]) for i in members])
         owners.append(np.repeat(layers, -(-d // columns)))
-    return Tiles(*sides(tiles), dimensions, np.concatenate(owners))
+    return Tiles(*sides(tiles), dimensions, np.concatenate(owners), columns)
 
 
 def look(tiles: Tiles) -> Facts:
     """Return what has to be known before numbers are added up."""
-    n, dtype = tiles.x.shape[1], tiles.x.dtype
+    n, dtype = tiles.x.shape[1], tiles.dtype
+    x, y = (z.astype(dtype) for z in tiles[:2])
     # In one pass: `jnp.max` of each takes twenty times as long on a CPU, and leaves out NaN there.
     numbers = (
-        *(jnp.where(jnp.isnan(z), jnp.inf, jnp.abs(z)) for z in tiles[:2]),
-        _rounding.differ(tiles.x, tiles.y).astype(dtype),
-        _rounding.differ(tiles.x, tiles.x[:, :1]).astype(dtype),
+        *(jnp.where(jnp.isnan(z), jnp.inf, jnp.abs(z)) for z in (x, y)),
+        _rounding.differ(x, y).astype(dtype),
+        _rounding.differ(x, x[:, :1]).astype(dtype),
     )
     zeros = (jnp.zeros((), dtype),) * len(numbers)
     larger = lambda a, b: tuple(map(jnp.maximum, a, b))  # noqa: E731
-    of_tiles = jnp.stack(lax.reduce(numbers, zeros, larger, (1, 2)))
-    # The tiles of each layer, its first one again in the place of those that it lacks.
-    index = np.arange(tiles.counts.max())
-    index = np.where(
-        index < tiles.counts[:, None], tiles.starts[:, None] + index, tiles.starts[:, None]
-    )
-    before, after, apart, spread = jnp.max(of_tiles[:, index], axis=2)
+    found = jnp.stack(lax.reduce(numbers, zeros, larger, (1, 2)))
+    if not tiles.whole:
+        # The tiles of each layer, its first one again in the place of those that it lacks.
+        index = np.arange(tiles.counts.max())
+        index = np.where(
+            index < tiles.counts[:, None], tiles.starts[:, None] + index, tiles.starts[:, None]
+        )
+        found = jnp.max(found[:, index], axis=2)
+    before, after, apart, spread = found
     largest = jnp.maximum(before, after)
     target = [_rounding.target_exponent(d * n**2, dtype) for d in tiles.dimensions]
     known = (largest > 0) & (largest < jnp.inf)
@@ -122,9 +173,11 @@ def look(tiles: Tiles) -> Facts:
 
 def scaled(tiles: Tiles, facts: Facts) -> Tiles:
     """Return the tiles times the powers of two of their layers; 0 where these are not finite."""
+    finite = facts.finite_before & facts.finite_after
+    if tiles.whole:
+        return tiles._replace(powers=(facts.exponent, finite))
     of_tile = lambda z: z[tiles.owner][:, None, None]  # noqa: E731
-    exponents = of_tile(facts.exponent)
-    finite = of_tile(facts.finite_before & facts.finite_after)
+    exponents, finite = of_tile(facts.exponent), of_tile(finite)
     # Before any loop, in which XLA would scale again in each of the sums.
     x, y = (jnp.where(finite, _rounding.times_power_of_two(z, exponents), 0) for z in tiles[:2])
     return tiles._replace(x=x, y=y)
@@ -159,9 +212,6 @@ def over_tiles(tiles: Tiles, of_tile: Callable[..., Any], maxima: int = 0) -> An
     middle = place == (tiles.counts[tiles.owner] - 1) // 2
     table = np.stack([tiles.owner, middle, place % tiles.inner, place], axis=1).astype(np.uint32)
 
-    def at(z: Any, i: Any) -> jax.Array:
-        return lax.dynamic_index_in_dim(z, i, 0, keepdims=False)
-
     def join(one: Any, other: Any) -> Any:
         *sums, last = jax.tree.map(jnp.add, one, other)
         if maxima:
@@ -171,8 +221,8 @@ def over_tiles(tiles: Tiles, of_tile: Callable[..., Any], maxima: int = 0) -> An
 
     # One loop over all tiles, which adds some up before they join the rest: few roundings.
     def step(i: jax.Array, state: _State) -> _State:
-        owner, middle, of_part, place = at(table, i)
-        pair = lax.optimization_barrier((at(tiles.x, i), at(tiles.y, i)))
+        owner, middle, of_part, place = lax.dynamic_index_in_dim(table, i, 0, keepdims=False)
+        pair = lax.optimization_barrier(tiles.tile(i, owner, place))
         new = of_tile(*pair, owner, middle == 1)
         choose = lambda flag, *z: jax.tree.map(functools.partial(jnp.where, flag), *z)  # noqa: E731
         total = choose(of_part == 0, join(state.total, state.part), state.total)
@@ -181,7 +231,7 @@ def over_tiles(tiles: Tiles, of_tile: Callable[..., Any], maxima: int = 0) -> An
         put = lambda z, v: lax.dynamic_update_index_in_dim(z, v, owner, 0)  # noqa: E731
         return _State(part, total, jax.tree.map(put, state.found, join(total, part)))
 
-    one = jax.ShapeDtypeStruct(tiles.x.shape[1:], tiles.x.dtype)
+    one = jax.ShapeDtypeStruct((tiles.x.shape[1], tiles.columns), tiles.dtype)
     found = jax.eval_shape(of_tile, one, one, np.uint32(0), np.bool_(True))
     nothing = jax.tree.map(lambda z: jnp.zeros(z.shape, z.dtype), found)
     all_layers = jax.tree.map(lambda z: jnp.zeros((layers, *z.shape), z.dtype), found)
