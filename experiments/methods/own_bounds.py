@@ -42,21 +42,25 @@ class BoundedProbe:
     def __init__(self, probe: ics.ICSProbe, bound: Bound) -> None:
         """Nothing is compiled yet."""
         self._probe, self._bound = probe, bound
-        self._measure = jax.jit(self._with_bounds)
+        self._bounds = jax.jit(self._bounds_of, static_argnums=0)
 
     def __call__(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> BoundedReport:
         """Measure; see ``ics.ICSProbe``."""
-        return self._measure(self._probe, before, after)
+        # Not jitted as a whole: gradient ICS would be one loop, which is slow on CPUs.
+        report = self._probe(before, after)
+        params = [ics.unpack(variables)["params"] for variables in (before, after)]
+        layers = tuple((layer.layer, layer.d) for layer in report.infos)
+        return BoundedReport(report, self._bounds(layers, *params))
 
     def keep(self, variables: Mapping[str, Any]) -> Any:
         """Return a copy of a state for a later call; see ``ics.ICSProbe``."""
         return self._probe.keep(variables)
 
-    def _with_bounds(self, probe: ics.ICSProbe, before: Any, after: Any) -> BoundedReport:
-        report = probe(before, after)
-        params = [ics.unpack(variables)["params"] for variables in (before, after)]
+    def _bounds_of(
+        self, layers: tuple[tuple[str, int], ...], before: Any, after: Any
+    ) -> dict[str, jax.Array]:
         bounds = {}
-        for layer in report.infos:
-            old, new = (params_at(side, layer.layer.split("/")) for side in params)
-            bounds[layer.layer] = self._bound(old, new, layer.d)
-        return BoundedReport(report, {k: v for k, v in bounds.items() if v is not None})
+        for layer, d in layers:
+            old, new = (params_at(side, layer.split("/")) for side in (before, after))
+            bounds[layer] = self._bound(old, new, d)
+        return {layer: bound for layer, bound in bounds.items() if bound is not None}

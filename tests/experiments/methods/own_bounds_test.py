@@ -1,5 +1,7 @@
 """The paper's bound beside the measured distance: restated, and never below it."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from experiments.config.experiment import (
 )
 from experiments.data import load_dataset
 from experiments.methods import make_method
+from experiments.methods.own_bounds import BoundedProbe
 from experiments.training.probing import with_probe
 from experiments.training.program import build_program
 from unitnorm_jax import ics
@@ -85,3 +88,19 @@ def test_none_with_running_statistics(measured):
     dataset = load_dataset("digits")
     program = with_probe(build_program(config, "ubn", dataset), ProbeConfig(mode="eval"), dataset)
     assert isinstance(program.probe, ics.ICSProbe)
+
+
+def test_the_probe_is_called_outside_jit(measured):
+    """Under jit gradient ICS is a loop, in which gradients of convolutions are slow on CPUs."""
+    states, _, _ = measured
+    seen = []
+
+    class Spy:
+        def __call__(self, *sides):
+            seen.extend(jax.tree.leaves(sides))
+            return SimpleNamespace(infos=())
+
+    report = BoundedProbe(Spy(), lambda *_: None)(*states)
+    assert report.bounds == {}
+    assert seen
+    assert not any(isinstance(leaf, jax.core.Tracer) for leaf in seen)
