@@ -161,7 +161,8 @@ def _table(found: re.Match[str], root: Path) -> str:
     path = root / found["file"]
     if not path.exists():
         raise ValueError(
-            f"{found['file']} does not exist; make it by python -m experiments compare."
+            f"{found['file']} does not exist; make it by python -m experiments compare (or, a "
+            "folder of runs, by sweep) with --record."
         )
     try:
         its_tables = (

@@ -65,7 +65,7 @@ def _bandwidth(timed: Rows, copy_rate: float) -> Table:
     names = list(timed[0]["traffic"])
     lines: list[tuple[Any, ...]] = []
     for row in timed:
-        size = math.prod(row["shape"]) * {"float32": 4, "bfloat16": 2}[row["dtype"]]
+        size = math.prod(row["shape"]) * {"float32": 4, "bfloat16": 2, "float16": 2}[row["dtype"]]
         seconds = {name: 1e-3 * row["base_ms"] * row["ratios"][name][0] for name in names}
         rates = {name: sum(row["traffic"][name]) * size / seconds[name] for name in names}
         start = ("x".join(map(str, row["shape"])), row["dtype"], row["passes"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from experiments.benchmarks import data, forms
 from experiments.benchmarks.gpu.cases import GROUPS
+from experiments.benchmarks.networks import RECIPES
 from experiments.common.checks import check_choice, positive
 from experiments.config.probe import MEASURES
 
@@ -20,6 +21,13 @@ class Stored:
 def _check_dtypes(dtypes: tuple[str, ...]) -> None:
     for name in dtypes:
         check_choice("dtypes", name, ("float32", "bfloat16", "float16"))
+
+
+def _check_networks(networks: tuple[str, ...]) -> None:
+    if not networks:
+        raise ValueError("`networks` is empty; name one or more, or leave it out.")
+    for name in networks:
+        check_choice("networks", name, ("digits", *RECIPES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +208,12 @@ class Step(Stored):
     seconds: float = 10.0
     """How long to measure each line, in seconds."""
 
+    def __post_init__(self) -> None:
+        """Check the values."""
+        positive(batch_size=self.batch_size, seconds=self.seconds)
+        _check_dtypes(self.precisions)
+        _check_networks(self.networks)
+
 
 @dataclasses.dataclass(frozen=True)
 class Eager(Stored):
@@ -235,6 +249,7 @@ class Compile(Stored):
     def __post_init__(self) -> None:
         """Check the values."""
         positive(batch_size=self.batch_size, rounds=self.rounds)
+        _check_networks(self.networks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,6 +270,17 @@ class Measures(Stored):
     """Images a probe looks at."""
     seconds: float = 10.0
     """How long to measure each line, in seconds; at least 15 rounds."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        positive(batch_size=self.batch_size, seconds=self.seconds)
+        _check_networks(self.networks)
+        for name in self.measures:
+            check_choice("measures", name, MEASURES)
+        if not self.images:
+            raise ValueError("`images` is empty; give one or more numbers, or leave it out.")
+        for count in self.images:
+            positive(images=count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,14 +9,13 @@ import numpy as np
 
 from experiments.benchmarks.networks import (
     RECIPES,
-    DescribedDataset,
     Recipe,
     make_recipe,
     with_changes,
 )
 from experiments.common import timing
 from experiments.config.experiment import TrainConfig
-from experiments.data import Batch, Dataset, load_dataset
+from experiments.data import ArrayDataset, Batch, Dataset, load_dataset
 from experiments.training.program import Program, build_program
 
 BASE = "bn"
@@ -91,11 +90,13 @@ def recipe_of(network: str, batch_size: int) -> Recipe:
 
 def batch_of(dataset: Dataset, size: int) -> Batch:
     """Return a batch to time with."""
-    batch = dataset.example(size)
-    if isinstance(dataset, DescribedDataset):  # Constant images would have no variance.
-        noise = np.random.default_rng(0).integers(0, 256, batch["image"].shape, np.uint8)
-        batch = {**batch, "image": noise}
-    return batch
+    batch = dataset.example(size)  # Of constant images, which have no variance.
+    if isinstance(dataset, ArrayDataset):
+        chosen = np.arange(size) % dataset.train_size
+        of = {"image": dataset.train_images[chosen], "label": dataset.train_labels[chosen]}
+        return {**batch, **of}
+    noise = np.random.default_rng(0).integers(0, 256, batch["image"].shape, np.uint8)
+    return {**batch, "image": noise}
 
 
 def stepper(program: Program, batch: Batch) -> Callable[[], Any]:

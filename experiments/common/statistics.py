@@ -100,12 +100,17 @@ def detectable(
     Returns:
         NaN for fewer than two seeds, or if all differences are equal.
 
+    Raises:
+        ValueError: If power is not between level and 1.
+
     Example:
         >>> round(detectable([-1.0, 0.0, 1.0]), 3)
         3.264
     """
-    n, deviation = len(differences), mean_std(differences)[1]
-    if n < 2 or not deviation > 0:
+    if not level < power < 1:
+        raise ValueError(f"`power` (={power}) must be between `level` (={level}) and 1.")
+    n, (mean, deviation) = len(differences), mean_std(differences)
+    if n < 2 or not deviation > 1e-12 * abs(mean):  # as `paired`
         return math.nan
     t = stats.t.ppf(1 - level / 2, n - 1)
 

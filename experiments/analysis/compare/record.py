@@ -83,13 +83,13 @@ def _lines(value: Any, indent: str) -> str:
         return flat
     inner = indent + " "
     if isinstance(value, dict):
-        entries = [f"{json.dumps(k)}: {_lines(v, inner)}" for k, v in value.items()]
+        entries = [f"{json.dumps(str(k))}: {_lines(v, inner)}" for k, v in value.items()]
         return "{\n" + ",\n".join(inner + entry for entry in entries) + f"\n{indent}}}"
     if any(isinstance(entry, dict | list) for entry in value):
         return "[\n" + ",\n".join(inner + _lines(v, inner) for v in value) + f"\n{indent}]"
     lines, line = [], inner
     for entry in map(_flat, value):
-        if len(line) + len(entry) > _WIDTH:
+        if line != inner and len(line) + len(entry) > _WIDTH:
             lines.append(line.rstrip())
             line = inner
         line += f"{entry}, "

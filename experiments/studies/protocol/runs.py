@@ -54,12 +54,12 @@ def read_study(folder: Path) -> Compared:
     Raises:
         ValueError: If there are none, or they differ in more than method, seed and machine.
     """
-    files = sorted(folder.glob("*.json"))
+    # The first one is of BatchNorm, with what the others are compared.
+    files = sorted(folder.glob("*.json"), key=lambda path: ("-bn-" not in path.name, path.name))
     if not files:
         raise ValueError(
             f"{folder} has no file of a run; python -m experiments sweep --record makes them."
         )
-    # By its name the first one is of BatchNorm: with what the others are compared.
     return combine(files, allow=("seeds", "versions"))
 
 

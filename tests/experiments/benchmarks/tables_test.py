@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from experiments.benchmarks import compiling, eager, first_call, measures, step
@@ -10,6 +11,7 @@ from experiments.benchmarks.data import Row
 from experiments.benchmarks.distance import DistanceRow
 from experiments.benchmarks.first_call import FirstCallRow
 from experiments.benchmarks.layer import LayerRow
+from experiments.benchmarks.options import Compile, Measures, Step
 from experiments.benchmarks.seeds import SeedsRow
 from experiments.benchmarks.share import RunRow, ShareRow
 from experiments.benchmarks.step import StepRow
@@ -163,6 +165,28 @@ def test_compiling_and_measuring_are_measured():
     probed = measures.measure("digits", ("moments",), 8, 4, 0.0)
     assert (probed.images, probed.layers) == (4, 8)
     assert probed.added[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (Compile, {"networks": ()}, "`networks` is empty"),
+        (Compile, {"networks": ("digit",)}, r"`networks` \(='digit'\).*Did you mean digits"),
+        (Step, {"networks": ("resnet9",)}, r"`networks` \(='resnet9'\) is unknown"),
+        (Measures, {"images": (0,)}, r"`images` \(=0\) must be a positive"),
+        (Measures, {"images": ()}, "`images` is empty"),
+        (Measures, {"measures": ("mdm",)}, r"`measures` \(='mdm'\) is unknown"),
+    ],
+)
+def test_bad_options_are_told_before_any_work(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**options)
+
+
+def test_images_to_time_with_differ():
+    for network in ("digits", "resnet18"):
+        images = step.batch_of(step.recipe_of(network, 8).dataset, 8)["image"]
+        assert len(np.unique(images)) > 8
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from experiments.common.statistics import (
+    detectable,
     holm,
     largest,
     mean_std,
@@ -108,3 +109,10 @@ def test_an_infinite_number_counts_only_where_it_is():
 def test_nothing_is_nan(values):
     for statistic in (median, smallest, largest):
         assert math.isnan(statistic(values))
+
+
+def test_detectable_of_no_spread_and_bad_power():
+    assert math.isnan(detectable([0.1, 0.1, 0.1]))
+    assert math.isnan(detectable([1.0]))
+    with pytest.raises(ValueError, match=r"`power` \(=0.01\) must be between `level` \(=0.05\)"):
+        detectable([1.0, 2.0], power=0.01)

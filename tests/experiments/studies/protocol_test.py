@@ -141,3 +141,10 @@ def test_a_page_shows_runs(folder, tmp_path):
     (study / "bn-seed2.json").unlink()
     assert publish.figures(page) == shown
     assert "| UnitizedBatchNorm | 2 |" in publish.update(page.read_text(), tmp_path)
+
+
+def test_batch_norm_is_the_base_whatever_comes_before_it(tmp_path):
+    folder = write(tmp_path / "s", (0,), parts=("bcn", "bn"))
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"digits-{path.name}")
+    assert read_study(folder).results.names[0] == "bn"
