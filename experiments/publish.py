@@ -12,7 +12,7 @@ A folder of runs in place of the file (the CIFAR-10 study) has the tables of ``s
 
 An image of the page named ``NAME_FIGURE.png``, FIGURE being a key of ``FIGURES``, is drawn
 again from ``NAME.json`` in its folder, or from the runs in the folder ``NAME`` there if it is a key
-of ``RUNS_FIGURES``, unless it says that it is of them.
+of ``RUNS_FIGURES``, unless its checksum is theirs.
 """
 
 import dataclasses

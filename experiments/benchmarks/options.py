@@ -219,7 +219,7 @@ class Step(Stored):
 class Eager(Stored):
     """Time calls outside jit against those of nn.BatchNorm, on arrays of a few hundred numbers.
 
-    So small an array takes no time; what is timed is Python and dispatch.
+    On arrays so small Python and dispatch are all that is timed.
     """
 
     seconds: float = 5.0

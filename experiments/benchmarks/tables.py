@@ -168,21 +168,10 @@ def _seeds(rows: Rows) -> list[Table]:
 
 
 def _step(rows: Rows) -> list[Table]:
-    norms = list(dict.fromkeys(norm for row in rows for norm in row["ratios"]))
-    lines = [
-        (
-            *(row["network"], row["precision"], row["batch_size"], row["base_ms"]),
-            *(tuple(row["ratios"][norm]) for norm in norms),
-        )
-        for row in rows
-    ]
-    columns = (
-        *(Column("network"), Column("activations"), Column("batch", "{:.0f}")),
-        Column("BatchNorm, ms", "{:.1f}"),
-        *(Column(label(norm), RATIO, QUARTILES) for norm in norms),
-    )
+    leading = (Column("activations"), Column("batch", "{:.0f}"), Column("BatchNorm, ms", "{:.1f}"))
     caption = "time against BatchNorm's; median and quartiles of neighbouring updates"
-    return [Table("step", "A training step", caption, columns, lines)]
+    fields = ("precision", "batch_size", "base_ms")
+    return [_ratios("step", "A training step", caption, _labelled(rows), leading, fields)]
 
 
 def _eager(rows: Rows) -> list[Table]:
@@ -200,10 +189,9 @@ def _eager(rows: Rows) -> list[Table]:
 
 def _compile(rows: Rows) -> list[Table]:
     leading = (Column("batch", "{:.0f}"), Column("BatchNorm, s", "{:.1f}"))
-    rows = [{**row, "ratios": {label(k): v for k, v in row["ratios"].items()}} for row in rows]
     caption = "tracing and compiling, against BatchNorm's; median and extremes of neighbouring ones"
     title = "Compiling a training step"
-    return [_ratios("compile", title, caption, rows, leading, ("batch_size", "base_s"))]
+    return [_ratios("compile", title, caption, _labelled(rows), leading, ("batch_size", "base_s"))]
 
 
 def _measures(rows: Rows) -> list[Table]:
@@ -225,6 +213,11 @@ def _augment(rows: Rows) -> list[Table]:
     caption = "time of an update against one without; median and quartiles of neighbouring updates"
     title = "A step with amplitude-phase recombination"
     return [_ratios("augment", title, caption, rows, leading, ("batch_size", "base_ms"))]
+
+
+def _labelled(rows: Rows) -> Rows:
+    """Return rows whose ratios have the names of methods that people read."""
+    return [{**row, "ratios": {label(k): v for k, v in row["ratios"].items()}} for row in rows]
 
 
 def _ratios(

@@ -1,6 +1,7 @@
 """What the protocol asks for, as tables: outcomes, layers, measures."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from experiments.analysis.compare.combine import Compared
 from experiments.analysis.compare.record import make_record
@@ -20,15 +21,15 @@ def tables(compared: Compared) -> dict[str, Table]:
     """
     record = make_record(compared, "")
     made = [
-        *(primary_table(compared), cost_table(record), layers_table(compared)),
+        *(primary_table(compared, record), cost_table(record), layers_table(compared)),
         *(measures_table(compared), alpha_table(record)),
     ]
     return {table.key: table for table in made}
 
 
-def primary_table(compared: Compared) -> Table:
+def primary_table(compared: Compared, record: Mapping[str, Any]) -> Table:
     """Return question 1: accuracy, its difference, and which one as many seeds could find."""
-    table = results_table(make_record(compared, ""))
+    table = results_table(record)
     base, *others = compared.results.names
     theirs = compared.results.accuracies(base)
     found: list[float | None] = [None]
