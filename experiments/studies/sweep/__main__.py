@@ -44,7 +44,8 @@ class SweepConfig:
     are not repeated."""
     record: Path | None = None
     """Folder for another copy of NAME.json: experiments/results, whose README has its table. Runs
-    of an hour have a file each in NAME/ there, as they end."""
+    of an hour have a file each in NAME/ there, as they end; those that have one are not repeated,
+    so that a queue goes on in a clone, or on another machine."""
 
     seconds: float = math.inf
     """Save and stop after so many seconds; the same command goes on another time."""

@@ -49,7 +49,8 @@ def run_sweep(
         console: Where progress and tables go.
         until: Time, in seconds as ``time.monotonic`` counts them, at which a run is stopped.
         data_dir: Where the data are, if they do not come with a library.
-        records: Folder for a file of each run of a sweep whose seeds are apart, written as it ends.
+        records: Folder for a file of each run of a sweep whose seeds are apart, written as it ends;
+            a run whose file is there is not made again, be it from another machine.
 
     Returns:
         None if it was stopped by the time. Else the record: ``sweep``, ``command``, ``question``,
@@ -58,13 +59,19 @@ def run_sweep(
     """
     open_study("out", out, {"sweeps": FORMAT})
     todo = {folder_of(config, out): config for s in sweep.settings for config in sweep.runs(s)}
+    records = records / name if sweep.apart and records is not None else None
     for i, (folder, config) in enumerate(todo.items()):
-        if time.monotonic() > until and not is_done(folder):
+        record = record_of(config, out, records)
+        recorded = record is not None and record.exists()
+        if time.monotonic() > until and not (recorded or is_done(folder)):
             console.print(f"Out of time before run {i + 1} of {len(todo)}; repeat to go on.")
             return None
         console.print(f"{i + 1} of {len(todo)}: {train_command(config)}", soft_wrap=True)
         if data_dir is not None and config.data.data_dir is not None:
             config = change(config, data={"data_dir": data_dir})
+        if recorded:
+            console.print(f"Recorded before: {record}", soft_wrap=True)
+            continue
         try:
             train_once(config, folder, console, until)
         except Preempted:
@@ -72,17 +79,15 @@ def run_sweep(
                 raise
             console.print(f"Out of time in run {i + 1} of {len(todo)}; repeat to go on.")
             return None
-        if sweep.apart and records is not None and (folder / "summary.json").exists():
-            record = records / name / f"{folder.name}-seed{config.seeds[0]}.json"
-            if not record.exists():
-                write_run_file(folder, record)
-                console.print(f"Record: {record}", soft_wrap=True)
+        if record is not None and (folder / "summary.json").exists():
+            write_run_file(folder, record)
+            console.print(f"Record: {record}", soft_wrap=True)
     return {
         "format": FORMAT,
         "sweep": name,
         "command": f"python -m experiments sweep {name}",
         "question": sweep.question,
-        "settings": [compare_setting(s.name, sweep.runs(s), out) for s in sweep.settings],
+        "settings": [compare_setting(s.name, sweep.runs(s), out, records) for s in sweep.settings],
     }
 
 
@@ -90,6 +95,11 @@ def folder_of(config: TrainConfig, out: Path) -> Path:
     """Return the run folder of a configuration."""
     key = hashlib.sha256(train_command(config).encode()).hexdigest()[:8]
     return out / f"{config.data.dataset}-{'-'.join(config.norms)}-{key}"
+
+
+def record_of(config: TrainConfig, out: Path, records: Path | None) -> Path | None:
+    """Return the file of a run among ``records``, if there are to be any."""
+    return records and records / f"{folder_of(config, out).name}-seed{config.seeds[0]}.json"
 
 
 def is_done(folder: Path) -> bool:
@@ -108,7 +118,8 @@ def train_once(
     if is_done(folder):
         console.print(f"Done before, in {folder}", soft_wrap=True)
         return
-    left = None if math.isinf(until) else until - time.monotonic()
+    # The time may have run out since the caller looked.
+    left = None if math.isinf(until) else max(until - time.monotonic(), 1e-3)
     config = dataclasses.replace(config, run_dir=str(folder), resume="auto", max_seconds=left)
     try:
         train(config, Console(quiet=True))
@@ -118,10 +129,19 @@ def train_once(
         console.print(f"Failed: {error}", soft_wrap=True)
 
 
-def compare_setting(name: str, configs: Sequence[TrainConfig], out: Path) -> dict[str, Any]:
-    """Return the record of the runs of a setting that were trained to the end."""
-    folders = [folder_of(config, out) for config in configs]
-    done = [folder for folder in folders if (folder / "summary.json").exists()]
+def compare_setting(
+    name: str, configs: Sequence[TrainConfig], out: Path, records: Path | None = None
+) -> dict[str, Any]:
+    """Return the record of the runs of a setting that were trained to the end.
+
+    Those that have a file in ``records`` may have been made on several machines.
+    """
+    files = [record_of(config, out, records) for config in configs]
+    folders = [
+        file if file is not None and file.exists() else folder_of(config, out)
+        for file, config in zip(files, configs, strict=True)
+    ]
+    done = [run for run in folders if run.is_file() or (run / "summary.json").exists()]
     failed = [
         {
             "command": train_command(config),
@@ -137,7 +157,7 @@ def compare_setting(name: str, configs: Sequence[TrainConfig], out: Path) -> dic
         "base_failed": folders[0] not in done,
     }
     if done:
-        record |= make_record(combine(done), "")
+        record |= make_record(combine(done, allow=() if records is None else ("versions",)), "")
         record["arms"] = [small(arm) for arm in record["arms"]]
         if record["base_failed"]:
             record["arms"] = [without_base(arm) for arm in record["arms"]]

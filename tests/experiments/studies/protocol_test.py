@@ -13,7 +13,7 @@ from experiments.studies.protocol.tables import tables
 from tests.experiments.analysis.figures.overlap_test import check
 from tests.experiments.handmade import LAYERS, ics_row, make_run
 
-CORRECT = {"bn": (300, 310, 305), "ubn": (303, 309, 312)}
+CORRECT = {"bn": (300, 310, 305), "ubn": (303, 309, 312), "bcn": (300, 310, 305)}
 
 
 def rows(step, layer, value):
