@@ -31,13 +31,14 @@ def test_nested_sum_visits_every_step_once():
     np.testing.assert_array_equal(_rounding.nested_sum(visit, levels, jnp.zeros(60)), np.ones(60))
 
 
-@pytest.mark.parametrize("largest", [1e-37, 1e-20, 1.0, 3e38])
+@pytest.mark.parametrize("largest", [1e-44, 1e-40, 1e-37, 1e-20, 1.0, 3e38])
 def test_scaling_is_exact_and_leaves_room_for_squares(largest):
     x = np.float32(largest) * np.linspace(0.3, 1, 7, dtype=np.float32).reshape(1, 7)
     k = _rounding.scale_exponent(jnp.asarray(x), jnp.asarray(-x), 7)
     scaled = _rounding.times_power_of_two(jnp.asarray(x), k)
     np.testing.assert_array_equal(np.asarray(scaled, np.float64), np.ldexp(x.astype(np.float64), k))
-    np.testing.assert_array_equal(_rounding.times_power_of_two(scaled, -k), x)
+    back = np.where(x < np.finfo(x.dtype).tiny, 0, x)  # arithmetic has no subnormal results
+    np.testing.assert_array_equal(_rounding.times_power_of_two(scaled, -k), back)
     assert np.isfinite(np.sum(np.square(2 * np.asarray(scaled)), dtype=np.float32))
     assert float(jnp.max(scaled)) > 1e12
 

@@ -1,7 +1,10 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from unitnorm_jax import ics
+from unitnorm_jax.ics.probe._measure_all import measure_all
 
 
 @pytest.mark.parametrize("relation", ["drift", "independent", "same"])
@@ -39,3 +42,19 @@ def test_zero_shift_and_zero_spread():
     assert float(m.distance.value) == 0
     assert bool(m.pairing_optimal)
     assert np.isnan(m.relative.value)
+
+
+@pytest.mark.parametrize("size", [1e-44, 1e-40])
+def test_samples_of_subnormal_numbers(exact, size):
+    """Arithmetic takes them for 0, which is no upper bound on how far they are apart."""
+    x = (size * np.random.default_rng(0).normal(size=(8, 4))).astype(np.float32)
+    wide, truth = x.astype(np.float64), exact(x.astype(np.float64), -x.astype(np.float64))
+    spread = np.mean(np.linalg.norm(wide - wide.mean(0), axis=1))
+    block = jnp.asarray(x[None]), jnp.asarray(-x[None])
+    tiles = jax.device_get(measure_all([block], "auto", 1e-5)).measure()
+    for m in (ics.measure(x, -x), jax.tree.map(lambda a: a[0], tiles)):
+        assert float(m.distance.lower) <= truth <= float(m.distance.upper) < 1e-17
+        assert all(float(bound) >= truth for bound in m.upper.values())
+        assert all(float(bound) <= truth for bound in m.lower.values())
+        low, high = float(m.relative.lower), float(m.relative.upper)
+        assert np.isnan(low) or low <= truth / spread <= high

@@ -107,11 +107,19 @@ def target_exponent(size: int, dtype: DTypeLike) -> int:
 
 
 def scale_exponent(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
-    """Return k such that the largest entry of x and y times 2^k is near ``2^target_exponent``."""
-    largest = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
-    _, exponent = jnp.frexp(largest)
+    """Return k such that the largest entry of x and y times 2^k is near ``2^target_exponent``.
+
+    Of subnormal numbers alone, too: bits are compared, as in `times_power_of_two`.
+    """
+    info, kind = jnp.finfo(x.dtype), _BITS[x.dtype.itemsize]
+    sizes = [jnp.max(lax.bitcast_convert_type(jnp.abs(z), kind)) for z in (x, y)]
+    bits = jnp.maximum(*sizes)
+    largest = lax.bitcast_convert_type(bits, x.dtype)
+    subnormal = bits >> info.nmant == 0  # or 0
+    _, exponent = jnp.frexp(jnp.where(subnormal, bits.astype(x.dtype), largest))
+    exponent += jnp.where(subnormal, info.minexp - info.nmant, 0)
     k = target_exponent(size, x.dtype) - exponent
-    return jnp.where((largest > 0) & jnp.isfinite(largest), k, 0)
+    return jnp.where((bits > 0) & jnp.isfinite(largest), k, 0)
 
 
 def times_power_of_two(x: jax.Array, k: jax.Array) -> jax.Array:
