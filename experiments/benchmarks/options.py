@@ -7,6 +7,7 @@ from experiments.benchmarks import data, forms
 from experiments.benchmarks.gpu.cases import GROUPS
 from experiments.benchmarks.networks import RECIPES
 from experiments.common.checks import check_choice, positive
+from experiments.config.methods import check_norm
 from experiments.config.probe import MEASURES
 
 
@@ -28,6 +29,11 @@ def _check_networks(networks: tuple[str, ...]) -> None:
         raise ValueError("`networks` is empty; name one or more, or leave it out.")
     for name in networks:
         check_choice("networks", name, ("digits", *RECIPES))
+
+
+def _check_norms(norms: tuple[str, ...]) -> None:
+    for name in norms:
+        check_norm(name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +193,11 @@ class Seeds(Stored):
     seconds: float = 5.0
     """How long to measure each line, in seconds."""
 
+    def __post_init__(self) -> None:
+        """Check the values."""
+        positive(seconds=self.seconds)
+        _check_norms(self.norms)
+
 
 @dataclasses.dataclass(frozen=True)
 class Step(Stored):
@@ -213,6 +224,7 @@ class Step(Stored):
         positive(batch_size=self.batch_size, seconds=self.seconds)
         _check_dtypes(self.precisions)
         _check_networks(self.networks)
+        _check_norms(self.norms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +262,7 @@ class Compile(Stored):
         """Check the values."""
         positive(batch_size=self.batch_size, rounds=self.rounds)
         _check_networks(self.networks)
+        _check_norms(self.norms)
 
 
 @dataclasses.dataclass(frozen=True)

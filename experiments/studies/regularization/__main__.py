@@ -61,6 +61,8 @@ def run(config: RegularizationConfig, console: Console) -> Path:
     )
     found = summary.summarize(rows)
     title = f"One hidden layer of {config.hidden} units on {dataset.name}"
+    if config.images is not None:
+        title += f", {config.images:,} training images at most"
     if not (config.out / "summary.json").exists():
         with files.replacing(config.out / "regularization.png") as path:
             figure.regularization_figure(rows, title).savefig(path, dpi=140, format="png")

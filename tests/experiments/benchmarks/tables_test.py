@@ -11,7 +11,7 @@ from experiments.benchmarks.data import Row
 from experiments.benchmarks.distance import DistanceRow
 from experiments.benchmarks.first_call import FirstCallRow
 from experiments.benchmarks.layer import LayerRow
-from experiments.benchmarks.options import Compile, Measures, Step
+from experiments.benchmarks.options import Compile, Measures, Seeds, Step
 from experiments.benchmarks.seeds import SeedsRow
 from experiments.benchmarks.share import RunRow, ShareRow
 from experiments.benchmarks.step import StepRow
@@ -173,6 +173,9 @@ def test_compiling_and_measuring_are_measured():
         (Compile, {"networks": ()}, "`networks` is empty"),
         (Compile, {"networks": ("digit",)}, r"`networks` \(='digit'\).*Did you mean digits"),
         (Step, {"networks": ("resnet9",)}, r"`networks` \(='resnet9'\) is unknown"),
+        (Step, {"norms": ("unb",)}, r"norm.*unb.*ubn"),
+        (Compile, {"norms": ("bn+wz",)}, "choose from ws"),
+        (Seeds, {"norms": ("bm",)}, r"norm.*bm"),
         (Measures, {"images": (0,)}, r"`images` \(=0\) must be a positive"),
         (Measures, {"images": ()}, "`images` is empty"),
         (Measures, {"measures": ("mdm",)}, r"`measures` \(='mdm'\) is unknown"),
