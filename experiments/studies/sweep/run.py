@@ -61,17 +61,16 @@ def run_sweep(
     todo = {folder_of(config, out): config for s in sweep.settings for config in sweep.runs(s)}
     records = records / name if sweep.apart and records is not None else None
     for i, (folder, config) in enumerate(todo.items()):
-        record = record_of(config, out, records)
-        recorded = record is not None and record.exists()
-        if time.monotonic() > until and not (recorded or is_done(folder)):
+        place = place_of(config, out, records)
+        if time.monotonic() > until and not is_done(place):
             console.print(f"Out of time before run {i + 1} of {len(todo)}; repeat to go on.")
             return None
         console.print(f"{i + 1} of {len(todo)}: {train_command(config)}", soft_wrap=True)
+        if place.is_file():
+            console.print(f"Recorded before: {place}", soft_wrap=True)
+            continue
         if data_dir is not None and config.data.data_dir is not None:
             config = change(config, data={"data_dir": data_dir})
-        if recorded:
-            console.print(f"Recorded before: {record}", soft_wrap=True)
-            continue
         try:
             train_once(config, folder, console, until)
         except Preempted:
@@ -79,7 +78,8 @@ def run_sweep(
                 raise
             console.print(f"Out of time in run {i + 1} of {len(todo)}; repeat to go on.")
             return None
-        if record is not None and (folder / "summary.json").exists():
+        if records is not None and is_trained(folder):
+            record = record_of(folder, config, records)
             write_run_file(folder, record)
             console.print(f"Record: {record}", soft_wrap=True)
     return {
@@ -97,14 +97,27 @@ def folder_of(config: TrainConfig, out: Path) -> Path:
     return out / f"{config.data.dataset}-{'-'.join(config.norms)}-{key}"
 
 
-def record_of(config: TrainConfig, out: Path, records: Path | None) -> Path | None:
-    """Return the file of a run among ``records``, if there are to be any."""
-    return records and records / f"{folder_of(config, out).name}-seed{config.seeds[0]}.json"
+def record_of(folder: Path, config: TrainConfig, records: Path) -> Path:
+    """Return the file among ``records`` of the run in a folder."""
+    return records / f"{folder.name}-seed{config.seeds[0]}.json"
 
 
-def is_done(folder: Path) -> bool:
+def place_of(config: TrainConfig, out: Path, records: Path | None) -> Path:
+    """Return the file of a run among ``records`` if it is there, else its folder."""
+    folder = folder_of(config, out)
+    if records is not None and (file := record_of(folder, config, records)).exists():
+        return file
+    return folder
+
+
+def is_trained(place: Path) -> bool:
+    """Return whether a run was trained to its end: it has a file, or a summary in its folder."""
+    return place.is_file() or (place / "summary.json").exists()
+
+
+def is_done(place: Path) -> bool:
     """Return whether a run was trained to its end, or failed."""
-    return (folder / "summary.json").exists() or (folder / "failed.json").exists()
+    return is_trained(place) or (place / "failed.json").exists()
 
 
 def train_once(
@@ -136,25 +149,21 @@ def compare_setting(
 
     Those that have a file in ``records`` may have been made on several machines.
     """
-    files = [record_of(config, out, records) for config in configs]
-    folders = [
-        file if file is not None and file.exists() else folder_of(config, out)
-        for file, config in zip(files, configs, strict=True)
-    ]
-    done = [run for run in folders if run.is_file() or (run / "summary.json").exists()]
+    places = [place_of(config, out, records) for config in configs]
+    done = [place for place in places if is_trained(place)]
     failed = [
         {
             "command": train_command(config),
-            "reason": json.loads((folder / "failed.json").read_text())["reason"],
+            "reason": json.loads((place / "failed.json").read_text())["reason"],
         }
-        for config, folder in zip(configs, folders, strict=True)
-        if folder not in done
+        for config, place in zip(configs, places, strict=True)
+        if place not in done
     ]
     # Differences are against the first method; without it there are none.
     record: dict[str, Any] = {
         "setting": name,
         "failed": failed,
-        "base_failed": folders[0] not in done,
+        "base_failed": places[0] not in done,
     }
     if done:
         record |= make_record(combine(done, allow=() if records is None else ("versions",)), "")
