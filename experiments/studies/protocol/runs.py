@@ -51,16 +51,23 @@ class LayerRatios(NamedTuple):
 def read_study(folder: Path) -> Compared:
     """Put the runs that ended together: BatchNorm first, and the seeds that all methods have.
 
+    Methods come in the order of the first seed's files, whichever files there are for the others.
+
     Raises:
         ValueError: If there are none, or they differ in more than method, seed and machine.
     """
     # The first one is of BatchNorm, with what the others are compared.
-    files = sorted(folder.glob("*.json"), key=lambda path: ("-bn-" not in path.name, path.name))
+    files = sorted(folder.glob("*.json"), key=_place)
     if not files:
         raise ValueError(
             f"{folder} has no file of a run; python -m experiments sweep --record makes them."
         )
     return combine(files, allow=("seeds", "versions"))
+
+
+def _place(path: Path) -> tuple[bool, int, str]:
+    name, _, seed = path.stem.rpartition("-seed")
+    return "-bn-" not in path.name, int(seed) if seed.isdigit() else 0, name
 
 
 def layer_ratios(compared: Compared, arm: str, measure: str) -> list[LayerRatios]:

@@ -148,3 +148,11 @@ def test_batch_norm_is_the_base_whatever_comes_before_it(tmp_path):
     for path in list(folder.iterdir()):
         path.rename(folder / f"digits-{path.name}")
     assert read_study(folder).results.names[0] == "bn"
+
+
+def test_methods_come_in_the_order_of_the_first_seed(tmp_path):
+    """Names of files have hashes, whose order is another one with each seed."""
+    folder = write(tmp_path / "s", (0, 1), parts=("bcn", "bn", "ubn"))
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"digits-{path.name.replace('ubn-seed1', 'a-seed1')}")
+    assert list(read_study(folder).results.names) == ["bn", "bcn", "ubn"]
