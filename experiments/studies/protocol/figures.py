@@ -38,12 +38,13 @@ def accuracy_figure(compared: Compared) -> Figure:
         for axis in (accuracy, difference):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         accuracy.set(xlabel="epoch", ylabel="test accuracy, %")
+        # Of three seeds an interval can be wider than all accuracies there are.
+        accuracy.set_ylim(*_padded(np.concatenate(list(found.values()))))
         name = style.cut(results.label(base), 30)
         difference.set(xlabel="epoch", ylabel=f"minus {name}, percentage points")
         if others:  # The first epochs would hide the last ones.
-            later = [found[norm] - found[base] for norm in others]
-            half = len(later[0][0]) // 2
-            most = 1.3 * max(np.abs(each[:, half:]).max() for each in later)
+            every = np.concatenate([found[norm] - found[base] for norm in others])
+            most = 1.3 * np.abs(every[:, every.shape[1] * 3 // 4 :]).max()
             difference.set_ylim(-max(most, 0.1), max(most, 0.1))
         style.legend(figure, [accuracy], names)
     return figure
@@ -86,6 +87,12 @@ def _accuracies(results: Results, norm: str) -> np.ndarray:
     """Return test accuracies, %, (seeds, epochs)."""
     runs = [run for run in results.runs if run.norm == norm]
     return np.array([[100 * row["accuracy"] for row in run.eval] for run in runs])
+
+
+def _padded(values: np.ndarray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * max(high - low, 0.1)
+    return low - margin, high + margin
 
 
 def _lines(axis: Axes, values: np.ndarray, look: Look, name: str) -> None:

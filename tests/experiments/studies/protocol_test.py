@@ -123,6 +123,16 @@ def test_figures(folder):
         check(figure)
 
 
+def test_intervals_wider_than_all_accuracies_do_not_set_the_axis(folder):
+    compared = read_study(folder)
+    for run in compared.results.runs:
+        run.eval[-1]["accuracy"] -= 0.1 * run.seed
+    axis = accuracy_figure(compared).axes[0]
+    np.testing.assert_allclose(axis.get_ylim(), (79, 101))  # 80 to 100, and a twentieth
+    assert axis.dataLim.y0 < 79
+    assert axis.dataLim.y1 > 101
+
+
 def test_a_page_shows_runs(folder, tmp_path):
     study = tmp_path / "s"
     study.mkdir()
