@@ -44,8 +44,8 @@ class SweepConfig:
     are not repeated."""
     record: Path | None = None
     """Folder for another copy of NAME.json: experiments/results, whose README has its table. Runs
-    of an hour have a file each in NAME/ there, as they end; those that have one are not repeated,
-    so that a queue goes on in a clone, or on another machine."""
+    of an hour have a file each in NAME/ there instead, as they end; those that have one are not
+    repeated, so that a queue goes on in a clone, or on another machine."""
 
     seconds: float = math.inf
     """Save and stop after so many seconds; the same command goes on another time."""
@@ -77,8 +77,9 @@ def sweep(config: SweepConfig, console: Console) -> None:
             return
         table = sweep_table(record)
         console.print(table)
-        for folder in (out, *([config.record] if config.record else [])):
-            write_text(folder / f"{name}.json", to_json(record))
+        write_text(out / f"{name}.json", to_json(record))
+        if config.record is not None and not SWEEPS[name].apart:
+            write_text(config.record / f"{name}.json", to_json(record))
         write_text(out / f"{name}.csv", to_csv(table))
         write_text(out / f"{name}.md", f"{to_markdown(table)}\n{table.caption}.\n")
         console.print(f"Record: {out / name}.json", soft_wrap=True)

@@ -103,13 +103,13 @@ def test_seeds_apart_are_recorded_as_they_end(finished, tmp_path, monkeypatch):
     assert main(["units", *options]) == 0
     assert len(list((tmp_path / "units").iterdir())) == 4
     # As with all seeds in one run, but for the times.
-    (setting,) = json.loads((tmp_path / "units.json").read_text())["settings"]
+    (setting,) = json.loads((tmp_path / "out" / "units.json").read_text())["settings"]
     for arm, whole in zip(setting["arms"], record["settings"][0]["arms"], strict=True):
         assert arm["name"] == whole["name"]
         assert [r["correct"] for r in arm["runs"]] == [r["correct"] for r in whole["runs"]]
     assert [arm.name for arm in combine(sorted((tmp_path / "units").iterdir())).arms]
     # Another machine has the records alone: it goes on, and makes no run again.
-    before = (tmp_path / "units.json").read_bytes()
+    before = (tmp_path / "out" / "units.json").read_bytes()
     for path in (tmp_path / "units").glob("*seed1.json"):
         other = json.loads(path.read_text())
         other["versions"] |= {"git_commit": "another", "platform": "another"}
@@ -117,12 +117,13 @@ def test_seeds_apart_are_recorded_as_they_end(finished, tmp_path, monkeypatch):
     options[1] = str(tmp_path / "other")
     assert main(["units", *options]) == 0
     assert not [path for path in (tmp_path / "other").iterdir() if path.is_dir()]
-    after = json.loads((tmp_path / "units.json").read_text())
+    after = json.loads((tmp_path / "other" / "units.json").read_text())
     notes = after["settings"][0].pop("notes")
     assert any("another" in note for note in notes)
     expected = json.loads(before)
     expected["settings"][0].pop("notes")
     assert after == expected
+    assert not (tmp_path / "units.json").exists()  # The runs' files say all of it.
     for name, value in (("minutes", 0.0), ("seconds", -1.0)):
         with pytest.raises(ValueError, match=rf"`{name}` \(={value}\) must be positive"):
             SweepConfig(**{name: value})

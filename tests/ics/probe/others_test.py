@@ -33,8 +33,8 @@ def test_columns_are_the_measures():
     def loss(variables, batch):
         return jnp.square(model.apply(variables, batch) - target).mean()
 
-    probe = ICSProbe(model, x, measures=ALL, loss=loss)
-    rows = {row["layer"]: row for row in probe(before, after).rows()}
+    report = ICSProbe(model, x, measures=ALL, loss=loss)(before, after)
+    rows = {row["layer"]: row for row in report.rows()}
     outputs = [
         {
             o.layer: o.value
@@ -65,6 +65,13 @@ def test_columns_are_the_measures():
     assert rows["first"]["gradient_l2"] == pytest.approx(float(shift.distance[1]), rel=1e-4)
     assert rows["first"]["gradient_cosine"] == pytest.approx(float(shift.cosine[1]), rel=1e-4)
     assert np.isnan(rows["plain"]["gradient_l2"])  # it has no parameters
+    header, first, _ = map(str.split, str(report).splitlines())
+    assert header[9:] == [
+        *("mean_drift", "std_drift", "channel_w1", "mmd", "kmm_sample_size", "gaussian_w2"),
+        *("gradient_l2", "gradient_cosine", "pairing"),
+    ]
+    for column, shown in zip(header[9:-1], first[9:], strict=False):
+        assert float(shown) == pytest.approx(rows["first"][column], rel=1e-3)
     assert rows["first"]["value"] == pytest.approx(
         float(ics.em_distance(outputs[0]["first"], outputs[1]["first"]).value), rel=1e-4
     )
@@ -84,6 +91,7 @@ def test_a_layer_that_cannot_be_measured_has_none():
             {"measures": ("em", "w2")},
             r"`measures` \(=\('em', 'w2'\)\) has 'w2'; choose from em",
         ),
+        ({"measures": "em"}, r"`measures` \(='em'\) must be a sequence of names, as \('em',\)"),
         ({"measures": ("gradient",)}, r"`loss` \(=None\) must be given if, and only if"),
         ({"loss": lambda v, x: 0.0}, r"`measures` \(=\('em',\)\) has 'gradient'"),
         ({"measures": ("mmd",), "weights": np.ones(4)}, r"`weights` must be None.*'mmd'"),

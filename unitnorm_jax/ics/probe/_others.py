@@ -22,6 +22,8 @@ def check_measures(
     Raises:
         ValueError: If one is unknown, or lacks what it needs.
     """
+    if isinstance(names, str):
+        raise ValueError(f"`measures` (={names!r}) must be a sequence of names, as ({names!r},).")
     for name in names:
         if name not in MEASURES:
             raise ValueError(

@@ -208,7 +208,8 @@ def scalars(rows: Sequence[Mapping[str, Any]], prefix: str = "ics") -> dict[str,
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as aligned text: the distance within its certificate and within the bounds.
 
-    ``lower`` and ``upper`` are the best of the closed-form bounds (`best_bounds`).
+    ``lower`` and ``upper`` are the best of the closed-form bounds (`best_bounds`). Other measures
+    that any row has stand before ``pairing``, without their ``_90`` and ``mmd_error``.
 
     Args:
         rows: From a report or a record.
@@ -220,7 +221,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         >>> print(table([]))
         layer  stats  n  d  distance  gap  relative  lower  upper  pairing
     """
-    lines = [_HEADER[:]]
+    others = [name for name in _OTHERS if any(name in row for row in rows)]
+    lines = [[*_HEADER, *others, "pairing"]]
     for row in rows:
         lower, upper = best_bounds(row)
         gap = row["certified_upper"] - row["certified_lower"]
@@ -230,6 +232,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             str(row["n"]) + (" steps" if row.get("points") == "steps" else ""),
             str(row["d"]),
             *(f"{v:.4g}" for v in (row["value"], gap, row["relative"], lower, upper)),
+            *(f"{row[name]:.4g}" if name in row else "" for name in others),
             row["reason"] or ("optimal" if row["pairing_optimal"] else "not proven"),
             *([f"({row['note']})"] if row.get("note") else []),
         ]
@@ -256,4 +259,8 @@ def best_bounds(row: Mapping[str, Any]) -> tuple[float, float]:
     return max(lower, default=math.nan), min((v for v in upper if v == v), default=math.nan)
 
 
-_HEADER = ["layer", "stats", "n", "d", "distance", "gap", "relative", "lower", "upper", "pairing"]
+_HEADER = ["layer", "stats", "n", "d", "distance", "gap", "relative", "lower", "upper"]
+_OTHERS = (
+    *("mean_drift", "std_drift", "channel_w1", "mmd", "kmm_sample_size", "gaussian_w2"),
+    *("estimation_mean", "estimation_std", "gradient_l2", "gradient_cosine"),
+)
