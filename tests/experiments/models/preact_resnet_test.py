@@ -121,7 +121,8 @@ def test_stages_must_agree(fields, message):
 def golden():
     if not GOLDEN.is_dir():
         pytest.skip(f"golden vectors of the authors' ResNet-18 are not at {GOLDEN}")
-    return dict(np.load(GOLDEN / "resnet18_unitization_init_f64.npz"))
+    with np.load(GOLDEN / "resnet18_unitization_init_f64.npz") as file:
+        return dict(file)
 
 
 def flax_path(layer: str) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ def test_the_batch_is_that_of_the_update(tmp_path, step):
         message = f"x at update {step} .* is in .*{path.name}: all its pixels are finite. The last"
         with pytest.raises(NonFiniteLossError, match=message):
             run.fail("x", step)
-    batch = np.load(path)
+    with np.load(path) as file:
+        batch = dict(file)
     assert (batch["step"], batch["seed"]) == (step, 0)
     assert batch["norm"] == "ubn"
     # The order of the data, and the state before the update, without the loop.
@@ -65,7 +66,8 @@ def test_what_is_said_of_the_images(tmp_path):
     assert found == "2 of its 4 images are not finite, the first is number 2"
     found = dump(tmp_path / "a.npz", {**batch, "index": np.array([9, 8, 7, 6])}, {})
     assert found == "2 of its 4 images are not finite, the first is training image 7"
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npz")["image"], images)
+    with np.load(tmp_path / "a.npz") as file:
+        np.testing.assert_array_equal(file["image"], images)
 
 
 # Noise cannot be compressed: the dump is longer than any file of a checkpoint.

@@ -84,9 +84,14 @@ def finished(interrupted):
     with mock.patch.object(training_job, "Preemption", return_value=StopAfter(6)):
         assert train.main([*arguments, "--run-dir", str(folder / "run")]) == 143
     outputs = pairs.finish(pairs.start(two_processes.__name__, folder))
-    numbers = [dict(np.load(folder / f"{i}.npz")) for i in range(2)]
+    numbers = [_arrays(folder / f"{i}.npz") for i in range(2)]
     messages = [json.loads((folder / f"{i}.json").read_text()) for i in range(2)]
     return folder, numbers, messages, outputs
+
+
+def _arrays(path):
+    with np.load(path) as file:
+        return dict(file)
 
 
 @pytest.mark.slow
