@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from experiments.common.checks import check_choice, not_negative, positive
 
-Alpha = Literal["trained", "clip", "fixed", "floor", "ramp"]
+Alpha = Literal["trained", "fixed", "floor", "ramp"]
 UNITS = ("reference", "sample", "rms", "position")
 NORMS = (
     *("bn", "ubn", "gn", "none", "affine", "ln", "in", "rms", "bcn", "bcn-micro", "normprop"),
@@ -45,9 +45,9 @@ class NormConfig:
     alpha_init: float = 0.0
     """Initial alpha of ubn, in every channel: 0 starts as batch normalization, 1 unitized."""
     alpha: Alpha = "trained"
-    """What becomes of alpha in training: trained, clip (trained, but kept in [0, 1]), fixed (stays
-    at ALPHA_INIT), floor (trained, but set to ALPHA_FLOOR where an update leaves it below), or ramp
-    (not trained: from ALPHA_INIT to 1 in equal steps over the first ALPHA_RAMP of all updates)."""
+    """What becomes of alpha in training: trained, fixed (stays at ALPHA_INIT), floor (trained, but
+    set to ALPHA_FLOOR where an update leaves it below), or ramp (not trained: from ALPHA_INIT to 1
+    in equal steps over the first ALPHA_RAMP of all updates)."""
     alpha_floor: float = 0.5
     """Smallest alpha of floor."""
     alpha_ramp: float = 0.5
@@ -98,8 +98,6 @@ class NormConfig:
         check_choice("alpha", self.alpha, get_args(Alpha))
         if not 0 < self.alpha_ramp <= 1:
             raise ValueError(f"`alpha_ramp` (={self.alpha_ramp}) must be in (0, 1].")
-        if self.alpha == "clip" and not 0 <= self.alpha_init <= 1:
-            raise ValueError(f"`alpha_init` (={self.alpha_init}) must be in [0, 1] with clip.")
         if self.alpha == "floor" and self.alpha_init < self.alpha_floor:
             raise ValueError(
                 f"`alpha_init` (={self.alpha_init}) must be at least `alpha_floor` "

@@ -22,8 +22,6 @@ def alpha_rule(config: NormConfig, updates: int | None) -> Callable[[Any], Any] 
     if config.alpha == "trained":
         return None
     start, floor = config.alpha_init, config.alpha_floor
-    if config.alpha == "clip":
-        return partial(optim.set_alpha, value=lambda alpha: jnp.clip(alpha, 0, 1))
     if config.alpha == "fixed":
         return partial(optim.set_alpha, value=start)
     if config.alpha == "floor":

@@ -48,7 +48,6 @@ def alphas(state):
 
 
 RULES = {
-    "clip": ({"alpha": "clip"}, lambda free, step: np.clip(free, 0, 1)),
     "fixed": (
         {"alpha": "fixed", "alpha_init": 0.75},
         lambda free, step: np.full_like(free, 0.75),
@@ -152,11 +151,10 @@ def test_options_of_ubn():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": "free"}, r"`alpha` \(='free'\) is unknown; choose from trained, clip, fixed"),
+        ({"alpha": "free"}, r"`alpha` \(='free'\) is unknown; choose from trained, fixed, floor"),
         ({"alpha_floor": float("nan")}, r"`alpha_floor` \(=nan\) must be a finite number"),
         ({"alpha_ramp": 0.0}, r"`alpha_ramp` \(=0.0\) must be in \(0, 1\]"),
         ({"bound_penalty": -1.0}, r"`bound_penalty` \(=-1.0\) must be zero or a positive"),
-        ({"alpha": "clip", "alpha_init": 1.5}, r"`alpha_init` \(=1.5\) must be in \[0, 1\] with"),
         ({"alpha": "floor"}, r"`alpha_init` \(=0.0\) must be at least `alpha_floor` \(=0.5\)"),
     ],
 )
