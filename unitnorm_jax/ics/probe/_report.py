@@ -4,6 +4,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from unitnorm_jax.ics.distances._cascade import EMDistance
 from unitnorm_jax.ics.probe._layer_info import LayerInfo
 from unitnorm_jax.ics.probe._measure import Measure
+from unitnorm_jax.ics.probe._others import COLUMNS
 from unitnorm_jax.ics.probe._stacked import Stacked
 
 
@@ -208,8 +210,8 @@ def scalars(rows: Sequence[Mapping[str, Any]], prefix: str = "ics") -> dict[str,
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as aligned text: the distance within its certificate and within the bounds.
 
-    ``lower`` and ``upper`` are the best of the closed-form bounds (`best_bounds`). Other measures
-    that any row has stand before ``pairing``, without their ``_90`` and ``mmd_error``.
+    ``lower`` and ``upper`` are the best of the closed-form bounds (`best_bounds`). The other
+    measures follow, without their quantiles and errors.
 
     Args:
         rows: From a report or a record.
@@ -221,7 +223,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         >>> print(table([]))
         layer  stats  n  d  distance  gap  relative  lower  upper  pairing
     """
-    others = [name for name in _OTHERS if any(name in row for row in rows)]
+    others = [name for name in chain(*COLUMNS.values()) if any(name in row for row in rows)]
     lines = [[*_HEADER, *others, "pairing"]]
     for row in rows:
         lower, upper = best_bounds(row)
@@ -260,7 +262,3 @@ def best_bounds(row: Mapping[str, Any]) -> tuple[float, float]:
 
 
 _HEADER = ["layer", "stats", "n", "d", "distance", "gap", "relative", "lower", "upper"]
-_OTHERS = (
-    *("mean_drift", "std_drift", "channel_w1", "mmd", "kmm_sample_size", "gaussian_w2"),
-    *("estimation_mean", "estimation_std", "gradient_l2", "gradient_cosine"),
-)
